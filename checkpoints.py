@@ -1,0 +1,171 @@
+"""Detector files: official `.pth` and our safetensors, as plain named tensors.
+
+Reading never runs code from a file: `.pth` is unpickled with `weights_only=True`, safetensors has
+no code in it. The network that the tensors belong to is `model.py`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import warnings
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+# The published detectors' file names, in the order they are reported.
+KNOWN_NAMES = (
+    "best_la_model.pth",
+    "LA_model.pth",
+    "Best_LA_model_for_DF.pth",
+    "best_SSL_model_LA.pth",
+    "best_SSL_model_DF.pth",
+)
+
+_FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
+PRETRAINING_ONLY = tuple(
+    _FRONT + name
+    for name in (
+        "quantizer.vars",
+        "quantizer.weight_proj.weight",
+        "quantizer.weight_proj.bias",
+        "project_q.weight",
+        "project_q.bias",
+        "final_proj.weight",
+        "final_proj.bias",
+    )
+)
+
+# transformers' names -> fairseq's, applied in this order to what follows `front_end.model.`
+_RENAMES = (
+    (r"^feature_extractor\.conv_layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
+    (r"^feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", r"feature_extractor.conv_layers.\1.2.1."),
+    (r"^feature_projection\.layer_norm\.", "layer_norm."),
+    (r"^feature_projection\.projection\.", "post_extract_proj."),
+    (r"^masked_spec_embed$", "mask_emb"),
+    (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0$", "encoder.pos_conv.0.weight_g"),
+    (r"^encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1$", "encoder.pos_conv.0.weight_v"),
+    (r"^encoder\.pos_conv_embed\.conv\.bias$", "encoder.pos_conv.0.bias"),
+    (r"^(encoder\.layers\.\d+)\.layer_norm\.", r"\1.self_attn_layer_norm."),
+    (r"^(encoder\.layers\.\d+)\.attention\.", r"\1.self_attn."),
+    (r"^(encoder\.layers\.\d+)\.feed_forward\.intermediate_dense\.", r"\1.fc1."),
+    (r"^(encoder\.layers\.\d+)\.feed_forward\.output_dense\.", r"\1.fc2."),
+)
+
+
+class CheckpointError(ValueError):
+    """A detector file that cannot be used; the message is one line for the user."""
+
+
+def official_name(name: str) -> str:
+    """The official key of one of this project's: `back_end.LL.bias` -> `LL.bias`."""
+    part, name = name.split(".", 1)
+    if part == "back_end":
+        return name
+    name = name.removeprefix("model.")
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return _FRONT + name
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    """All tensors of a detector file, and the header of our own kind (None for an official file).
+
+    A `module.` that stands before every key (DataParallel's) is removed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another kind, or wants to run code.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_official(path), None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("detector")
+        tensors = safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
+    if header is None:
+        raise CheckpointError("safetensors without a detector's header: not written by this project")
+    try:
+        return tensors, json.loads(header)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"its header is not JSON ({error})") from error
+
+
+def _read_official(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on a foreign pickle's protocol: the error says it better
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted:
+            reason = f"refused: its pickle wants to run code ({wanted[1]}); only plain tensors are read"
+        else:
+            reason = "damaged, or not a PyTorch file"
+        raise CheckpointError(reason) from error
+    except Exception as error:  # what an unpickler raises on bytes that are no pickle has no end
+        raise CheckpointError(f"damaged, or not a PyTorch file ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"holds a {type(content).__name__}, not a dictionary of tensors")
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"not a plain state dict: {key!r} is a {type(value).__name__}, not a tensor"
+            )
+    if all(key.startswith("module.") for key in content):
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return content
+
+
+def check_keys(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
+    """Compare names and shapes; pre-training-only tensors may be there or not.
+
+    Raises:
+        CheckpointError: naming the first missing, extra or misshapen key, and how many more.
+    """
+    missing = [k for k in expected if k not in tensors]
+    extra = [k for k in tensors if k not in expected and k not in PRETRAINING_ONLY]
+    misshapen = [k for k in expected if k in tensors and tuple(tensors[k].shape) != expected[k]]
+    problems = []
+    for kind, keys in (("missing", missing), ("unexpected", extra)):
+        if keys:
+            problems.append(f"{kind} key {keys[0]}{_and_more(keys)}")
+    if misshapen:
+        key = misshapen[0]
+        shapes = f"{tuple(tensors[key].shape)}, expected {expected[key]}"
+        problems.append(f"key {key} has shape {shapes}{_and_more(misshapen)}")
+    if problems:
+        raise CheckpointError("; ".join(problems))
+
+
+def _and_more(keys: list[str]) -> str:
+    return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+
+
+def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write tensors and a JSON header that `read_tensors` gives back."""
+    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    safetensors.torch.save_file(contiguous, path, metadata={"detector": json.dumps(header)})
+
+
+def write_official(path: str | Path, tensors: dict[str, Tensor]) -> None:
+    """Write a plain state dict as `.pth`."""
+    torch.save({k: v.detach().cpu() for k, v in tensors.items()}, path)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal: what names a detector, whatever its file is called."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,250 @@
+"""Audio in: finding recordings, decoding, resampling, padding, batching.
+
+Every wave that leaves this module is float32, mono, 16 kHz (unless asked otherwise), in [-1, 1],
+not normalised. Labels are "bonafide" (real), "spoof" (fake) or "" (not known).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+SAMPLE_RATE = 16000  # Hz
+CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
+
+# Folder names that label what is below them, in lower case without punctuation.
+FOLDER_LABELS = {
+    "real": "bonafide",
+    "bonafide": "bonafide",
+    "genuine": "bonafide",
+    "fake": "spoof",
+    "spoof": "spoof",
+}
+
+# What counts as a recording when a folder is searched. The second line is sound that libsndfile
+# does not read: such a file is reported as a failure, which is better than not being seen.
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .wv"
+    " .m4a .m4b .mp4 .aac .wma .webm .mka .amr .3gp .ac3".split()
+)
+
+# Input beyond the last sample wanted that the resampler's filter can reach: far more than soxr's
+# longest filter, so that a clip's beginning is the same whether or not its end was decoded.
+_RESAMPLER_REACH = 0.5  # s
+
+
+class DataError(ValueError):
+    """Data that cannot be used as given; the message is one line for the user."""
+
+
+class AudioError(ValueError):
+    """A recording that cannot be read; the message is the reason, in one line."""
+
+
+# ------------------------------------------------------------- reading one file
+
+
+def load_audio(
+    path: str | Path, sample_rate: int = SAMPLE_RATE, max_samples: int | None = None
+) -> np.ndarray:
+    """Decode, average the channels, resample (soxr, high quality).
+
+    Gives the samples of `librosa.load(path, sr=sample_rate)`, without librosa's seconds of import.
+
+    Args:
+        path: a file in one of libsndfile's formats (wav, flac, mp3, ogg, opus, aiff, ...).
+        sample_rate: of the result, in Hz.
+        max_samples: decode no more than is needed for this many samples of the result.
+
+    Returns:
+        float32 [n], n >= 1.
+
+    Raises:
+        AudioError: the file cannot be opened or decoded, or has no samples, or not only numbers.
+    """
+    try:
+        with open(path, "rb"):  # for the system's own words when it is missing or not permitted
+            pass
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            frames = -1
+            if max_samples is not None:
+                frames = math.ceil((max_samples / sample_rate + _RESAMPLER_REACH) * rate)
+            wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+        if len(wave) == 0:
+            raise AudioError("no samples in it")
+        if rate != sample_rate:
+            n_samples = math.ceil(len(wave) * sample_rate / rate)
+            wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
+    except OSError as error:
+        raise AudioError(error.strerror or str(error)) from error
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
+    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
+        raise AudioError(f"cannot be decoded: {error}") from error
+    if not np.isfinite(wave).all():
+        raise AudioError("has samples that are not numbers (NaN or infinity)")
+    return wave if max_samples is None else wave[:max_samples]
+
+
+def _fit(wave: np.ndarray, n_samples: int) -> np.ndarray:
+    """Cut, or add zeros at the end: a resampler may round a length down."""
+    return np.pad(wave[:n_samples], (0, max(0, n_samples - len(wave))))
+
+
+def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
+    """The first `max_len` samples; a shorter clip is repeated end to end, as the published code does.
+
+    Args:
+        x: [n] samples, n >= 1.
+
+    Returns:
+        [max_len], of x's type.
+
+    Raises:
+        ValueError: x is empty.
+    """
+    if len(x) == 0:
+        raise ValueError("cannot pad a clip without samples")
+    return np.tile(x, math.ceil(max_len / len(x)))[:max_len]
+
+
+# -------------------------------------------------------------- finding the files
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording: where it is, its name relative to the data root, and its label if known."""
+
+    path: Path
+    name: str
+    label: str
+
+
+def find_utterances(paths: Sequence[str | Path]) -> tuple[list[Utterance], list[Path]]:
+    """All recordings in the given files and folders, sorted by name.
+
+    A folder is searched to any depth; hidden files and `__MACOSX` are passed over. The label comes
+    from the folders between the data root and the file: real, bonafide, bona-fide, genuine; fake,
+    spoof (any case). A file named directly is taken whatever its suffix.
+
+    Args:
+        paths: one folder (then the data root), or files and folders (their common parent is).
+
+    Returns:
+        The recordings, and the files that were left out since their suffix is not a recording's.
+
+    Raises:
+        DataError: a path does not exist, no recording is found, or one lies under folders of both
+            labels.
+    """
+    paths = [Path(os.path.abspath(p)) for p in paths]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+    root = _common_root(paths)
+    found: dict[Path, bool] = {}  # an ordered set of paths: True for a recording
+    for path in paths:
+        if path.is_dir():
+            for file in _walk(path):
+                found.setdefault(file, file.suffix.lower() in AUDIO_SUFFIXES)
+        else:
+            found[path] = True
+    utterances = [_utterance(path, root) for path, is_audio in found.items() if is_audio]
+    if not utterances:
+        raise DataError(f"no recordings in {', '.join(map(str, paths))}")
+    return sorted(utterances, key=lambda u: u.name), [p for p, is_audio in found.items() if not is_audio]
+
+
+def _common_root(paths: Sequence[Path]) -> Path:
+    folders = [p if p.is_dir() else p.parent for p in paths]
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError as error:  # Windows: two drives
+        raise DataError("the given paths have no folder in common") from error
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        yield from (Path(parent, f) for f in sorted(files) if not f.startswith("."))
+
+
+def _utterance(path: Path, root: Path) -> Utterance:
+    name = path.relative_to(root)
+    words = (re.sub(r"[\W_]", "", part.lower()) for part in name.parts[:-1])
+    labels = {FOLDER_LABELS[word] for word in words if word in FOLDER_LABELS}
+    if len(labels) > 1:
+        raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
+    return Utterance(path, name.as_posix(), labels.pop() if labels else "")
+
+
+# -------------------------------------------------------------------- batches
+
+
+class UtteranceDataset(Dataset):
+    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "")."""
+
+    def __init__(self, utterances: Sequence[Utterance], sample_rate: int, clip_samples: int):
+        self.paths = [u.path for u in utterances]
+        self.sample_rate = sample_rate
+        self.clip_samples = clip_samples
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
+        try:
+            wave = load_audio(self.paths[i], self.sample_rate, max_samples=self.clip_samples)
+        except AudioError as error:
+            return i, None, str(error)
+        return i, pad(wave, self.clip_samples), ""
+
+
+def collate(
+    items: list[tuple[int, np.ndarray | None, str]],
+) -> tuple[list[int], torch.Tensor, dict[int, str]]:
+    """The indices and waves [B, T] of what could be read, and the reasons for the rest by index."""
+    read = [(i, wave) for i, wave, _ in items if wave is not None]
+    waves = torch.from_numpy(np.stack([wave for _, wave in read])) if read else torch.empty(0, 0)
+    return [i for i, _ in read], waves, {i: reason for i, wave, reason in items if wave is None}
+
+
+def make_loader(
+    utterances: Sequence[Utterance],
+    sample_rate: int = SAMPLE_RATE,
+    clip_samples: int = CLIP_SAMPLES,
+    batch_size: int = 8,
+    workers: int = 0,
+    start_method: str | None = None,
+) -> DataLoader:
+    """Batches as `collate` gives them, in order; `workers` processes decode ahead.
+
+    Args:
+        start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
+    """
+    workers = min(workers, math.ceil(len(utterances) / batch_size))
+    return DataLoader(
+        UtteranceDataset(utterances, sample_rate, clip_samples),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context=start_method if workers else None,
+    )

@@ -1,0 +1,166 @@
+"""The detector: front end and back end together, from a file and to a file.
+
+    from data_utils import load_audio, pad
+    from detector import load_detector
+
+    detector = load_detector("LA_model.pth")
+    score = detector.score(torch.from_numpy(pad(load_audio("clip.wav")))[None])
+
+Convention, here and everywhere: logit 0 = spoof (fake), logit 1 = bona fide (real). The score of a
+clip is logit 1: **higher = more likely real**.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import checkpoints
+from checkpoints import CheckpointError
+from model import AASIST, BONAFIDE, MIN_SAMPLES, DetectorConfig, XLSRConfig, build_front_end
+
+
+class DeviceError(ValueError):
+    """A device that is not there; the message is one line for the user."""
+
+
+class Detector(nn.Module):
+    """Front end and back end together: `detector(waves)` gives logits, `detector.score(waves)` scores.
+
+    Args:
+        config: the architecture.
+        precision: "fp32", or "bf16" to run the front end under bfloat16 autocast. The back end is
+            1 % of the work and stays in float32: close node gates change order at lower precision.
+    """
+
+    def __init__(self, config: DetectorConfig | None = None, precision: str = "fp32"):
+        super().__init__()
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, not {precision!r}")
+        self.config = config or DetectorConfig()
+        self.precision = precision
+        self.front_end = build_front_end(self.config.front_end)
+        self.back_end = AASIST(self.config.front_end.width)
+        self.provenance: dict = {}  # where the weights come from: JSON types, saved with them
+        self.sha256: str | None = None  # of the file the weights were read from
+        # fairseq's pre-training-only tensors, by official name: no score depends on them, but a
+        # strict load in the original repository wants them back.
+        self.pretraining_tensors: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.back_end.out_layer.weight.device
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Waves [B, T] -> float32 frames [B, F, width] (F = 201 for 64600 samples)."""
+        if waves.ndim != 2 or waves.shape[1] < MIN_SAMPLES:
+            raise ValueError(
+                f"waves must be [batch, samples >= {MIN_SAMPLES}], not {tuple(waves.shape)}; "
+                "see data_utils.pad"
+            )
+        waves = waves.to(self.device, torch.float32)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.front_end(waves).float()
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """Raw logits of 16 kHz mono waves in [-1, 1].
+
+        Args:
+            waves: [B, T], T = config.clip_samples as published (other lengths from 1040 run).
+
+        Returns:
+            [B, 2] float32: index 0 = spoof (fake), index 1 = bona fide (real).
+        """
+        return self.back_end(self.features(waves))
+
+    @torch.inference_mode()
+    def score(self, waves: Tensor) -> Tensor:
+        """Scores [B] of waves [B, T]: logit 1 (bona fide), higher = more likely real."""
+        return self(waves)[:, BONAFIDE]
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file whose header holds the configuration and the provenance."""
+        header = {"config": self.config.to_dict(), "provenance": self.provenance}
+        checkpoints.write_safetensors(path, self.state_dict() | self.pretraining_tensors, header)
+
+    def export_official(self, path: str | Path, pretraining: bool = True) -> list[str]:
+        """Write a `.pth` with the official key names, which the original repository loads.
+
+        Args:
+            pretraining: also write fairseq's pre-training-only tensors, as far as the file this
+                detector came from had them. The original repository's strict load needs them.
+
+        Returns:
+            The official names that are not in the file (empty: it loads strictly).
+
+        Raises:
+            CheckpointError: the detector's front end is not XLS-R, so it has no official names.
+        """
+        if not isinstance(self.config.front_end, XLSRConfig):
+            raise CheckpointError("only a detector with an XLS-R front end has official key names")
+        tensors = {checkpoints.official_name(k): v for k, v in self.state_dict().items()}
+        tensors |= self.pretraining_tensors if pretraining else {}
+        checkpoints.write_official(path, tensors)
+        return [name for name in checkpoints.PRETRAINING_ONLY if name not in tensors]
+
+
+def load_detector(
+    checkpoint: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    config: DetectorConfig | None = None,
+) -> Detector:
+    """A detector in evaluation mode, from an official `.pth` or one of our safetensors files.
+
+    Args:
+        checkpoint: `.pth` with official key names, with or without `module.` before each; or a
+            file written by `Detector.save`.
+        device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name.
+        precision: "fp32" (as published) or "bf16", see `Detector`.
+        config: the architecture of an official `.pth`, which does not say its own; XLS-R 300M
+            unless given. Our safetensors files carry theirs.
+
+    Raises:
+        CheckpointError: one line: the file is missing, unreadable, wants to run code, or has a
+            missing, extra or misshapen key (named).
+    """
+    path = Path(checkpoint)
+    try:
+        tensors, header = checkpoints.read_tensors(path)
+        if header:
+            config = DetectorConfig.from_dict(header["config"])
+        with torch.device("meta"):  # no time spent on random weights that are about to be replaced
+            detector = Detector(config, precision)
+        state = detector.state_dict()
+        names = {name: name if header else checkpoints.official_name(name) for name in state}
+        checkpoints.check_keys(tensors, {names[k]: tuple(v.shape) for k, v in state.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    loaded = {k: tensors[names[k]].to(v.dtype) for k, v in state.items()}
+    detector.load_state_dict(loaded, assign=True)
+    detector.pretraining_tensors = {k: tensors[k] for k in checkpoints.PRETRAINING_ONLY if k in tensors}
+    detector.sha256 = checkpoints.sha256_of(path)
+    if header:
+        detector.provenance = header["provenance"]
+    else:
+        detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
+    return detector.to(resolve_device(device)).eval()
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """ "auto" takes CUDA, else Apple's MPS, else the CPU. Raises DeviceError for an absent one."""
+    if name == "auto":
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((kind for kind, there in available.items() if there), "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device {name!r} is not available here") from error
+    if device.type == "cuda":
+        # fp32 means fp32: cuDNN's convolutions would otherwise round their inputs to TF32.
+        torch.backends.cudnn.allow_tf32 = False
+    return device

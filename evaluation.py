@@ -1,0 +1,131 @@
+"""Run a detector over recordings, and sum up what came out.
+
+Convention: a score is logit 1 (bona fide), higher = more likely real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import metrics
+from data_utils import Utterance, make_loader
+from detector import Detector
+from model import BONAFIDE, SPOOF
+
+
+@dataclass
+class Scored:
+    """What a detector made of a list of recordings.
+
+    Attributes:
+        utterances: the n recordings.
+        logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN where there is none.
+        failures: why there is none, by index.
+    """
+
+    utterances: Sequence[Utterance]
+    logits: np.ndarray
+    failures: dict[int, str]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[n], higher = more likely real; NaN where there is none."""
+        return self.logits[:, BONAFIDE]
+
+    def scores_of(self, label: str) -> np.ndarray:
+        """The scores of the recordings that have this label ("bonafide", "spoof" or "")."""
+        wanted = np.array([u.label == label for u in self.utterances], dtype=bool)
+        return self.scores[wanted & np.isfinite(self.scores)]
+
+    def verdicts(self, threshold: float | None = None) -> list[str]:
+        """ "bonafide" or "spoof" for each recording, "" where there is no score.
+
+        Args:
+            threshold: score >= threshold is bona fide. None: whichever of the two logits is larger,
+                the network's own decision, which nobody has calibrated.
+        """
+        limit = self.logits[:, SPOOF] if threshold is None else threshold
+        words = np.where(self.scores >= limit, "bonafide", "spoof")
+        return np.where(np.isfinite(self.scores), words, "").tolist()
+
+
+def score_utterances(
+    detector: Detector,
+    utterances: Sequence[Utterance],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    start_method: str | None = None,
+) -> Scored:
+    """Score every recording; one that cannot be read costs no other its score.
+
+    Args:
+        workers: processes that decode ahead; 0 decodes in this one.
+        start_method: see `data_utils.make_loader`.
+    """
+    config = detector.config
+    loader = make_loader(
+        utterances, config.sample_rate, config.clip_samples, batch_size, workers, start_method
+    )
+    scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
+    with tqdm(total=len(utterances), unit="clip", disable=None) as progress, torch.inference_mode():
+        for indices, waves, failures in loader:
+            scored.failures.update(failures)
+            if indices:
+                scored.logits[indices] = detector(waves).double().cpu().numpy()
+            progress.update(len(indices) + len(failures))
+    for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
+        scored.failures.setdefault(i, "the detector's output is not a number")
+        scored.logits[i] = np.nan
+    return scored
+
+
+def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) -> dict:
+    """Counts, metrics and intervals, as JSON types.
+
+    Args:
+        threshold: one chosen elsewhere, for accuracy and confusion; None leaves them out.
+        seed: of the bootstrap.
+
+    Returns:
+        "counts" always. Where both classes have scores also "metrics", "intervals_95" and
+        "reversed" with "if_reversed", what the opposite direction would give; and "at_threshold".
+    """
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    summary = {
+        "counts": {
+            "files": len(scored.utterances),
+            "scored": int(np.isfinite(scored.scores).sum()),
+            "failed": len(scored.failures),
+            "bonafide_scored": len(bonafide),
+            "spoof_scored": len(spoof),
+            "unlabelled_scored": len(scored.scores_of("")),
+        }
+    }
+    if len(bonafide) == 0 or len(spoof) == 0:
+        return summary
+    values = metrics.compute_metrics(bonafide, spoof)
+    intervals = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)
+    opposite = metrics.compute_metrics(-bonafide, -spoof)
+    summary |= {
+        "metrics": {
+            "auc": values["auc"],
+            "eer": values["eer"],
+            "threshold_at_eer_chosen_on_this_set": values["threshold"],
+            "min_dcf": values["min_dcf"],
+            "act_dcf_uncalibrated": values["act_dcf"],
+            "cllr_uncalibrated": values["cllr"],
+        },
+        "intervals_95": {"method": f"stratified percentile bootstrap, 1000 resamples, seed {seed}"}
+        | {name: list(interval) for name, interval in intervals.items()},
+        "reversed": metrics.is_reversed(bonafide, spoof, intervals["auc"]),
+        "if_reversed": {name: opposite[name] for name in ("auc", "eer")},
+    }
+    if threshold is not None:
+        summary["at_threshold"] = metrics.confusion_at(bonafide, spoof, threshold)
+    return summary

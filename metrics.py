@@ -1,0 +1,174 @@
+"""What a set of scores is worth: EER, AUC, detection costs, and how sure the figures are.
+
+Convention: higher score = more likely bona fide (real); bona fide is the positive class. A clip is
+accepted as bona fide where score >= threshold.
+    FRR  false rejection rate, miss rate: bona fide scores below the threshold
+    FAR  false acceptance rate, false alarm rate: spoof scores at or above it
+
+The curve is counted here and not by scikit-learn, whose checks of its input cost more than the work
+when a bootstrap calls it a thousand times; the tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+# Costs and prior of the ASVspoof 5 evaluation plan (normalised DCF, track 1).
+P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
+
+
+class ErrorRates(NamedTuple):
+    """FRR and FAR at every distinct score, ascending, and at +infinity (nothing accepted)."""
+
+    thresholds: np.ndarray
+    frr: np.ndarray
+    far: np.ndarray
+
+
+def error_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> ErrorRates:
+    """The operating points: (far, 1 - frr) is the ROC curve, (far, frr) the DET curve.
+
+    Raises:
+        ValueError: a class has no scores, or a score is not a finite number.
+    """
+    return _operating_points(*_sorted_scores(bonafide_scores, spoof_scores))[0]
+
+
+def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict:
+    """All figures of two sets of scores.
+
+    Returns:
+        eer: (FRR + FAR) / 2 where |FRR - FAR| is smallest; of two such points the larger.
+        threshold: where that is; chosen on these very scores.
+        auc: area under the ROC curve; ties count one half.
+        min_dcf: smallest normalised detection cost over all thresholds (ASVspoof 5: prior of
+            spoof 0.05, cost of a miss 1, of a false alarm 10).
+        act_dcf, cllr: normalised cost at the Bayes threshold, and cost of the log-likelihood ratio
+            in bits (Bruemmer & du Preez 2006), both reading scores **as** log-likelihood ratios,
+            which raw logits are not: they judge a detector only after calibration.
+        n_bonafide, n_spoof: how many scores.
+
+    Raises:
+        ValueError: a class has no scores, or a score is not a finite number.
+    """
+    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
+    points, at_eer = _operating_points(bonafide, spoof)
+    bayes_threshold = -np.log(C_MISS * (1 - P_SPOOF) / (C_FA * P_SPOOF))
+    act_dcf = _dcf(np.mean(bonafide < bayes_threshold), np.mean(spoof >= bayes_threshold))
+    # log2(1 + exp(x)) without overflow
+    cost_bonafide = np.logaddexp2(0, -bonafide / np.log(2)).mean()
+    cost_spoof = np.logaddexp2(0, spoof / np.log(2)).mean()
+    return {
+        "eer": _eer(points, at_eer),
+        "threshold": float(points.thresholds[at_eer]),
+        "auc": _auc(points),
+        "min_dcf": float(_dcf(points.frr, points.far).min()),
+        "act_dcf": float(act_dcf),
+        "cllr": float((cost_bonafide + cost_spoof) / 2),
+        "n_bonafide": len(bonafide),
+        "n_spoof": len(spoof),
+    }
+
+
+def bootstrap_intervals(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_resamples: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile bootstrap intervals of "auc" and "eer", resampling each class by itself.
+
+    A bootstrap sees only the clips there are: on a set without a single error it gives an interval
+    of no width, which is not certainty. One clip in a class says nothing of others: (0, 1).
+    """
+    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
+    if min(len(bonafide), len(spoof)) < 2:
+        return {"auc": (0.0, 1.0), "eer": (0.0, 1.0)}
+
+    def statistic(bonafide: np.ndarray, spoof: np.ndarray, axis: int) -> np.ndarray:
+        pairs = zip(np.atleast_2d(bonafide), np.atleast_2d(spoof), strict=True)
+        resamples = (_operating_points(np.sort(b), np.sort(s)) for b, s in pairs)
+        return np.array([(_auc(points), _eer(points, at_eer)) for points, at_eer in resamples]).T
+
+    result = scipy.stats.bootstrap(
+        (bonafide, spoof),
+        statistic,
+        n_resamples=n_resamples,
+        batch=100,  # bounds the memory
+        vectorized=True,
+        method="percentile",
+        rng=seed,
+    )
+    low, high = result.confidence_interval
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("auc", "eer"))}
+
+
+def is_reversed(
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, auc_interval: tuple[float, float]
+) -> bool:
+    """True when the scores point the wrong way and chance does not explain it.
+
+    The AUC's 95 % interval lies wholly below 0.5, **and** so says the Mann-Whitney test at the same
+    level (one-sided 2.5 %): on a handful of clips a bootstrap interval is too narrow to accuse.
+    """
+    test = scipy.stats.mannwhitneyu(bonafide_scores, spoof_scores, alternative="less")
+    return bool(auc_interval[1] < 0.5 and test.pvalue < 0.025)
+
+
+def confusion_at(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold: float) -> dict:
+    """Decisions at a threshold that was chosen elsewhere: score >= threshold is called bona fide.
+
+    Returns:
+        threshold, accuracy, frr, far, and the four counts `true_called`: bonafide_bonafide,
+        bonafide_spoof, spoof_bonafide, spoof_spoof.
+    """
+    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
+    rejected, accepted = int((bonafide < threshold).sum()), int((spoof >= threshold).sum())
+    return {
+        "threshold": float(threshold),
+        "accuracy": 1 - (rejected + accepted) / (len(bonafide) + len(spoof)),
+        "frr": rejected / len(bonafide),
+        "far": accepted / len(spoof),
+        "bonafide_bonafide": len(bonafide) - rejected,
+        "bonafide_spoof": rejected,
+        "spoof_bonafide": accepted,
+        "spoof_spoof": len(spoof) - accepted,
+    }
+
+
+def _sorted_scores(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    sets = []
+    for name, scores in (("bona fide", bonafide_scores), ("spoof", spoof_scores)):
+        scores = np.sort(np.asarray(scores, dtype=np.float64).ravel())
+        if len(scores) == 0:
+            raise ValueError(f"no {name} scores")
+        if not np.isfinite(scores).all():
+            raise ValueError(f"a {name} score is not a finite number")
+        sets.append(scores)
+    return sets[0], sets[1]
+
+
+def _operating_points(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[ErrorRates, int]:
+    """The error rates of sorted scores, and the index of the point of equal error."""
+    thresholds = np.append(np.unique(np.concatenate([bonafide, spoof])), np.inf)
+    misses = np.searchsorted(bonafide, thresholds, side="left")
+    false_alarms = len(spoof) - np.searchsorted(spoof, thresholds, side="left")
+    # Compared in whole numbers, so that points at an equal distance are seen to be equal.
+    scaled_frr, scaled_far = misses * len(spoof), false_alarms * len(bonafide)
+    at_eer = np.lexsort((-(scaled_frr + scaled_far), np.abs(scaled_frr - scaled_far)))[0]
+    return ErrorRates(thresholds, misses / len(bonafide), false_alarms / len(spoof)), int(at_eer)
+
+
+def _eer(points: ErrorRates, at_eer: int) -> float:
+    return float((points.frr[at_eer] + points.far[at_eer]) / 2)
+
+
+def _auc(points: ErrorRates) -> float:
+    return float(np.trapezoid(1 - points.frr[::-1], points.far[::-1]))
+
+
+def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Detection cost over that of the better of accepting everything and rejecting everything."""
+    cost = C_MISS * (1 - P_SPOOF) * frr + C_FA * P_SPOOF * far
+    return cost / min(C_MISS * (1 - P_SPOOF), C_FA * P_SPOOF)

@@ -1,0 +1,350 @@
+"""The network: a front end that turns waves into frames, and the AASIST back end that judges them.
+
+    waves [B, T] at 16 kHz -> front end -> frames [B, F, width] -> AASIST -> logits [B, 2]
+
+Logit 0 = spoof (fake), logit 1 = bona fide (real); the score of a clip is logit 1, higher = more
+likely real. `detector.py` puts the two parts together and reads and writes their weights.
+
+References
+  Tak et al., "Automatic speaker verification spoofing and deepfake detection using wav2vec 2.0
+    and data augmentation", Odyssey 2022, arXiv:2202.12233 (the combination)
+  Babu et al., "XLS-R", arXiv:2111.09296; Baevski et al., "wav2vec 2.0", arXiv:2006.11477
+  Jung et al., "AASIST", ICASSP 2022, arXiv:2110.01200
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from checkpoints import CheckpointError
+
+SPOOF, BONAFIDE = 0, 1  # the order of the two logits, and the class numbers for training
+MIN_SAMPLES = 1040  # three frames: fewer leave AASIST's 3x3 pooling without a temporal node
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@dataclass(frozen=True)
+class XLSRConfig:
+    """Sizes of a wav2vec 2.0 front end of the XLS-R family; the defaults are XLS-R 300M."""
+
+    conv_channels: int = 512
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    ffn: int = 4096
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    dropout: float = 0.0  # hidden, attention, activation and projection, in training only
+
+
+@dataclass(frozen=True)
+class SpectrogramConfig:
+    """A light log-spectrogram front end with as many frames a clip as XLS-R (201 in 64600 samples)."""
+
+    width: int = 128
+    window: int = 400  # samples; 25 ms at 16 kHz, the receptive field of an XLS-R frame
+    hop: int = 320  # samples; 20 ms, the stride of an XLS-R frame
+    n_fft: int = 512
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Everything needed to rebuild a detector; the default is the published XLS-R 300M + AASIST."""
+
+    front_end: XLSRConfig | SpectrogramConfig = field(default_factory=XLSRConfig)
+    sample_rate: int = 16000  # Hz
+    clip_samples: int = 64600  # 4.0375 s; shorter clips are repeated, longer ones cut
+    labels: tuple[str, str] = ("spoof", "bonafide")  # the order of the logits
+
+    def to_dict(self) -> dict:
+        """As plain JSON types; `from_dict` is the inverse."""
+        kind = next(name for name, cls in _FRONT_END_CONFIGS.items() if type(self.front_end) is cls)
+        plain = asdict(self) | {"front_end": {"kind": kind} | asdict(self.front_end)}
+        return plain | {"labels": list(self.labels)}
+
+    @classmethod
+    def from_dict(cls, plain: dict) -> DetectorConfig:
+        """Raises CheckpointError for a front end or a label order this code does not have."""
+        try:
+            front_end = dict(plain["front_end"])
+            front_end = _FRONT_END_CONFIGS[front_end.pop("kind")](**front_end)
+            config = cls(**(plain | {"front_end": front_end, "labels": tuple(plain["labels"])}))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"not a detector configuration of this version: {error}") from error
+        if config.labels != cls.labels:
+            raise CheckpointError(f"its label order is {config.labels}, not {cls.labels}")
+        return config
+
+
+_FRONT_END_CONFIGS = {"xlsr": XLSRConfig, "spectrogram": SpectrogramConfig}
+
+PRESETS = {
+    "xlsr-300m": DetectorConfig(),
+    "small": DetectorConfig(front_end=SpectrogramConfig()),
+}
+
+
+# ------------------------------------------------------------------- front ends
+
+
+class XLSR(nn.Module):
+    """Waves [B, T] -> frames [B, F, width]; 64600 samples give 201 frames.
+
+    The waves must not be normalised: the published detectors were trained on plain samples in
+    [-1, 1], although Hugging Face's feature extractor for XLS-R normalises by default.
+    """
+
+    def __init__(self, config: XLSRConfig):
+        super().__init__()
+        from transformers import Wav2Vec2Config, Wav2Vec2Model  # seconds to import: only when used
+
+        # transformers would mask time steps, drop layers and drop units in training; the published
+        # fine-tuning does none of it. (mask_time_prob stays: at 0 `masked_spec_embed` is not built
+        # and official files would no longer load strictly.)
+        self.model = Wav2Vec2Model(
+            Wav2Vec2Config(
+                hidden_size=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                intermediate_size=config.ffn,
+                conv_dim=(config.conv_channels,) * 7,
+                conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+                conv_stride=(5, 2, 2, 2, 2, 2, 2),
+                conv_bias=True,
+                feat_extract_norm="layer",
+                do_stable_layer_norm=True,
+                num_conv_pos_embeddings=config.pos_kernel,
+                num_conv_pos_embedding_groups=config.pos_groups,
+                apply_spec_augment=False,
+                layerdrop=0.0,
+                hidden_dropout=config.dropout,
+                attention_dropout=config.dropout,
+                activation_dropout=config.dropout,
+                feat_proj_dropout=config.dropout,
+                attn_implementation="sdpa",
+            )
+        )
+        self.model.masked_spec_embed.requires_grad_(False)  # pre-training only; kept for the files
+
+    def forward(self, waves: Tensor) -> Tensor:
+        return self.model(waves).last_hidden_state
+
+
+class LogSpectrogram(nn.Module):
+    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R."""
+
+    def __init__(self, config: SpectrogramConfig):
+        super().__init__()
+        self.config = config
+        bins = config.n_fft // 2 + 1
+        self.norm = nn.BatchNorm1d(bins)
+        self.proj = nn.Linear(bins, config.width)
+
+    def forward(self, waves: Tensor) -> Tensor:
+        c = self.config
+        window = torch.hann_window(c.window, dtype=waves.dtype, device=waves.device)
+        frames = waves.unfold(-1, c.window, c.hop) * window
+        power = torch.fft.rfft(frames, n=c.n_fft).abs().square()
+        log_power = torch.log(power + 1e-8)  # [B, F, bins]
+        return self.proj(self.norm(log_power.transpose(1, 2)).transpose(1, 2))
+
+
+def build_front_end(config: XLSRConfig | SpectrogramConfig) -> nn.Module:
+    """The module for a configuration: waves [B, T] -> frames [B, F, config.width]."""
+    return XLSR(config) if isinstance(config, XLSRConfig) else LogSpectrogram(config)
+
+
+# ------------------------------------------------------------ back end: AASIST
+# Attribute names are the official ones (`LL`, `GAT_layer_S`, `pool_hT1`, ...), so that published
+# files load key by key.
+
+
+class ResidualBlock(nn.Module):
+    """Two 2x3 convolutions over (spectral, time) plus the identity; keeps both sizes."""
+
+    def __init__(self, in_channels: int, out_channels: int, first: bool):
+        super().__init__()
+        if not first:
+            # The published forward pass computes this normalisation and then convolves the block's
+            # input instead of its result, so it has no effect on any score. It exists here only
+            # because published files contain it.
+            self.bn1 = nn.BatchNorm2d(in_channels).requires_grad_(False)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, (2, 3), padding=(1, 1))
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, (2, 3), padding=(0, 1))
+        if in_channels != out_channels:
+            self.conv_downsample = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = self.conv_downsample(x) if hasattr(self, "conv_downsample") else x
+        return self.conv2(F.selu(self.bn2(self.conv1(x)))) + identity
+
+
+def _norm_nodes(bn: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
+    """Batch norm over the feature axis of nodes [B, N, features]."""
+    return bn(nodes.flatten(0, 1)).view_as(nodes)
+
+
+def _attention_vector(size: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(size, 1)))
+
+
+class GraphAttention(nn.Module):
+    """Attention among nodes of one kind: [B, N, in] -> [B, N, out]."""
+
+    def __init__(self, in_dim: int, out_dim: int, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+        self.att_proj = nn.Linear(in_dim, out_dim)
+        self.att_weight = _attention_vector(out_dim)
+        self.proj_with_att = nn.Linear(in_dim, out_dim)
+        self.proj_without_att = nn.Linear(in_dim, out_dim)
+        self.bn = nn.BatchNorm1d(out_dim)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        nodes = self.dropout(nodes)
+        pairs = nodes[:, :, None] * nodes[:, None]  # [B, N, N, in]
+        logits = (torch.tanh(self.att_proj(pairs)) @ self.att_weight).squeeze(-1)
+        attention = torch.softmax(logits / self.temperature, dim=-1)  # each row sums to 1
+        out = self.proj_with_att(attention @ nodes) + self.proj_without_att(nodes)
+        return F.selu(_norm_nodes(self.bn, out))
+
+
+class HeterogeneousGraphAttention(nn.Module):
+    """Attention among temporal nodes (type 1), spectral nodes (type 2) and a master node.
+
+    [B, T, in], [B, S, in], [B or 1, 1, in] -> [B, T, out], [B, S, out], [B, 1, out]
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+        self.proj_type1 = nn.Linear(in_dim, in_dim)
+        self.proj_type2 = nn.Linear(in_dim, in_dim)
+        self.att_proj = nn.Linear(in_dim, out_dim)
+        self.att_projM = nn.Linear(in_dim, out_dim)
+        self.att_weight11 = _attention_vector(out_dim)
+        self.att_weight22 = _attention_vector(out_dim)
+        self.att_weight12 = _attention_vector(out_dim)
+        self.att_weightM = _attention_vector(out_dim)
+        self.proj_with_att = nn.Linear(in_dim, out_dim)
+        self.proj_without_att = nn.Linear(in_dim, out_dim)
+        self.proj_with_attM = nn.Linear(in_dim, out_dim)
+        self.proj_without_attM = nn.Linear(in_dim, out_dim)
+        self.bn = nn.BatchNorm1d(out_dim)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, temporal: Tensor, spectral: Tensor, master: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n_temporal = temporal.shape[1]
+        nodes = self.dropout(torch.cat([self.proj_type1(temporal), self.proj_type2(spectral)], dim=1))
+        attention = self._pair_attention(nodes, n_temporal)
+
+        logits_m = torch.tanh(self.att_projM(nodes * master)) @ self.att_weightM  # [B, N, 1]
+        attention_m = torch.softmax(logits_m / self.temperature, dim=1)
+        gathered = attention_m.transpose(1, 2) @ nodes  # [B, 1, in]
+        master = self.proj_with_attM(gathered) + self.proj_without_attM(master)
+
+        out = self.proj_with_att(attention @ nodes) + self.proj_without_att(nodes)
+        out = F.selu(_norm_nodes(self.bn, out))
+        return out[:, :n_temporal], out[:, n_temporal:], master
+
+    def _pair_attention(self, nodes: Tensor, n1: int) -> Tensor:
+        """[B, N, N]; the weight vector of a pair depends on the types of its two nodes."""
+        projected = torch.tanh(self.att_proj(nodes[:, :, None] * nodes[:, None]))
+        by_type = projected @ torch.cat([self.att_weight11, self.att_weight22, self.att_weight12], dim=1)
+        type2 = torch.arange(nodes.shape[1], device=nodes.device) >= n1
+        pair_type = torch.where(type2[:, None] == type2, type2.long(), 2)  # 0: 1-1, 1: 2-2, 2: mixed
+        logits = by_type.gather(-1, pair_type[None, :, :, None].expand(len(nodes), -1, -1, 1)).squeeze(-1)
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+
+class GraphPool(nn.Module):
+    """Keep the half of the nodes with the highest gate, in descending order of gate.
+
+    The order matters: the two branches of AASIST are compared node by node, that is rank by rank.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.proj = nn.Linear(dim, 1)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.proj(self.dropout(nodes)))  # [B, N, 1]
+        keep = torch.topk(gate, max(nodes.shape[1] // 2, 1), dim=1).indices
+        return torch.gather(nodes * gate, 1, keep.expand(-1, -1, nodes.shape[2]))
+
+
+class AASIST(nn.Module):
+    """Frames [B, F, width] -> logits [B, 2], logit 1 = bona fide (real)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.LL = nn.Linear(width, 128)
+        self.first_bn = nn.BatchNorm2d(1)
+        channels = [1, 32, 32, 64, 64, 64, 64]  # the inner Sequential gives the official `encoder.0.0.`
+        self.encoder = nn.Sequential(
+            *(nn.Sequential(ResidualBlock(i, o, first=k == 0)) for k, (i, o) in enumerate(pairwise(channels)))
+        )
+        self.first_bn1 = nn.BatchNorm2d(64)
+        self.attention = nn.Sequential(
+            nn.Conv2d(64, 128, 1), nn.SELU(), nn.BatchNorm2d(128), nn.Conv2d(128, 64, 1)
+        )
+        self.pos_S = nn.Parameter(torch.randn(1, 128 // 3, 64))
+        self.GAT_layer_S = GraphAttention(64, 64, temperature=2.0)
+        self.GAT_layer_T = GraphAttention(64, 64, temperature=2.0)
+        self.pool_S = GraphPool(64)
+        self.pool_T = GraphPool(64)
+        for k in (1, 2):  # two branches, alike but for their weights
+            self.register_parameter(f"master{k}", nn.Parameter(torch.randn(1, 1, 64)))
+            self.add_module(f"HtrgGAT_layer_ST{k}1", HeterogeneousGraphAttention(64, 32, temperature=100.0))
+            self.add_module(f"HtrgGAT_layer_ST{k}2", HeterogeneousGraphAttention(32, 32, temperature=100.0))
+            self.add_module(f"pool_hS{k}", GraphPool(32))
+            self.add_module(f"pool_hT{k}", GraphPool(32))
+        self.dropout = nn.Dropout(0.2)
+        self.dropout_out = nn.Dropout(0.5)
+        self.out_layer = nn.Linear(5 * 32, 2)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        temporal, spectral = self._nodes(frames)
+        branches = [self._branch(k, temporal, spectral) for k in (1, 2)]
+        temporal, spectral, master = (torch.maximum(a, b) for a, b in zip(*branches, strict=True))
+        readout = torch.cat(
+            [
+                temporal.abs().amax(1),
+                temporal.mean(1),
+                spectral.abs().amax(1),
+                spectral.mean(1),
+                master.squeeze(1),
+            ],
+            dim=1,
+        )
+        return self.out_layer(self.dropout_out(readout))
+
+    def _nodes(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames -> temporal nodes [B, T, 64] and spectral nodes [B, 21, 64], pooled."""
+        x = self.LL(frames).transpose(1, 2)[:, None]  # [B, 1, 128 spectral, F time]
+        x = F.selu(self.first_bn(F.max_pool2d(x, 3)))  # [B, 1, 42, F // 3]
+        x = F.selu(self.first_bn1(self.encoder(x)))  # [B, 64, 42, F // 3]
+        weight = self.attention(x)
+        spectral = (x * torch.softmax(weight, dim=3)).sum(3).transpose(1, 2) + self.pos_S
+        temporal = (x * torch.softmax(weight, dim=2)).sum(2).transpose(1, 2)
+        return self.pool_T(self.GAT_layer_T(temporal)), self.pool_S(self.GAT_layer_S(spectral))
+
+    def _branch(self, k: int, temporal: Tensor, spectral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Branch k (1 or 2): temporal [B, T', 32], spectral [B, S', 32] and master [B, 1, 32]."""
+        first, second = (getattr(self, f"HtrgGAT_layer_ST{k}{i}") for i in (1, 2))
+        temporal, spectral, master = first(temporal, spectral, getattr(self, f"master{k}"))
+        temporal = getattr(self, f"pool_hT{k}")(temporal)
+        spectral = getattr(self, f"pool_hS{k}")(spectral)
+        added = second(temporal, spectral, master)
+        before = (temporal, spectral, master)
+        return tuple(self.dropout(a + b) for a, b in zip(before, added, strict=True))

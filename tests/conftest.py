@@ -1,0 +1,96 @@
+"""Shared by the tests: the reference values, and detector files made of deterministic weights."""
+
+import ast
+import csv
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """The weights of the reference runs: normal deviates seeded by the key's name, scaled by its kind."""
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    generator = np.random.Generator(np.random.Philox(zlib.crc32(key.encode()) ^ seed))
+    values = generator.standard_normal(shape, dtype=np.float32)
+    if key.endswith("running_var"):
+        values = 1 + 0.2 * np.tanh(values)
+    elif key.endswith("running_mean"):
+        values = 0.1 * values
+    elif key.endswith("weight_g"):
+        values = 1 + 0.1 * np.tanh(values)
+    elif len(shape) < 2:
+        values = 0.1 * values + (1 if key.endswith("weight") else 0)
+    else:
+        values = values / np.sqrt(np.prod(shape[1:]))
+    return values.astype(np.float32)
+
+
+def official_shapes() -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in an official XLS-R 300M detector file."""
+    with open(REFERENCE / "keys_xlsr300m.tsv", encoding="utf-8") as file:
+        return {name: ast.literal_eval(shape) for name, shape, _ in csv.reader(file, delimiter="\t")}
+
+
+def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(fill(key, shape, seed)) for key, shape in shapes.items()}
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    with np.load(REFERENCE / f"{name}_seed0.npz") as arrays:
+        return dict(arrays)
+
+
+SMALL_SIZES = {
+    "conv_channels": 32,
+    "width": 64,
+    "layers": 2,
+    "heads": 4,
+    "ffn": 128,
+    "pos_kernel": 16,
+    "pos_groups": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """The configuration of the small reference network: an XLS-R of toy size."""
+    from model import DetectorConfig, XLSRConfig
+
+    return DetectorConfig(front_end=XLSRConfig(**SMALL_SIZES))
+
+
+@pytest.fixture(scope="session")
+def small_official(small_config) -> dict[str, torch.Tensor]:
+    """The small reference network's tensors under official names, pre-training-only ones included."""
+    from checkpoints import official_name
+    from detector import Detector
+
+    state = Detector(small_config).state_dict()
+    shapes = {official_name(name): tuple(value.shape) for name, value in state.items()}
+    front = "ssl_model.model."
+    shapes |= {
+        front + "quantizer.vars": (1, 16, 16),
+        front + "quantizer.weight_proj.weight": (16, 32),
+        front + "quantizer.weight_proj.bias": (16,),
+        front + "project_q.weight": (32, 32),
+        front + "project_q.bias": (32,),
+        front + "final_proj.weight": (32, 64),
+        front + "final_proj.bias": (32,),
+    }
+    return filled(shapes)
+
+
+@pytest.fixture
+def small_pth(small_official, tmp_path) -> Path:
+    path = tmp_path / "small.pth"
+    torch.save(small_official, path)
+    return path

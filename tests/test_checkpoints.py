@@ -1,0 +1,142 @@
+"""Detector files: what is written is read back, and what is wrong is named in one line."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from checkpoints import PRETRAINING_ONLY, CheckpointError
+from detector import Detector, load_detector
+from model import PRESETS
+
+
+def test_official_to_own_file_and_back_keeps_every_tensor(small_pth, small_official, small_config, tmp_path):
+    detector = load_detector(small_pth, device="cpu", config=small_config)
+    detector.save(tmp_path / "own.safetensors")
+    again = load_detector(tmp_path / "own.safetensors", device="cpu")
+    assert again.config == small_config
+    assert again.provenance == {"official_file": "small.pth", "official_sha256": detector.sha256}
+    assert again.export_official(tmp_path / "official.pth") == []
+    exported = torch.load(tmp_path / "official.pth", weights_only=True)
+    assert exported.keys() == small_official.keys()
+    for key, value in small_official.items():
+        assert exported[key].dtype == value.dtype
+        assert torch.equal(exported[key], value), key
+
+
+def test_pretraining_tensors_can_be_left_out_and_it_is_said(small_pth, small_config, tmp_path):
+    detector = load_detector(small_pth, device="cpu", config=small_config)
+    left_out = detector.export_official(tmp_path / "official.pth", pretraining=False)
+    assert left_out == list(PRETRAINING_ONLY)
+    exported = torch.load(tmp_path / "official.pth", weights_only=True)
+    assert not set(PRETRAINING_ONLY) & exported.keys()
+    again = load_detector(tmp_path / "official.pth", device="cpu", config=small_config)
+    assert again.export_official(tmp_path / "twice.pth") == list(PRETRAINING_ONLY)
+
+
+def test_spectrogram_detector_round_trips_and_has_no_official_form(tmp_path):
+    torch.manual_seed(0)
+    detector = Detector(PRESETS["small"]).eval()
+    detector.provenance = {"trained_on": "noise", "steps": 3}
+    detector.save(tmp_path / "small.safetensors")
+    again = load_detector(tmp_path / "small.safetensors", device="cpu")
+    waves = 0.1 * torch.randn(2, 64600)
+    torch.testing.assert_close(again.score(waves), detector.score(waves), atol=1e-6, rtol=0)
+    assert again.config == PRESETS["small"]
+    assert again.provenance == detector.provenance
+    assert not again.training
+    with pytest.raises(CheckpointError, match="XLS-R"):
+        again.export_official(tmp_path / "official.pth")
+
+
+def _without(key):
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_without("LL.bias"), r"missing key LL\.bias$"),
+        # a positional convolution left at random is what many ports fail to notice
+        (_without("ssl_model.model.encoder.pos_conv.0.weight_g"), r"missing key \S+pos_conv\.0\.weight_g$"),
+        (lambda state: state | {"extra.weight": torch.zeros(1)}, r"unexpected key extra\.weight$"),
+        (
+            lambda state: state | {"LL.weight": torch.zeros(128, 65)},
+            r"key LL\.weight has shape \(128, 65\), expected \(128, 64\)$",
+        ),
+        (lambda state: {k: v for k, v in state.items() if "layers.1." not in k}, r"and 19 more\)$"),
+        (lambda state: state | {"epoch": 3}, r"'epoch' is a int, not a tensor$"),
+        (lambda state: {"model": state}, r"'model' is a dict, not a tensor$"),
+        (lambda state: list(state.values()), "holds a list, not a dictionary"),
+        (lambda state: {}, "holds a dict, not a dictionary of tensors|empty"),
+    ],
+)
+def test_wrong_official_files_are_named_in_one_line(damage, words, small_official, small_config, tmp_path):
+    path = tmp_path / "wrong.pth"
+    torch.save(damage(small_official), path)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_detector(path, device="cpu", config=small_config)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_wants_code_is_refused_and_not_run(legacy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"LL.bias": RunsCode()}, "evil.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(CheckpointError, match=r"evil\.pth: refused.*mkdir"):
+        load_detector("evil.pth")
+    Path("plain.pth").write_bytes(pickle.dumps(RunsCode()))
+    with pytest.raises(CheckpointError, match=r"plain\.pth: "):
+        load_detector("plain.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_pickled_module_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(CheckpointError, match=r"refused.*torch\.nn\.modules\.linear\.Linear"):
+        load_detector(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("name", ["page.pth", "page.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>quota exceeded</html>", b"\x00" * 1000])
+def test_files_that_are_not_detectors(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged, or not a") as caught:
+        load_detector(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_file(small_pth, small_config):
+    content = small_pth.read_bytes()
+    small_pth.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_detector(small_pth, config=small_config)
+
+
+def test_missing_file_and_foreign_safetensors(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
+        load_detector(tmp_path / "nowhere.pth")
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="without a detector's header"):
+        load_detector(tmp_path / "foreign.safetensors")
+
+
+def test_own_file_is_checked_as_strictly(tmp_path):
+    Detector(PRESETS["small"]).save(tmp_path / "whole.safetensors")
+    with safetensors.safe_open(tmp_path / "whole.safetensors", "pt") as file:
+        header = file.metadata()
+    tensors = safetensors.torch.load_file(tmp_path / "whole.safetensors")
+    del tensors["front_end.norm.running_mean"]
+    safetensors.torch.save_file(tensors, tmp_path / "part.safetensors", metadata=header)
+    with pytest.raises(CheckpointError, match=r"missing key front_end\.norm\.running_mean"):
+        load_detector(tmp_path / "part.safetensors")

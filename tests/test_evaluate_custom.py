@@ -1,0 +1,242 @@
+"""The command as a user runs it: what it prints, writes and refuses."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from test_data_utils import tone, write_bad_files
+
+import evaluate_custom
+from data_utils import load_audio, pad
+from detector import Detector
+from model import PRESETS
+
+SCRIPT = Path(evaluate_custom.__file__)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return Detector(PRESETS["small"]).eval()
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, detector):
+    """An empty current folder with a detector file in it."""
+    monkeypatch.chdir(tmp_path)
+    detector.save("detector.safetensors")
+    return tmp_path
+
+
+def write_clips(folder, rates=(8000, 16000, 22050, 44100, 48000), formats=("wav", "flac", "mp3", "ogg")):
+    folder.mkdir(parents=True)
+    for i, rate in enumerate(rates):
+        for suffix in formats:
+            soundfile.write(folder / f"{rate}.{suffix}", tone(1 + i, rate, channels=1 + i % 2), rate)
+    soundfile.write(folder / "48000.opus", tone(2, 48000), 48000, format="OGG", subtype="OPUS")
+
+
+def run(*args) -> int:
+    return evaluate_custom.main([*map(str, args), "--workers", "0"])
+
+
+def read_scores(folder) -> dict[str, dict]:
+    with open(folder / "scores.csv", encoding="utf-8", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def read_metrics(folder) -> dict:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector, capsys):
+    write_clips(workplace / "data" / "Real")
+    write_clips(workplace / "data" / "Fake")
+    bad = write_bad_files(workplace / "data" / "Fake" / "bad")
+    assert run("--data", "data", "--checkpoint", "detector.safetensors", "--batch-size", 4) == 0
+
+    folder = workplace / "results" / "custom" / "detector"
+    rows = read_scores(folder)
+    assert len(rows) == 2 * 21 + len(bad)
+    for name, row in rows.items():
+        if "/bad/" in name:
+            assert (row["label"], row["score"], row["verdict"]) == ("spoof", "", "")
+            continue
+        assert row["label"] == ("bonafide" if name.startswith("Real/") else "spoof")
+        wave = torch.from_numpy(pad(load_audio(workplace / "data" / name)))
+        assert float(row["score"]) == pytest.approx(float(detector.score(wave[None])), abs=1e-5)
+
+    with open(folder / "failures.csv", encoding="utf-8", newline="") as file:
+        failures = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert failures.keys() == bad.keys()
+    assert all(bad[name] in reason for name, reason in failures.items())
+
+    found = read_metrics(folder)
+    assert found["counts"] == {
+        "files": 42 + len(bad),
+        "scored": 42,
+        "failed": len(bad),
+        "bonafide_scored": 21,
+        "spoof_scored": 21,
+        "unlabelled_scored": 0,
+    }
+    assert found["metrics"]["auc"] == pytest.approx(0.5, abs=0.02)  # the same clips on both sides
+    assert len(found["detector"]["sha256"]) == 64
+    assert found["command"].startswith("python evaluate_custom.py --data data")
+    assert "higher = more likely real" in found["convention"]
+    for picture in ("roc", "det", "histogram"):
+        with Image.open(folder / f"{picture}.png") as image:
+            assert min(image.size) > 400
+            assert np.ptp(np.asarray(image.convert("L"))) > 200  # something is drawn
+    shown = capsys.readouterr().out
+    assert "42 recordings" not in shown
+    assert f"{42 + len(bad)} recordings: 21 real, {21 + len(bad)} fake" in shown
+    assert "AUC [95 %]" in shown
+    assert "not scored: Fake/bad/no_samples.wav: no samples in it" in shown
+
+
+def write_sorted_clips(folder, detector, real_scores_higher: bool, n=40):
+    """Noise clips, split between Real and Fake by the score the detector gives them."""
+    rng = np.random.default_rng(0)
+    waves = (0.1 * rng.standard_normal((n, 8000)) * np.logspace(-2, 0, n)[:, None]).astype(np.float32)
+    scores = detector.score(torch.from_numpy(np.stack([pad(wave) for wave in waves]))).numpy()
+    for label, chosen in (("Fake", scores < np.median(scores)), ("Real", scores >= np.median(scores))):
+        label = label if real_scores_higher else {"Fake": "Real", "Real": "Fake"}[label]
+        (folder / label).mkdir(parents=True)
+        for i in np.flatnonzero(chosen):
+            soundfile.write(folder / label / f"{i}.wav", waves[i], 16000, subtype="FLOAT")
+    return float(np.median(scores))
+
+
+def test_a_planted_reversal_is_announced_and_not_flipped(workplace, detector, capsys):
+    write_sorted_clips(workplace / "data", detector, real_scores_higher=False)
+    assert run("--data", "data", "--checkpoint", "detector.safetensors") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "WARNING, detector: the AUC is 0.000" in shown
+    assert "labels or the scores are reversed, or the detector fails" in shown
+    assert "Nothing was flipped" in shown
+    assert "AUC 1.000, EER 0.0 %" in shown
+    found = read_metrics(workplace / "results" / "custom" / "detector")
+    assert found["reversed"] is True
+    assert found["metrics"]["auc"] == 0.0
+    assert found["if_reversed"] == {"auc": 1.0, "eer": 0.0}
+
+
+def test_a_good_detector_at_a_given_threshold(workplace, detector, capsys):
+    median = write_sorted_clips(workplace / "data", detector, real_scores_higher=True)
+    assert run("--data", "data", "--checkpoint", "detector.safetensors", "--threshold", median - 1e-6) == 0
+    shown = capsys.readouterr().out
+    assert "WARNING" not in shown
+    assert "accuracy 100.0 %" in shown
+    assert "chosen on this very set" in shown
+    folder = workplace / "results" / "custom" / "detector"
+    found = read_metrics(folder)
+    assert found["metrics"]["auc"] == 1.0
+    at = found["at_threshold"]
+    assert (at["bonafide_bonafide"], at["bonafide_spoof"]) == (20, 0)
+    assert (at["spoof_bonafide"], at["spoof_spoof"]) == (0, 20)
+    assert all(row["verdict"] == row["label"] for row in read_scores(folder).values())
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detector, capsys):
+    soundfile.write("b.wav", tone(1, 16000), 16000)
+    soundfile.write("a.flac", tone(2, 22050), 22050)
+    data = ["a.flac", "b.wav"] if as_list else ["b.wav"]
+    assert run("--data", *data, "--checkpoint", "detector.safetensors") == 0
+    shown = capsys.readouterr().out
+    assert "AUC" not in shown
+    assert "verdict: the larger of the network's two logits" in shown
+    folder = workplace / "results" / "custom" / "detector"
+    assert not (folder / "roc.png").exists()
+    assert "metrics" not in read_metrics(folder)
+    rows = read_scores(folder)
+    assert list(rows) == data
+    for name, row in rows.items():
+        logits = detector(torch.from_numpy(pad(load_audio(name)))[None])[0]
+        assert row["label"] == ""
+        assert row["verdict"] == ("bonafide" if logits[1] >= logits[0] else "spoof")
+        assert f"{logits[1]:.3f}" in shown
+
+
+def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, capsys):
+    write_sorted_clips(workplace / "Dataset_Speech_Assignment" / "Dataset_Speech_Assignment", detector, True)
+    torch.manual_seed(1)
+    other = Detector(PRESETS["small"])
+    files = {"LA_model": detector, "Best_LA_model_for_DF": other, "copy": detector}
+    paths = []
+    for name, saved in files.items():
+        paths.append(workplace / name / "model.safetensors")
+        paths[-1].parent.mkdir()
+        saved.save(paths[-1])
+    assert run("--checkpoint", *paths) == 0
+    shown = capsys.readouterr().out
+    assert "is the same detector as model: scored once" in shown
+    results = sorted(path.name for path in (workplace / "results" / "custom").iterdir())
+    assert results[0] == "model"
+    assert results[1].startswith("model-")
+    assert len(results) == 2
+    sha256s = {
+        read_metrics(workplace / "results" / "custom" / name)["detector"]["sha256"] for name in results
+    }
+    assert len(sha256s) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--checkpoint", "detector.safetensors"], "no data: there is no Dataset_Speech_Assignment/"),
+        (["--data", "both"], "no checkpoint: none of best_la_model.pth, LA_model.pth"),
+        (["--data", "gone", "--checkpoint", "detector.safetensors"], "gone: no such file or folder"),
+        (["--data", "empty", "--checkpoint", "detector.safetensors"], "no recordings in"),
+        (["--data", "both", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
+        (["--data", "both", "--checkpoint", "both/Real/a.wav"], "damaged, or not a PyTorch file"),
+        (["--data", "one", "--checkpoint", "detector.safetensors"], "real recordings but no fake ones"),
+        (["--data", "bad", "--checkpoint", "detector.safetensors"], "could be scored"),
+        (
+            ["--data", "half", "--checkpoint", "detector.safetensors"],
+            "none of the fake recordings could be scored",
+        ),
+        (["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"], "cuda:99"),
+        (
+            ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
+            "output",
+        ),
+    ],
+)
+def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, capsys):
+    for name in ("both/Real/a", "both/Fake/b", "one/Real/a", "half/Real/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(f"{name}.wav", tone(1, 16000), 16000)
+    Path("empty").mkdir()
+    write_bad_files(Path("bad"))
+    write_bad_files(Path("half/Fake"))
+    assert run(*args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_scores_that_are_not_numbers_are_failures(workplace, capsys):
+    broken = Detector(PRESETS["small"])
+    broken.back_end.out_layer.bias.data[1] = float("nan")
+    broken.save("broken.safetensors")
+    soundfile.write("a.wav", tone(1, 16000), 16000)
+    assert run("--data", "a.wav", "--checkpoint", "broken.safetensors") == 2
+    assert "a.wav: the detector's output is not a number" in capsys.readouterr().out
+
+
+def test_first_run_demonstrates_and_says_that_it_means_nothing(tmp_path):
+    done = subprocess.run([sys.executable, SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "RANDOM WEIGHTS. Its numbers mean nothing." in done.stdout
+    assert "12 recordings: 6 real, 6 fake" in done.stdout
+    assert (tmp_path / "results" / "custom" / "random-weights" / "scores.csv").is_file()

@@ -1,0 +1,66 @@
+"""The full XLS-R 300M detector against the published implementation, from file to score.
+
+Writes two files of 1.27 GB, as large as the published ones, and removes them.
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import filled, official_shapes, reference
+
+import evaluate_custom
+from detector import load_detector
+
+PREFIXES = {"LA_model.pth": "", "Best_LA_model_for_DF.pth": "module."}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full_size")
+    tensors = filled(official_shapes())
+    for name, prefix in PREFIXES.items():
+        torch.save({prefix + key: value for key, value in tensors.items()}, folder / name)
+    del tensors
+    yield folder
+    for name in PREFIXES:
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_features_and_logits(name, folder):
+    detector = load_detector(folder / name, device="cpu")
+    expected = reference("xlsr300m")
+    waves = torch.from_numpy(expected["waves"])
+    with torch.inference_mode():
+        features = detector.features(waves)
+        logits = detector.back_end(features)
+    np.testing.assert_allclose(features[:, ::20, ::8], expected["features"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.mean((1, 2)), expected["feature_mean"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.flatten(1).std(1), expected["feature_std"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
+
+
+def test_command_line_on_wav_files(folder):
+    expected = reference("xlsr300m")
+    noise, chirp, repeated = expected["waves"]
+    data = folder / "Dataset_Speech_Assignment" / "Dataset_Speech_Assignment"
+    clips = {"Real/noise.wav": noise, "Fake/chirp.wav": chirp, "Fake/short.wav": repeated[:20000]}
+    for name, wave in clips.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(data / name, wave, 16000, subtype="FLOAT")
+    script = Path(evaluate_custom.__file__)
+    done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for checkpoint in PREFIXES:
+        with open(
+            folder / "results" / "custom" / Path(checkpoint).stem / "scores.csv", encoding="utf-8"
+        ) as file:
+            scores = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
+        for (name, _), logits in zip(clips.items(), expected["logits"], strict=True):
+            assert scores[f"Dataset_Speech_Assignment/{name}"] == pytest.approx(logits[1], abs=1e-4)
