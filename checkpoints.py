@@ -11,6 +11,8 @@ import json
 import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
@@ -82,25 +84,36 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
         CheckpointError: the file is missing, damaged, of another kind, or wants to run code.
     """
     if not path.is_file():
-        raise CheckpointError("no such file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _read_official(path), None
+        raise CheckpointError("not a file" if path.exists() else "no such file")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            tensors, header = _read_safetensors(path)
+        else:
+            tensors, header = _read_official(path), None
+    except OSError as error:
+        raise CheckpointError(error.strerror or str(error)) from error
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+            raise CheckpointError(f"key {key} is not a plain dense tensor")
+    return tensors, header
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("detector")
-        tensors = safetensors.torch.load_file(path)
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
-    if header is None:
+    if "detector" not in metadata:
         raise CheckpointError("safetensors without a detector's header: not written by this project")
     try:
-        return tensors, json.loads(header)
+        header = json.loads(metadata["detector"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"its header is not JSON ({error})") from error
+    if not (isinstance(header, dict) and header.keys() >= {"config", "provenance"}):
+        raise CheckpointError("its header has no configuration and provenance")
+    return tensors, header
 
 
 def _read_official(path: Path) -> dict[str, Tensor]:
@@ -110,16 +123,23 @@ def _read_official(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
-            reason = f"refused: its pickle wants to run code ({wanted[1]}); only plain tensors are read"
-        else:
-            reason = "damaged, or not a PyTorch file"
+        if not wanted:
+            raise CheckpointError("damaged, or not a PyTorch file") from error
+        reason = f"refused: it needs Python's {wanted[1]}, and only plain tensors are read, never code"
+        if wanted[1].startswith(("argparse.", "omegaconf.")):
+            reason += " (a pre-training file such as xlsr2_300m.pt is not a detector)"
         raise CheckpointError(reason) from error
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # what an unpickler raises on bytes that are no pickle has no end
         raise CheckpointError(f"damaged, or not a PyTorch file ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict):
         raise CheckpointError(f"holds a {type(content).__name__}, not a dictionary of tensors")
+    if not content:
+        raise CheckpointError("holds no tensors")
     for key, value in content.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f"not a plain state dict: {key!r} is no name")
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"not a plain state dict: {key!r} is a {type(value).__name__}, not a tensor"
@@ -129,23 +149,33 @@ def _read_official(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def check_keys(tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
-    """Compare names and shapes; pre-training-only tensors may be there or not.
+def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Compare names, shapes and kinds of number; pre-training-only tensors may be there or not.
+
+    Args:
+        expected: what the network needs; only shape and type are looked at.
 
     Raises:
         CheckpointError: naming the first missing, extra or misshapen key, and how many more.
     """
     missing = [k for k in expected if k not in tensors]
     extra = [k for k in tensors if k not in expected and k not in PRETRAINING_ONLY]
-    misshapen = [k for k in expected if k in tensors and tuple(tensors[k].shape) != expected[k]]
+    misshapen = [k for k in expected if k in tensors and tensors[k].shape != expected[k].shape]
+    mistyped = [
+        k
+        for k in expected
+        if k in tensors and tensors[k].is_floating_point() != expected[k].is_floating_point()
+    ]
     problems = []
     for kind, keys in (("missing", missing), ("unexpected", extra)):
         if keys:
             problems.append(f"{kind} key {keys[0]}{_and_more(keys)}")
     if misshapen:
         key = misshapen[0]
-        shapes = f"{tuple(tensors[key].shape)}, expected {expected[key]}"
+        shapes = f"{tuple(tensors[key].shape)}, expected {tuple(expected[key].shape)}"
         problems.append(f"key {key} has shape {shapes}{_and_more(misshapen)}")
+    if mistyped:
+        problems.append(f"key {mistyped[0]} has type {tensors[mistyped[0]].dtype}{_and_more(mistyped)}")
     if problems:
         raise CheckpointError("; ".join(problems))
 
@@ -157,12 +187,25 @@ def _and_more(keys: list[str]) -> str:
 def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a JSON header that `read_tensors` gives back."""
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    safetensors.torch.save_file(contiguous, path, metadata={"detector": json.dumps(header)})
+    with _whole_or_not_at_all(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, metadata={"detector": json.dumps(header)})
 
 
 def write_official(path: str | Path, tensors: dict[str, Tensor]) -> None:
     """Write a plain state dict as `.pth`."""
-    torch.save({k: v.detach().cpu() for k, v in tensors.items()}, path)
+    with _whole_or_not_at_all(path) as temporary:
+        torch.save({k: v.detach().cpu() for k, v in tensors.items()}, temporary)
+
+
+@contextmanager
+def _whole_or_not_at_all(path: str | Path) -> Iterator[Path]:
+    """A name to write to that becomes `path` when done: an interrupt leaves no half file there."""
+    temporary = Path(f"{path}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: str | Path) -> str:

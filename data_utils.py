@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -73,14 +75,17 @@ def load_audio(
         AudioError: the file cannot be opened or decoded, or has no samples, or not only numbers.
     """
     try:
-        with open(path, "rb"):  # for the system's own words when it is missing or not permitted
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for without end
+            raise AudioError("not a regular file")
+        with open(path, "rb"):  # for the system's own words when it is not permitted
             pass
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
             frames = -1
             if max_samples is not None:
                 frames = math.ceil((max_samples / sample_rate + _RESAMPLER_REACH) * rate)
-            wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+            with np.errstate(over="ignore", invalid="ignore"):  # checked below
+                wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
         if len(wave) == 0:
             raise AudioError("no samples in it")
         if rate != sample_rate:
@@ -90,7 +95,9 @@ def load_audio(
         raise AudioError(error.strerror or str(error)) from error
     except soundfile.LibsndfileError as error:
         raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
-    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
+    except AudioError:
+        raise
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise AudioError(f"cannot be decoded: {error}") from error
     if not np.isfinite(wave).all():
         raise AudioError("has samples that are not numbers (NaN or infinity)")
@@ -131,39 +138,51 @@ class Utterance:
     label: str
 
 
-def find_utterances(paths: Sequence[str | Path]) -> tuple[list[Utterance], list[Path]]:
-    """All recordings in the given files and folders, sorted by name.
+class Found(NamedTuple):
+    """What `find_utterances` found: recordings by name, and files that are none, under one root."""
 
-    A folder is searched to any depth; hidden files and `__MACOSX` are passed over. The label comes
-    from the folders between the data root and the file: real, bonafide, bona-fide, genuine; fake,
-    spoof (any case). A file named directly is taken whatever its suffix.
+    root: Path
+    utterances: list[Utterance]
+    ignored: list[Path]
+
+
+def find_utterances(paths: Sequence[str | Path]) -> Found:
+    """All recordings in the given files and folders, each once, sorted by name.
+
+    A folder is searched to any depth, links included; hidden files and `__MACOSX` are passed over.
+    The label comes from the folders between the root and the file: real, bonafide, bona-fide,
+    genuine; fake, spoof (any case). A file named directly is taken whatever its suffix.
 
     Args:
-        paths: one folder (then the data root), or files and folders (their common parent is).
-
-    Returns:
-        The recordings, and the files that were left out since their suffix is not a recording's.
+        paths: one folder (then the root), or files and folders (their common parent is the root).
 
     Raises:
-        DataError: a path does not exist, no recording is found, or one lies under folders of both
-            labels.
+        DataError: a path does not exist, a folder cannot be read, no recording is found, or one is
+            both real and fake by its folders.
     """
+    if not all(map(str, paths)):
+        raise DataError("an empty path")
     paths = [Path(os.path.abspath(p)) for p in paths]
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
     root = _common_root(paths)
-    found: dict[Path, bool] = {}  # an ordered set of paths: True for a recording
-    for path in paths:
-        if path.is_dir():
-            for file in _walk(path):
-                found.setdefault(file, file.suffix.lower() in AUDIO_SUFFIXES)
-        else:
-            found[path] = True
-    utterances = [_utterance(path, root) for path, is_audio in found.items() if is_audio]
+    utterances: dict[str, Utterance] = {}  # by what a path leads to
+    ignored = []
+    for given in paths:
+        for path in _walk(given) if given.is_dir() else [given]:
+            if path != given and path.suffix.lower() not in AUDIO_SUFFIXES:
+                ignored.append(path)
+                continue
+            utterance = _utterance(path, root)
+            known = utterances.setdefault(os.path.realpath(path), utterance)
+            if known.label and utterance.label and known.label != utterance.label:
+                raise DataError(f"{path} and {known.path} are one file, called real and fake")
+            if utterance.label and not known.label:
+                utterances[os.path.realpath(path)] = utterance
     if not utterances:
         raise DataError(f"no recordings in {', '.join(map(str, paths))}")
-    return sorted(utterances, key=lambda u: u.name), [p for p, is_audio in found.items() if not is_audio]
+    return Found(root, sorted(utterances.values(), key=lambda u: u.name), ignored)
 
 
 def _common_root(paths: Sequence[Path]) -> Path:
@@ -174,25 +193,31 @@ def _common_root(paths: Sequence[Path]) -> Path:
         raise DataError("the given paths have no folder in common") from error
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back up
-            folders.clear()
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Files below a folder; a link that leads back to a folder it stands in is not followed."""
+    above += (os.path.realpath(folder),)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be searched: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        yield from (Path(parent, f) for f in sorted(files) if not f.startswith("."))
+        if not entry.is_dir():
+            yield entry
+        elif os.path.realpath(entry) not in above:
+            yield from _walk(entry, above)
 
 
 def _utterance(path: Path, root: Path) -> Utterance:
-    name = path.relative_to(root)
-    words = (re.sub(r"[\W_]", "", part.lower()) for part in name.parts[:-1])
+    parts = path.relative_to(root).parts
+    words = (re.sub(r"[\W_]", "", part.lower()) for part in parts[:-1])
     labels = {FOLDER_LABELS[word] for word in words if word in FOLDER_LABELS}
     if len(labels) > 1:
         raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
-    return Utterance(path, name.as_posix(), labels.pop() if labels else "")
+    # A name whose bytes are no text must still be printed and written.
+    name = os.fsencode("/".join(parts)).decode("utf-8", errors="backslashreplace")
+    return Utterance(path, name, labels.pop() if labels else "")
 
 
 # -------------------------------------------------------------------- batches

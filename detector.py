@@ -109,7 +109,7 @@ class Detector(nn.Module):
 def load_detector(
     checkpoint: str | Path,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
     config: DetectorConfig | None = None,
 ) -> Detector:
@@ -121,42 +121,46 @@ def load_detector(
         device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name.
         precision: "fp32" (as published) or "bf16", see `Detector`.
         config: the architecture of an official `.pth`, which does not say its own; XLS-R 300M
-            unless given. Our safetensors files carry theirs.
+            unless given. A safetensors file carries its own, which is used.
 
     Raises:
         CheckpointError: one line: the file is missing, unreadable, wants to run code, or has a
             missing, extra or misshapen key (named).
+        DeviceError: the device is not there.
     """
     path = Path(checkpoint)
+    target = resolve_device(device)
     try:
         tensors, header = checkpoints.read_tensors(path)
-        if header:
+        if header is not None:
             config = DetectorConfig.from_dict(header["config"])
         with torch.device("meta"):  # no time spent on random weights that are about to be replaced
             detector = Detector(config, precision)
         state = detector.state_dict()
-        names = {name: name if header else checkpoints.official_name(name) for name in state}
-        checkpoints.check_keys(tensors, {names[k]: tuple(v.shape) for k, v in state.items()})
-    except CheckpointError as error:
+        names = {k: k if header is not None else checkpoints.official_name(k) for k in state}
+        checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()})
+    except (ValueError, TypeError, RuntimeError) as error:  # sizes that make no network, too
         raise CheckpointError(f"{path}: {error}") from error
     loaded = {k: tensors[names[k]].to(v.dtype) for k, v in state.items()}
     detector.load_state_dict(loaded, assign=True)
     detector.pretraining_tensors = {k: tensors[k] for k in checkpoints.PRETRAINING_ONLY if k in tensors}
     detector.sha256 = checkpoints.sha256_of(path)
-    if header:
+    if header is not None:
         detector.provenance = header["provenance"]
     else:
         detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
-    return detector.to(resolve_device(device)).eval()
+    return detector.to(target).eval()
 
 
-def resolve_device(name: str = "auto") -> torch.device:
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """ "auto" takes CUDA, else Apple's MPS, else the CPU. Raises DeviceError for an absent one."""
     if name == "auto":
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         name = next((kind for kind, there in available.items() if there), "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise DeviceError(f"device {name!r} is none of cpu, cuda, mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"device {name!r} is not available here") from error

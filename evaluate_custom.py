@@ -10,19 +10,20 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 import report
 from checkpoints import KNOWN_NAMES, CheckpointError
-from data_utils import DataError, Utterance, find_utterances
+from data_utils import FOLDER_LABELS, DataError, Found, find_utterances
 from detector import Detector, DeviceError, load_detector, resolve_device
 from evaluation import score_utterances, summarise
 from model import PRESETS
@@ -51,127 +52,174 @@ NO_THRESHOLD = (
 MOST_FAILURES = 10  # reasons shown on screen; failures.csv has all
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Score recordings with speech deepfake detectors. Higher score = more likely real.",
         epilog="With neither data nor checkpoint here, bundled samples are scored with random weights.",
     )
-    data_help = "a folder with real and fake subfolders, or any recordings or folders without labels"
-    checkpoint_help = "detector files, .pth or .safetensors (default: every published name present)"
-    threshold_help = "a threshold chosen on other data: score >= X is called real"
-    workers = min(4, os.cpu_count() or 1)
-    add = parser.add_argument
-    add("--data", nargs="+", metavar="PATH", help=f"{data_help} (default: {DEFAULT_DATA}/)")
-    add("--checkpoint", nargs="+", type=Path, metavar="PATH", help=checkpoint_help)
-    add("--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s")
-    add("--threshold", type=_finite, metavar="X", help=threshold_help)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="default: %(default)s, as published")
-    add("--batch-size", type=_at_least(1), default=8, metavar="N", help="default: %(default)s")
-    add("--workers", type=_at_least(0), default=workers, metavar="N", help="processes that decode ahead")
-    add("--seed", type=_at_least(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="a folder with real and fake subfolders, or any recordings or folders without labels "
+        f"(default: {DEFAULT_DATA}/)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="PATH",
+        help="detector files, .pth or .safetensors (default: every published name present)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_finite,
+        metavar="X",
+        help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="default: fp32, as published"
+    )
+    parser.add_argument("--batch-size", type=_whole(1), default=8, metavar="N", help="default: 8")
+    parser.add_argument(
+        "--workers",
+        type=_whole(0),
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that decode ahead, 0 for none (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
+    )
     return parser.parse_args(argv)
 
 
 def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise argparse.ArgumentTypeError("must be a finite number")
-    return float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}")
+def _whole(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and minimum <= int(text) < 2**31):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum}")
         return int(text)
 
-    return whole_number
+    return parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr that says what is missing or cannot be used."""
+    """The exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
+    argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        run(args, command=shlex.join(["python", "evaluate_custom.py", *(argv or sys.argv[1:])]))
-    except (DataError, CheckpointError, DeviceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return run(args, command=shlex.join(["python", "evaluate_custom.py", *argv]))
+    except (DataError, CheckpointError, DeviceError, OSError) as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
-def run(args: argparse.Namespace, command: str) -> None:
-    """Find, score, report. Raises DataError, CheckpointError or DeviceError for what is missing."""
+def _complain(error: Exception) -> int:
+    print(f"error: {report.printable(str(error))}", file=sys.stderr)
+    return 2
+
+
+def run(args: argparse.Namespace, command: str) -> int:
+    """Find, score with each detector, report; the exit code.
+
+    A detector that cannot be used is named and costs no other its results; what concerns all of
+    them is raised: DataError, CheckpointError (none there), DeviceError, OSError (--output).
+    """
     paths = args.checkpoint or [Path(name) for name in KNOWN_NAMES if Path(name).is_file()]
     data = args.data or ([DEFAULT_DATA] if DEFAULT_DATA.exists() else [])
     demonstration = not paths and not data
     if demonstration:
         print(DEMONSTRATION)
-        data = [SAMPLES]
+        data, paths = [SAMPLES], [None]
     elif not paths:
         raise CheckpointError(NO_CHECKPOINT)
     elif not data:
         raise DataError(NO_DATA)
 
-    utterances = _find(data)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {args.output}: {error.strerror}") from error
-    detectors = _random_detector(args) if demonstration else _load_each(paths, args)
-    summaries = {}
-    for name, detector in detectors:
-        summaries[name] = _evaluate(name, detector, utterances, args, command)
+    device = resolve_device(args.device)
+    found = _find(data)
+    exit_code = 0
+    summaries: dict[str, dict] = {}
+    names: dict[str, str] = {}  # of detectors, by sha256
+    for path in paths:
+        try:
+            if path is None:
+                name, detector = "random-weights", _random_detector(device, args)
+            else:
+                detector = load_detector(path, device=device, precision=args.precision)
+                if detector.sha256 in names:
+                    print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
+                    continue
+                name = path.stem
+                if name in names.values():
+                    name += f"-{detector.sha256[:8]}"
+                names[detector.sha256] = name
+            summaries[name] = _evaluate(name, detector, found, args, command)
+        except (CheckpointError, DataError) as error:
+            exit_code = _complain(error)
     _print_summaries(summaries)
-    folders = ", ".join(str(args.output / name) for name in summaries)
-    print(f"\nScores, metrics and pictures are in {folders}")
+    if summaries:
+        folders = ", ".join(str(args.output / name) for name in summaries)
+        print(f"\nScores, metrics and pictures are in {folders}")
+    return exit_code
 
 
-def _find(data: Sequence[str | Path]) -> list[Utterance]:
-    utterances, ignored = find_utterances(data)
-    counts = Counter(u.label for u in utterances)
-    print(f"{len(utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
+def _find(data: Sequence[str | Path]) -> Found:
+    found = find_utterances(data)
+    counts = Counter(u.label for u in found.utterances)
+    print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
     print(f", {counts['']} without a label" if counts[""] else "")
-    if ignored:
-        suffixes = ", ".join(sorted({p.suffix or p.name for p in ignored}))
-        print(f"{len(ignored)} other files are not recordings ({suffixes}) and were left out.")
-    if (counts["bonafide"] == 0) != (counts["spoof"] == 0):
+    if found.ignored:
+        suffixes = report.printable(", ".join(sorted({p.suffix or p.name for p in found.ignored})))
+        print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
+    if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
+        print(f"No folder in {found.root} is called {', '.join(FOLDER_LABELS)}: there are no labels.")
+    if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
         empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
         raise DataError(
             f"there are {full} recordings but no {empty} ones, so no AUC or EER; to score them without "
             f"labels, give the {full} folder itself as --data"
         )
-    return utterances
+    return found
 
 
-def _load_each(paths: Sequence[Path], args: argparse.Namespace) -> Iterator[tuple[str, Detector]]:
-    """Each distinct detector with the name its results go under; one in memory at a time."""
-    seen: dict[str, str] = {}
-    for path in paths:
-        detector = load_detector(path, device=args.device, precision=args.precision)
-        if detector.sha256 in seen:
-            print(f"{path} is the same detector as {seen[detector.sha256]}: scored once.")
-            continue
-        name = path.stem if path.stem not in seen.values() else f"{path.stem}-{detector.sha256[:8]}"
-        seen[detector.sha256] = name
-        yield name, detector
-
-
-def _random_detector(args: argparse.Namespace) -> Iterator[tuple[str, Detector]]:
+def _random_detector(device: torch.device, args: argparse.Namespace) -> Detector:
     torch.manual_seed(args.seed)
-    detector = Detector(PRESETS["small"], args.precision).to(resolve_device(args.device)).eval()
+    detector = Detector(PRESETS["small"], args.precision).to(device).eval()
     detector.provenance = {"weights": f"random, seed {args.seed}"}
-    yield "random-weights", detector
+    return detector
 
 
-def _evaluate(
-    name: str, detector: Detector, utterances: list[Utterance], args: argparse.Namespace, command: str
-) -> dict:
+def _evaluate(name: str, detector: Detector, found: Found, args: argparse.Namespace, command: str) -> dict:
     """Score with one detector and write its results folder; returns the summary."""
+    folder = args.output / name
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
     print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}")
-    scored = score_utterances(detector, utterances, batch_size=args.batch_size, workers=args.workers)
+    scored = score_utterances(detector, found.utterances, batch_size=args.batch_size, workers=args.workers)
     summary = summarise(scored, threshold=args.threshold, seed=args.seed)
     verdicts = scored.verdicts(args.threshold)
     about = {
+        "data_root": str(found.root),
         "detector": {
             "name": name,
             "sha256": detector.sha256,
@@ -182,24 +230,24 @@ def _evaluate(
         },
         "command": command,
     }
-    report.write_results(args.output / name, scored, summary, verdicts, about, title=name)
+    report.write_results(folder, scored, summary, verdicts, about, title=name)
     for i, reason in sorted(scored.failures.items())[:MOST_FAILURES]:
-        print(f"not scored: {utterances[i].name}: {reason}")
+        print(report.printable(f"not scored: {found.utterances[i].name}: {reason}"))
     if len(scored.failures) > MOST_FAILURES:
         print(f"... and {len(scored.failures) - MOST_FAILURES} more not scored, see failures.csv")
-    _check_scored(summary, labelled=any(u.label for u in utterances))
+    _check_scored(summary, all_labelled=all(u.label for u in found.utterances))
     if "metrics" not in summary:
         print(report.scores_table(scored, verdicts))
         print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
     return summary
 
 
-def _check_scored(summary: dict, labelled: bool) -> None:
+def _check_scored(summary: dict, all_labelled: bool) -> None:
     counts = summary["counts"]
     if counts["scored"] == 0:
         raise DataError(f"none of the {counts['files']} recordings could be scored")
     for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
-        if labelled and count == 0:
+        if all_labelled and count == 0:
             raise DataError(f"none of the {label} recordings could be scored, so no AUC or EER")
 
 

@@ -5,6 +5,7 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,8 +94,9 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
         seed: of the bootstrap.
 
     Returns:
-        "counts" always. Where both classes have scores also "metrics", "intervals_95" and
-        "reversed" with "if_reversed", what the opposite direction would give; and "at_threshold".
+        "counts" and "failures" (how many for each reason) always. Where both classes have scores
+        also "metrics", "intervals_95" and "reversed" with "if_reversed", what the opposite
+        direction would give; and, for a given threshold, "at_threshold".
     """
     bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
     summary = {
@@ -105,7 +107,8 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
             "bonafide_scored": len(bonafide),
             "spoof_scored": len(spoof),
             "unlabelled_scored": len(scored.scores_of("")),
-        }
+        },
+        "failures": dict(Counter(scored.failures.values()).most_common()),
     }
     if len(bonafide) == 0 or len(spoof) == 0:
         return summary
@@ -121,7 +124,9 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
             "act_dcf_uncalibrated": values["act_dcf"],
             "cllr_uncalibrated": values["cllr"],
         },
-        "intervals_95": {"method": f"stratified percentile bootstrap, 1000 resamples, seed {seed}"}
+        "intervals_95": {
+            "method": f"stratified percentile bootstrap, {metrics.N_RESAMPLES} resamples, seed {seed}"
+        }
         | {name: list(interval) for name, interval in intervals.items()},
         "reversed": metrics.is_reversed(bonafide, spoof, intervals["auc"]),
         "if_reversed": {name: opposite[name] for name in ("auc", "eer")},

@@ -21,6 +21,9 @@ from numpy.typing import ArrayLike
 P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
 
 
+N_RESAMPLES = 1000  # of a bootstrap
+
+
 class ErrorRates(NamedTuple):
     """FRR and FAR at every distinct score, ascending, and at +infinity (nothing accepted)."""
 
@@ -35,7 +38,7 @@ def error_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> ErrorRat
     Raises:
         ValueError: a class has no scores, or a score is not a finite number.
     """
-    return _operating_points(*_sorted_scores(bonafide_scores, spoof_scores))[0]
+    return _count_errors(*_sorted_scores(bonafide_scores, spoof_scores)).rates()
 
 
 def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict:
@@ -56,16 +59,18 @@ def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict
         ValueError: a class has no scores, or a score is not a finite number.
     """
     bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
-    points, at_eer = _operating_points(bonafide, spoof)
+    counts = _count_errors(bonafide, spoof)
+    points = counts.rates()
+    eer, at_eer = counts.eer()
     bayes_threshold = -np.log(C_MISS * (1 - P_SPOOF) / (C_FA * P_SPOOF))
     act_dcf = _dcf(np.mean(bonafide < bayes_threshold), np.mean(spoof >= bayes_threshold))
     # log2(1 + exp(x)) without overflow
     cost_bonafide = np.logaddexp2(0, -bonafide / np.log(2)).mean()
     cost_spoof = np.logaddexp2(0, spoof / np.log(2)).mean()
     return {
-        "eer": _eer(points, at_eer),
+        "eer": eer,
         "threshold": float(points.thresholds[at_eer]),
-        "auc": _auc(points),
+        "auc": counts.auc(),
         "min_dcf": float(_dcf(points.frr, points.far).min()),
         "act_dcf": float(act_dcf),
         "cllr": float((cost_bonafide + cost_spoof) / 2),
@@ -75,7 +80,7 @@ def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict
 
 
 def bootstrap_intervals(
-    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_resamples: int = 1000, seed: int = 0
+    bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile bootstrap intervals of "auc" and "eer", resampling each class by itself.
 
@@ -88,8 +93,8 @@ def bootstrap_intervals(
 
     def statistic(bonafide: np.ndarray, spoof: np.ndarray, axis: int) -> np.ndarray:
         pairs = zip(np.atleast_2d(bonafide), np.atleast_2d(spoof), strict=True)
-        resamples = (_operating_points(np.sort(b), np.sort(s)) for b, s in pairs)
-        return np.array([(_auc(points), _eer(points, at_eer)) for points, at_eer in resamples]).T
+        resamples = (_count_errors(np.sort(b), np.sort(s)) for b, s in pairs)
+        return np.array([(counts.auc(), counts.eer()[0]) for counts in resamples]).T
 
     result = scipy.stats.bootstrap(
         (bonafide, spoof),
@@ -149,23 +154,39 @@ def _sorted_scores(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple
     return sets[0], sets[1]
 
 
-def _operating_points(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[ErrorRates, int]:
-    """The error rates of sorted scores, and the index of the point of equal error."""
+class _ErrorCounts(NamedTuple):
+    """Errors at each threshold in whole numbers, so that equal things compare as equal."""
+
+    thresholds: np.ndarray
+    misses: np.ndarray
+    false_alarms: np.ndarray
+
+    def rates(self) -> ErrorRates:
+        # nothing is accepted at +infinity, everything at the lowest score
+        return ErrorRates(
+            self.thresholds, self.misses / self.misses[-1], self.false_alarms / self.false_alarms[0]
+        )
+
+    def eer(self) -> tuple[float, int]:
+        """The equal error rate, and the index of its threshold."""
+        n_bonafide, n_spoof = self.misses[-1], self.false_alarms[0]
+        frr, far = self.misses * n_spoof, self.false_alarms * n_bonafide  # both times n_bonafide * n_spoof
+        at = np.lexsort((-(frr + far), np.abs(frr - far)))[0]
+        return float((frr[at] + far[at]) / (2 * n_bonafide * n_spoof)), int(at)
+
+    def auc(self) -> float:
+        """The trapezoids under the ROC curve: a Mann-Whitney statistic, ties counting one half."""
+        accepted = self.misses[-1] - self.misses
+        twice_area = -np.diff(self.false_alarms) @ (accepted[:-1] + accepted[1:])
+        return float(twice_area / (2 * self.misses[-1] * self.false_alarms[0]))
+
+
+def _count_errors(bonafide: np.ndarray, spoof: np.ndarray) -> _ErrorCounts:
+    """Of scores that are sorted."""
     thresholds = np.append(np.unique(np.concatenate([bonafide, spoof])), np.inf)
     misses = np.searchsorted(bonafide, thresholds, side="left")
     false_alarms = len(spoof) - np.searchsorted(spoof, thresholds, side="left")
-    # Compared in whole numbers, so that points at an equal distance are seen to be equal.
-    scaled_frr, scaled_far = misses * len(spoof), false_alarms * len(bonafide)
-    at_eer = np.lexsort((-(scaled_frr + scaled_far), np.abs(scaled_frr - scaled_far)))[0]
-    return ErrorRates(thresholds, misses / len(bonafide), false_alarms / len(spoof)), int(at_eer)
-
-
-def _eer(points: ErrorRates, at_eer: int) -> float:
-    return float((points.frr[at_eer] + points.far[at_eer]) / 2)
-
-
-def _auc(points: ErrorRates) -> float:
-    return float(np.trapezoid(1 - points.frr[::-1], points.far[::-1]))
+    return _ErrorCounts(thresholds, misses, false_alarms)
 
 
 def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:

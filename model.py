@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from checkpoints import CheckpointError
+from data_utils import CLIP_SAMPLES, SAMPLE_RATE
 
 SPOOF, BONAFIDE = 0, 1  # the order of the two logits, and the class numbers for training
 MIN_SAMPLES = 1040  # three frames: fewer leave AASIST's 3x3 pooling without a temporal node
@@ -59,8 +59,8 @@ class DetectorConfig:
     """Everything needed to rebuild a detector; the default is the published XLS-R 300M + AASIST."""
 
     front_end: XLSRConfig | SpectrogramConfig = field(default_factory=XLSRConfig)
-    sample_rate: int = 16000  # Hz
-    clip_samples: int = 64600  # 4.0375 s; shorter clips are repeated, longer ones cut
+    sample_rate: int = SAMPLE_RATE  # Hz
+    clip_samples: int = CLIP_SAMPLES  # shorter clips are repeated, longer ones cut
     labels: tuple[str, str] = ("spoof", "bonafide")  # the order of the logits
 
     def to_dict(self) -> dict:
@@ -71,15 +71,20 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, plain: dict) -> DetectorConfig:
-        """Raises CheckpointError for a front end or a label order this code does not have."""
+        """Raises ValueError, in one line, for what this code cannot build."""
         try:
             front_end = dict(plain["front_end"])
             front_end = _FRONT_END_CONFIGS[front_end.pop("kind")](**front_end)
             config = cls(**(plain | {"front_end": front_end, "labels": tuple(plain["labels"])}))
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"not a detector configuration of this version: {error}") from error
+            raise ValueError(f"not a detector configuration of this version: {error}") from error
+        sizes = asdict(front_end) | {"sample_rate": config.sample_rate, "clip_samples": config.clip_samples}
+        sizes.pop("dropout", None)
+        for name, size in sizes.items():
+            if type(size) is not int or size < 1:
+                raise ValueError(f"not a detector configuration: {name} is {size!r}")
         if config.labels != cls.labels:
-            raise CheckpointError(f"its label order is {config.labels}, not {cls.labels}")
+            raise ValueError(f"its label order is {config.labels}, not {cls.labels}")
         return config
 
 

@@ -11,6 +11,7 @@ import json
 import platform
 import textwrap
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,16 @@ from evaluation import Scored
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
-FEW = 20  # clips in a class; with fewer a percentile bootstrap covers clearly less than it says
+RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
+FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
 
 # ------------------------------------------------------------------- on screen
+
+
+def printable(text: str) -> str:
+    """With control characters (as file names may have them) escaped: one line stays one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def results_table(summaries: dict[str, dict]) -> str:
@@ -55,23 +62,25 @@ def cautions(name: str, summary: dict) -> list[str]:
     threshold = values["threshold_at_eer_chosen_on_this_set"]
     lines = [f"{name}: its EER is at threshold {threshold:.4g}, chosen on this very set"]
     fewest = min(counts["bonafide_scored"], counts["spoof_scored"])
-    if values["auc"] in (0.0, 1.0):
+    errors = fewest * min(values["eer"], 1 - values["eer"])
+    if fewest == 1:
+        lines.append(f"{name}: one clip of a class says nothing of others")
+    elif errors < FEW_ERRORS:
         lines.append(
-            f"{name}: all scores of a class lie on one side; a bootstrap interval cannot show the doubt"
+            f"{name}: about {errors:.0f} of the {fewest} clips in the smaller class are on the wrong side of "
+            "that; with so few the intervals are narrower than the truth"
         )
-    elif fewest < FEW:
-        lines.append(f"{name}: with {fewest} clips in a class the intervals are narrower than they should be")
+    if summary["intervals_95"]["auc"][1] < 0.5 and not summary["reversed"]:
+        lines.append(f"{name}: the AUC is below 0.5, but on so few clips that may be chance")
     return lines
 
 
 def scores_table(scored: Scored, verdicts: list[str], most: int = 20) -> str:
     """A line for each recording, the first `most` of them."""
-    rows = [("file", "score", "verdict")]
     spoken = {"bonafide": "real", "spoof": "fake", "": "not scored"}
-    for utterance, score, verdict in list(zip(scored.utterances, scored.scores, verdicts, strict=True))[
-        :most
-    ]:
-        rows.append((utterance.name, "" if np.isnan(score) else f"{score:.3f}", spoken[verdict]))
+    rows = [("file", "score", "verdict")]
+    for u, score, verdict in islice(zip(scored.utterances, scored.scores, verdicts, strict=True), most):
+        rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", spoken[verdict]))
     left = len(verdicts) - most
     return _aligned(rows) + (f"\n... and {left} more in scores.csv" if left > 0 else "")
 
@@ -90,7 +99,7 @@ def reversal_warning(name: str, summary: dict) -> str:
     text = (
         f"WARNING, {name}: the AUC is {value:.3f}, and its 95 % interval [{low:.3f}, {high:.3f}] lies "
         "wholly below 0.5. Either the labels or the scores are reversed, or the detector fails on "
-        "this data and takes fake for real. Nothing was flipped. In the opposite direction the figures "
+        "this data. Nothing was flipped. In the opposite direction the figures "
         f"would be AUC {other['auc']:.3f}, EER {100 * other['eer']:.1f} %: use them only if you find the "
         "labels to be swapped."
     )
@@ -120,12 +129,14 @@ def write_results(
     """Write scores.csv, failures.csv, metrics.json and, where both classes have scores, pictures.
 
     Args:
+        folder: an existing one.
         summary: from `evaluation.summarise`.
         verdicts: from `Scored.verdicts`.
         run: what was run (detector, data, command), for metrics.json.
         title: of the pictures: the detector's name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in RESULT_FILES:  # nothing of an earlier run may stay beside the new
+        (folder / name).unlink(missing_ok=True)
     rows = zip(scored.utterances, scored.scores, verdicts, strict=True)
     _write_csv(
         folder / "scores.csv",
@@ -141,9 +152,16 @@ def write_results(
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     if "metrics" in summary:
-        _plot_roc(folder / "roc.png", scored, summary, title)
-        _plot_det(folder / "det.png", scored, summary, title)
-        _plot_histogram(folder / "histogram.png", scored, summary, title)
+        bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+        points = metrics.error_rates(bonafide, spoof)
+        plots = {
+            "roc.png": plot_roc(points, summary),
+            "det.png": plot_det(points, summary),
+            "histogram.png": plot_histogram(bonafide, spoof, summary),
+        }
+        for name, figure in plots.items():
+            figure.suptitle(title, parse_math=False)  # a file name may hold a $
+            figure.savefig(folder / name, dpi=120)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
@@ -160,54 +178,49 @@ def _versions() -> dict[str, str]:
 # -------------------------------------------------------------------- pictures
 
 
-def _points(scored: Scored) -> metrics.ErrorRates:
-    return metrics.error_rates(scored.scores_of("bonafide"), scored.scores_of("spoof"))
-
-
-def _plot_roc(path: Path, scored: Scored, summary: dict, title: str) -> None:
-    points = _points(scored)
+def plot_roc(points: metrics.ErrorRates, summary: dict) -> Figure:
+    """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
     low, high = summary["intervals_95"]["auc"]
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
     label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
     axes.plot(points.far, 1 - points.frr, label=label)
-    axes.set(title=f"ROC: {title}", xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
+    axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def _plot_det(path: Path, scored: Scored, summary: dict, title: str) -> None:
-    points = _points(scored)
-    # Rates of 0 and 1 have no place on a normal-deviate axis: the curve is drawn within the range
-    # that one clip more or less could move.
-    edge = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
-    far, frr = (scipy.stats.norm.ppf(np.clip(x, edge, 1 - edge)) for x in (points.far, points.frr))
+def plot_det(points: metrics.ErrorRates, summary: dict) -> Figure:
+    """DET curve: misses over false alarms, on axes of normal deviates."""
+    # Rates of 0 and 1 have no place on such axes: they are drawn where half a clip would be.
+    half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
+    edge = max(half / 2, 5e-4)
+    far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
     ticks = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9]) / 100
-    limits = scipy.stats.norm.ppf([max(edge / 2, 5e-4), 1 - max(edge / 2, 5e-4)])
-    ticks = ticks[(ticks > max(edge / 2, 5e-4)) & (ticks < 1 - max(edge / 2, 5e-4))]
-    eer = summary["metrics"]["eer"]
-    low, high = (100 * x for x in summary["intervals_95"]["eer"])
+    ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
+    limits = scipy.stats.norm.ppf([edge, 1 - edge])
+    low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
     axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
-    axes.plot(far, frr, label=f"EER {100 * eer:.1f} % [{low:.1f}, {high:.1f}]")
+    axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
     axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
     axes.set_yticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
-    axes.set(title=f"DET: {title}", xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
+    axes.set(xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def _plot_histogram(path: Path, scored: Scored, summary: dict, title: str) -> None:
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
+    """Both classes' scores, each as a density."""
     bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
+    threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.hist(spoof, bins, alpha=0.6, density=True, color="tab:red", label=f"fake ({len(spoof)})")
     axes.hist(bonafide, bins, alpha=0.6, density=True, color="tab:blue", label=f"real ({len(bonafide)})")
-    threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
-    axes.set(title=f"Scores: {title}", xlabel="score (higher = more likely real)", ylabel="density")
+    axes.set(xlabel="score (higher = more likely real)", ylabel="density")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure

@@ -1,5 +1,7 @@
 """Detector files: what is written is read back, and what is wrong is named in one line."""
 
+import argparse
+import json
 import os
 import pickle
 from pathlib import Path
@@ -72,7 +74,13 @@ def _without(key):
         (lambda state: state | {"epoch": 3}, r"'epoch' is a int, not a tensor$"),
         (lambda state: {"model": state}, r"'model' is a dict, not a tensor$"),
         (lambda state: list(state.values()), "holds a list, not a dictionary"),
-        (lambda state: {}, "holds a dict, not a dictionary of tensors|empty"),
+        (lambda state: {}, "holds no tensors$"),
+        (lambda state: {3: torch.zeros(1)} | state, "3 is no name$"),
+        (lambda state: state | {"LL.bias": torch.zeros(128).to_sparse()}, r"LL\.bias is not a plain dense"),
+        (
+            lambda state: state | {"LL.bias": torch.zeros(128, dtype=torch.int8)},
+            r"LL\.bias has type torch\.int8$",
+        ),
     ],
 )
 def test_wrong_official_files_are_named_in_one_line(damage, words, small_official, small_config, tmp_path):
@@ -123,9 +131,73 @@ def test_truncated_file(small_pth, small_config):
         load_detector(small_pth, config=small_config)
 
 
+def test_half_precision_files_are_scored_in_float32(small_official, small_config, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in small_official.items()}
+    torch.save(half, tmp_path / "half.pth")
+    detector = load_detector(tmp_path / "half.pth", device="cpu", config=small_config)
+    assert {p.dtype for p in detector.parameters()} == {torch.float32}
+
+
+def test_a_front_end_alone_is_called_what_it_is(tmp_path):
+    content = {"args": argparse.Namespace(arch="wav2vec2"), "model": {"mask_emb": torch.zeros(4)}}
+    torch.save(content, tmp_path / "xlsr2_300m.pt")
+    with pytest.raises(CheckpointError, match=r"argparse\.Namespace.*pre-training file.*not a detector"):
+        load_detector(tmp_path / "xlsr2_300m.pt")
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("no json", "not JSON"),
+        ("[1]", "no configuration"),
+        ("null", "no configuration"),
+        ("{}", "no configuration"),
+        ('{"config": {}, "provenance": {}}', "configuration"),
+        (
+            '{"config": {"front_end": {"kind": "xlsr", "heads": 5}, "labels": []}, "provenance": {}}',
+            "label order",
+        ),
+    ],
+)
+def test_headers_that_say_nothing_usable(header, words, tmp_path):
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, path, metadata={"detector": header})
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_detector(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_sizes_that_make_no_network(tmp_path):
+    detector = Detector(PRESETS["small"])
+    config = detector.config.to_dict() | {"front_end": {"kind": "xlsr", "heads": 7}}
+    path = tmp_path / "odd.safetensors"
+    header = json.dumps({"config": config, "provenance": {}})
+    safetensors.torch.save_file(detector.state_dict(), path, metadata={"detector": header})
+    with pytest.raises(CheckpointError, match="divisible"):
+        load_detector(path)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "detector.safetensors"
+    Detector(PRESETS["small"]).save(path)
+    before = path.read_bytes()
+
+    def interrupted(tensors, name, metadata):
+        Path(name).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Detector(PRESETS["small"]).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_missing_file_and_foreign_safetensors(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
         load_detector(tmp_path / "nowhere.pth")
+    with pytest.raises(CheckpointError, match="not a file"):
+        load_detector(tmp_path)
     safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="without a detector's header"):
         load_detector(tmp_path / "foreign.safetensors")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -71,18 +72,22 @@ def write_bad_files(folder) -> dict[str, str]:
     (folder / "text.wav").write_text("this is not sound")
     (folder / "nothing.mp3").write_bytes(b"")
     (folder / "movie.m4a").write_bytes(b"\x00\x00\x00 ftypM4A " + bytes(100))
+    soundfile.write(folder / "huge.wav", np.full((100, 2), 3e38), 16000, subtype="FLOAT")
     soundfile.write(folder / "no_samples.wav", np.zeros(0), 16000)
     soundfile.write(folder / "not_numbers.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
     reasons = {
         "text.wav": "libsndfile",
         "nothing.mp3": "libsndfile",
         "movie.m4a": "libsndfile",
+        "huge.wav": "not numbers",
         "no_samples.wav": "no samples",
         "not_numbers.wav": "not numbers",
     }
     if sys.platform != "win32":
         (folder / "dangling.wav").symlink_to(folder / "gone")
         reasons["dangling.wav"] = "No such file"
+        os.mkfifo(folder / "pipe.wav")
+        reasons["pipe.wav"] = "not a regular file"
     return reasons
 
 
@@ -91,6 +96,9 @@ def test_unreadable_files_say_why(tmp_path):
         with pytest.raises(AudioError, match=word) as caught:
             load_audio(tmp_path / name)
         assert "\n" not in str(caught.value)
+    (tmp_path / "headless.raw").write_bytes(bytes(100))  # soundfile asks for its sample rate
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        load_audio(tmp_path / "headless.raw")
 
 
 def touch(root, *names):
@@ -100,8 +108,8 @@ def touch(root, *names):
 
 
 def found(*paths):
-    utterances, ignored = find_utterances(paths)
-    return {u.name: u.label for u in utterances}, {path.name for path in ignored}
+    result = find_utterances(paths)
+    return {u.name: u.label for u in result.utterances}, {path.name for path in result.ignored}
 
 
 def test_labels_come_from_folder_names_in_any_case_and_nesting(tmp_path):
@@ -159,6 +167,8 @@ def test_missing_and_empty_data(tmp_path):
         find_utterances([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no recordings"):
         find_utterances([tmp_path])
+    with pytest.raises(DataError, match="empty path"):
+        find_utterances([""])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
@@ -167,6 +177,36 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "data" / "fake").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
     assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
+    touch(tmp_path, "data/real/a.wav", "data/fake/b.wav")
+    (tmp_path / "data" / "all").symlink_to(tmp_path / "data" / "real")
+    assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+    (tmp_path / "data" / "fake" / "also.wav").symlink_to(tmp_path / "data" / "real" / "a.wav")
+    with pytest.raises(DataError, match="called real and fake"):
+        find_utterances([tmp_path / "data"])
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.wav", "b/y.wav")
+    listing = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match="b cannot be searched: Permission denied"):
+        find_utterances([tmp_path])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
+    assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
 
 
 START_METHODS = [None, "spawn"] + (["fork", "forkserver"] if os.name == "posix" else [])
@@ -178,7 +218,7 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
     waves = {f"good{i}.wav": tone(1 + i, 16000)[:, 0].astype(np.float32) for i in range(5)}
     for name, wave in waves.items():
         soundfile.write(tmp_path / name, wave, 16000, subtype="FLOAT")
-    utterances, _ = find_utterances([tmp_path])
+    utterances = find_utterances([tmp_path]).utterances
     workers = 0 if start_method is None else 2
     read, failed = {}, {}
     for indices, batch, failures in make_loader(

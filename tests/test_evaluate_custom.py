@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import soundfile
 import torch
 from PIL import Image
 from test_data_utils import tone, write_bad_files
 
 import evaluate_custom
+import metrics
+import report
 from data_utils import load_audio, pad
 from detector import Detector
 from model import PRESETS
@@ -44,7 +47,8 @@ def write_clips(folder, rates=(8000, 16000, 22050, 44100, 48000), formats=("wav"
 
 
 def run(*args) -> int:
-    return evaluate_custom.main([*map(str, args), "--workers", "0"])
+    args = [*map(str, args)]
+    return evaluate_custom.main(args if "--workers" in args else [*args, "--workers", "0"])
 
 
 def read_scores(folder) -> dict[str, dict]:
@@ -60,7 +64,8 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
     write_clips(workplace / "data" / "Real")
     write_clips(workplace / "data" / "Fake")
     bad = write_bad_files(workplace / "data" / "Fake" / "bad")
-    assert run("--data", "data", "--checkpoint", "detector.safetensors", "--batch-size", 4) == 0
+    options = ("--batch-size", 4, "--workers", 2)
+    assert run("--data", "data", "--checkpoint", "detector.safetensors", *options) == 0
 
     folder = workplace / "results" / "custom" / "detector"
     rows = read_scores(folder)
@@ -87,6 +92,8 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
         "spoof_scored": 21,
         "unlabelled_scored": 0,
     }
+    assert sum(found["failures"].values()) == len(bad)
+    assert found["failures"]["no samples in it"] == 1
     assert found["metrics"]["auc"] == pytest.approx(0.5, abs=0.02)  # the same clips on both sides
     assert len(found["detector"]["sha256"]) == 64
     assert found["command"].startswith("python evaluate_custom.py --data data")
@@ -166,8 +173,9 @@ def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detec
         assert f"{logits[1]:.3f}" in shown
 
 
-def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, capsys):
-    write_sorted_clips(workplace / "Dataset_Speech_Assignment" / "Dataset_Speech_Assignment", detector, True)
+def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, capsys):
+    data = workplace / "Dataset_Speech_Assignment" / "Dataset_Speech_Assignment"
+    write_sorted_clips(data, detector, True, n=8)
     torch.manual_seed(1)
     other = Detector(PRESETS["small"])
     files = {"LA_model": detector, "Best_LA_model_for_DF": other, "copy": detector}
@@ -176,8 +184,11 @@ def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, ca
         paths.append(workplace / name / "model.safetensors")
         paths[-1].parent.mkdir()
         saved.save(paths[-1])
-    assert run("--checkpoint", *paths) == 0
-    shown = capsys.readouterr().out
+    (workplace / "bad.pth").write_bytes(b"no detector")
+    assert run("--checkpoint", paths[0], "--checkpoint", "bad.pth", *paths[1:]) == 2
+    shown, error = capsys.readouterr()
+    assert error == "error: bad.pth: damaged, or not a PyTorch file\n"
+    table = [line.split() for line in shown.splitlines() if line.startswith("model")][:2]
     assert "is the same detector as model: scored once" in shown
     results = sorted(path.name for path in (workplace / "results" / "custom").iterdir())
     assert results[0] == "model"
@@ -187,6 +198,14 @@ def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, ca
         read_metrics(workplace / "results" / "custom" / name)["detector"]["sha256"] for name in results
     }
     assert len(sha256s) == 2
+    # what the table says is what the files say
+    for name, row in zip(results, table, strict=True):
+        content = read_metrics(workplace / "results" / "custom" / name)
+        (auc_low, auc_high), (eer_low, eer_high) = (content["intervals_95"][k] for k in ("auc", "eer"))
+        auc, eer, min_dcf = (content["metrics"][k] for k in ("auc", "eer", "min_dcf"))
+        expected = f"{name} {auc:.3f} [{auc_low:.3f}, {auc_high:.3f}] "
+        expected += f"{100 * eer:.1f} [{100 * eer_low:.1f}, {100 * eer_high:.1f}] {min_dcf:.3f} 4 4 0"
+        assert row == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +216,7 @@ def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, ca
         (["--data", "gone", "--checkpoint", "detector.safetensors"], "gone: no such file or folder"),
         (["--data", "empty", "--checkpoint", "detector.safetensors"], "no recordings in"),
         (["--data", "both", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
-        (["--data", "both", "--checkpoint", "both/Real/a.wav"], "damaged, or not a PyTorch file"),
+        (["--data", "both", "--checkpoint", "both/Real/a.wav"], "not a PyTorch file"),
         (["--data", "one", "--checkpoint", "detector.safetensors"], "real recordings but no fake ones"),
         (["--data", "bad", "--checkpoint", "detector.safetensors"], "could be scored"),
         (
@@ -207,7 +226,7 @@ def test_known_names_side_by_side_and_the_same_file_once(workplace, detector, ca
         (["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"], "cuda:99"),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
-            "output",
+            "detector.safetensors/detector",
         ),
     ],
 )
@@ -223,6 +242,91 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
+    write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=4)
+    options = ("--checkpoint", "detector.safetensors", "--seed", 5, "--precision", "bf16")
+    assert run("--data", "data", *options) == 0
+    folder = workplace / "results" / "custom" / "detector"
+    assert (folder / "roc.png").exists()
+    content = read_metrics(folder)
+    assert content["detector"]["precision"] == "bf16"
+    assert content["intervals_95"]["method"].endswith("seed 5")
+    assert content["data_root"] == str(workplace / "data")
+    assert "about 0 of the 2 clips" in capsys.readouterr().out
+    assert run("--data", "data/Real", *options) == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["failures.csv", "metrics.json", "scores.csv"]
+    assert "No folder in" in capsys.readouterr().out
+
+
+def test_options_may_be_repeated_and_names_odd(workplace, capsys):
+    for name in ("x/real/a\nb", "x/fake/c"):
+        Path(name).parent.mkdir(parents=True)
+        soundfile.write(f"{name}.wav", tone(1, 16000), 16000)
+    Path("detector.safetensors").rename("a$\\foo$b.safetensors")
+    assert run("--data", "x/real", "--data", "x/fake", "--checkpoint", "a$\\foo$b.safetensors") == 0
+    assert list(read_scores(workplace / "results" / "custom" / "a$\\foo$b")) == [
+        "fake/c.wav",
+        "real/a\nb.wav",
+    ]
+    assert run("--data", "x/real", "--checkpoint", "a$\\foo$b.safetensors") == 0
+    assert "a\\nb.wav" in capsys.readouterr().out
+    assert run("--data", "x/real", "--checkpoint", "new\nline.pth") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_partly_labelled_recordings_are_scored(workplace, capsys):
+    for name in ("x/real/a", "x/b"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(f"{name}.wav", tone(1, 16000), 16000)
+    assert run("--data", "x", "--checkpoint", "detector.safetensors") == 0
+    rows = read_scores(workplace / "results" / "custom" / "detector")
+    assert {name: row["label"] for name, row in rows.items()} == {"b.wav": "", "real/a.wav": "bonafide"}
+    assert "AUC [" not in capsys.readouterr().out
+
+
+def test_many_failures_are_shortened_on_screen(workplace, capsys):
+    Path("many").mkdir()
+    soundfile.write("many/good.wav", tone(1, 16000), 16000)
+    for i in range(13):
+        Path(f"many/bad{i:02}.wav").write_bytes(b"bad")
+    assert run("--data", "many", "--checkpoint", "detector.safetensors") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("not scored: ") == 10
+    assert "... and 3 more not scored" in shown
+
+
+def test_curves_are_drawn_the_right_way_round():
+    points = metrics.error_rates([1.0, 2.0, 3.0], [0.0, 1.5])
+    scored_counts = {"bonafide_scored": 3, "spoof_scored": 2}
+    summary = {"metrics": {"auc": 1, "eer": 0}, "intervals_95": {"auc": [0, 1], "eer": [0, 1]}}
+    summary["counts"] = scored_counts
+    roc = report.plot_roc(points, summary).axes[0].lines[1].get_xydata().tolist()
+    assert [0.5, 1.0] in roc  # half of the fakes accepted, and all real clips
+    assert [0.0, pytest.approx(2 / 3)] in roc
+    far, frr = report.plot_det(points, summary).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
+    assert (far, frr) == (pytest.approx(0), pytest.approx(scipy.stats.norm.ppf(1 / 3)))
+
+
+def test_few_clips_below_chance_are_mentioned_not_accused():
+    summary = {
+        "metrics": {"auc": 0.0, "eer": 1.0, "threshold_at_eer_chosen_on_this_set": 1.0},
+        "counts": {"bonafide_scored": 2, "spoof_scored": 3},
+        "intervals_95": {"auc": [0.0, 0.0], "eer": [1.0, 1.0]},
+        "reversed": False,
+    }
+    assert "may be chance" in " ".join(report.cautions("d", summary))
+
+
+@pytest.mark.parametrize(
+    "bad", [["--threshold", "nan"], ["--batch-size", "0"], ["--seed", "x"], ["--workers", "-1"]]
+)
+def test_options_that_make_no_sense_are_refused(bad, capsys):
+    with pytest.raises(SystemExit) as caught:
+        evaluate_custom.main(bad)
+    assert caught.value.code == 2
+    assert f"argument {bad[0]}: " in capsys.readouterr().err
 
 
 def test_scores_that_are_not_numbers_are_failures(workplace, capsys):

@@ -62,6 +62,12 @@ def test_reversing_the_scores_turns_auc_and_eer_round():
     assert opposite["eer"] == pytest.approx(1 - values["eer"], abs=1 / 501)
 
 
+def test_perfect_separation_is_exactly_one_at_every_size():
+    for n_bonafide, n_spoof in [(1, 106), (4, 78), (49, 98), (1000, 3)]:
+        values = compute_metrics(np.arange(n_bonafide) + 1e6, np.arange(n_spoof))
+        assert (values["auc"], values["eer"]) == (1.0, 0.0)
+
+
 def test_extreme_scores_do_not_overflow():
     values = compute_metrics([1000.0, -1000.0], [-1e6, 1e3])
     assert np.isfinite(list(values.values())).all()

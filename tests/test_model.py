@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import official_shapes, reference
 
-from checkpoints import CheckpointError, official_name
+from checkpoints import official_name
 from detector import Detector, DeviceError, load_detector, resolve_device
 from model import PRESETS, DetectorConfig, XLSRConfig
 
@@ -124,15 +124,19 @@ def test_configuration_survives_json(preset):
         ({"front_end": {"kind": "hubert"}}, "hubert"),
         ({"front_end": {"kind": "xlsr", "depth": 3}}, "depth"),
         ({"clip_length": 1}, "clip_length"),
+        ({"sample_rate": 0}, "sample_rate is 0"),
+        ({"front_end": {"kind": "xlsr", "width": "64"}}, "width is '64'"),
+        ({"front_end": {"kind": "spectrogram", "hop": -1}}, "hop is -1"),
+        ({"front_end": None}, "configuration"),
     ],
 )
 def test_unknown_configurations_are_refused(change, words):
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(ValueError, match=words):
         DetectorConfig.from_dict(PRESETS["xlsr-300m"].to_dict() | change)
 
 
 def test_absent_device_is_one_line():
     assert resolve_device("cpu") == torch.device("cpu")
-    for name in ("cuda:99", "warp-drive"):
+    for name in ("cuda:99", "warp-drive", "meta"):
         with pytest.raises(DeviceError, match=name):
             resolve_device(name)
