@@ -20,6 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from errors import CheckpointError
+
 # The published detectors' file names, in the order they are reported.
 KNOWN_NAMES = (
     "best_la_model.pth",
@@ -27,6 +29,12 @@ KNOWN_NAMES = (
     "Best_LA_model_for_DF.pth",
     "best_SSL_model_LA.pth",
     "best_SSL_model_DF.pth",
+)
+
+NO_CHECKPOINT = (
+    f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. LA_model.pth and "
+    "Best_LA_model_for_DF.pth are at https://drive.google.com/drive/folders/"
+    "1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB; put them here or name a file with --checkpoint"
 )
 
 _FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
@@ -60,8 +68,9 @@ _RENAMES = (
 )
 
 
-class CheckpointError(ValueError):
-    """A detector file that cannot be used; the message is one line for the user."""
+def known_checkpoints() -> list[Path]:
+    """The published detectors in the current folder, in the order they are reported."""
+    return [Path(name) for name in KNOWN_NAMES if Path(name).is_file()]
 
 
 def official_name(name: str) -> str:
@@ -202,7 +211,10 @@ def _whole_or_not_at_all(path: str | Path) -> Iterator[Path]:
     """A name to write to that becomes `path` when done: an interrupt leaves no half file there."""
     temporary = Path(f"{path}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors leaves files that only their owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

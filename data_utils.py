@@ -21,6 +21,8 @@ import soxr
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from errors import DataError
+
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
 
@@ -43,10 +45,6 @@ AUDIO_SUFFIXES = frozenset(
 # Input beyond the last sample wanted that the resampler's filter can reach: far more than soxr's
 # longest filter, so that a clip's beginning is the same whether or not its end was decoded.
 _RESAMPLER_REACH = 0.5  # s
-
-
-class DataError(ValueError):
-    """Data that cannot be used as given; the message is one line for the user."""
 
 
 class AudioError(ValueError):
@@ -258,16 +256,20 @@ def make_loader(
     batch_size: int = 8,
     workers: int = 0,
     start_method: str | None = None,
+    shuffle: torch.Generator | None = None,
 ) -> DataLoader:
-    """Batches as `collate` gives them, in order; `workers` processes decode ahead.
+    """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
+        shuffle: draws a new order for every pass; None keeps the order.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
     """
     workers = min(workers, math.ceil(len(utterances) / batch_size))
     return DataLoader(
         UtteranceDataset(utterances, sample_rate, clip_samples),
         batch_size=batch_size,
+        shuffle=shuffle is not None,
+        generator=shuffle,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

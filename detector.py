@@ -18,12 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import checkpoints
-from checkpoints import CheckpointError
+from errors import CheckpointError, DeviceError
 from model import AASIST, BONAFIDE, MIN_SAMPLES, DetectorConfig, XLSRConfig, build_front_end
-
-
-class DeviceError(ValueError):
-    """A device that is not there; the message is one line for the user."""
 
 
 class Detector(nn.Module):
@@ -52,6 +48,11 @@ class Detector(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.back_end.out_layer.weight.device
+
+    @property
+    def has_official_names(self) -> bool:
+        """Whether `export_official` can write it: its front end is XLS-R."""
+        return isinstance(self.config.front_end, XLSRConfig)
 
     def features(self, waves: Tensor) -> Tensor:
         """Waves [B, T] -> float32 frames [B, F, width] (F = 201 for 64600 samples)."""
@@ -98,7 +99,7 @@ class Detector(nn.Module):
         Raises:
             CheckpointError: the detector's front end is not XLS-R, so it has no official names.
         """
-        if not isinstance(self.config.front_end, XLSRConfig):
+        if not self.has_official_names:
             raise CheckpointError("only a detector with an XLS-R front end has official key names")
         tensors = {checkpoints.official_name(k): v for k, v in self.state_dict().items()}
         tensors |= self.pretraining_tensors if pretraining else {}

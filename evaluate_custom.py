@@ -10,32 +10,25 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
-import io
-import math
-import os
-import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+import cli
 import report
-from checkpoints import KNOWN_NAMES, CheckpointError
-from data_utils import FOLDER_LABELS, DataError, Found, find_utterances
-from detector import Detector, DeviceError, load_detector, resolve_device
+from checkpoints import NO_CHECKPOINT, known_checkpoints
+from data_utils import FOLDER_LABELS, Found, find_utterances
+from detector import Detector, load_detector, resolve_device
+from errors import CheckpointError, DataError
 from evaluation import score_utterances, summarise
 from model import PRESETS
 
 DEFAULT_DATA = Path("Dataset_Speech_Assignment")
 SAMPLES = Path(__file__).resolve().parent / "samples" / "custom"
 
-NO_CHECKPOINT = (
-    f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. LA_model.pth and "
-    "Best_LA_model_for_DF.pth are at https://drive.google.com/drive/folders/"
-    "1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB; put them here or name a file with --checkpoint"
-)
 NO_DATA = (
     f"no data: there is no {DEFAULT_DATA}/ in this folder. Unzip the assignment's data set here, or name "
     "a folder with real and fake subfolders, or any recordings, with --data"
@@ -78,74 +71,29 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threshold",
-        type=_finite,
+        type=cli.finite,
         metavar="X",
         help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    cli.add_machine_options(parser, batch_size=8)
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="default: fp32, as published"
-    )
-    parser.add_argument("--batch-size", type=_whole(1), default=8, metavar="N", help="default: 8")
-    parser.add_argument(
-        "--workers",
-        type=_whole(0),
-        default=min(4, os.cpu_count() or 1),
-        metavar="N",
-        help="processes that decode ahead, 0 for none (default here: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=_whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
+        "--seed", type=cli.whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
     )
     return parser.parse_args(argv)
 
 
-def _finite(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return number
-
-
-def _whole(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isdecimal() and minimum <= int(text) < 2**31):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum}")
-        return int(text)
-
-    return parse
-
-
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        return run(args, command=shlex.join(["python", "evaluate_custom.py", *argv]))
-    except (DataError, CheckpointError, DeviceError, OSError) as error:
-        return _complain(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-
-
-def _complain(error: Exception) -> int:
-    print(f"error: {report.printable(str(error))}", file=sys.stderr)
-    return 2
+    return cli.run_script("evaluate_custom.py", run, parse_args, argv)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Find, score with each detector, report; the exit code.
 
     A detector that cannot be used is named and costs no other its results; what concerns all of
-    them is raised: DataError, CheckpointError (none there), DeviceError, OSError (--output).
+    them is raised: a UserError, or OSError (--output).
     """
-    paths = args.checkpoint or [Path(name) for name in KNOWN_NAMES if Path(name).is_file()]
+    paths = args.checkpoint or known_checkpoints()
     data = args.data or ([DEFAULT_DATA] if DEFAULT_DATA.exists() else [])
     demonstration = not paths and not data
     if demonstration:
@@ -176,7 +124,7 @@ def run(args: argparse.Namespace, command: str) -> int:
                 names[detector.sha256] = name
             summaries[name] = _evaluate(name, detector, found, args, command)
         except (CheckpointError, DataError) as error:
-            exit_code = _complain(error)
+            exit_code = cli.complain(error)
     _print_summaries(summaries)
     if summaries:
         folders = ", ".join(str(args.output / name) for name in summaries)

@@ -7,6 +7,7 @@ class of AUC and EER.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import platform
 import textwrap
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 import metrics
 from evaluation import Scored
+from training import EpochResult, best_epoch
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
@@ -223,4 +225,31 @@ def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Fi
     axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
     axes.set(xlabel="score (higher = more likely real)", ylabel="density")
     axes.legend()
+    return figure
+
+
+# --------------------------------------------------------------------- training
+
+
+def write_history(folder: Path, history: list[EpochResult]) -> None:
+    """Write history.csv, a row for each epoch, and history.png, losses and validation EER."""
+    rows = [dataclasses.astuple(result) for result in history]
+    _write_csv(folder / "history.csv", tuple(f.name for f in dataclasses.fields(history[0])), rows)
+    plot_history(history).savefig(folder / "history.png", dpi=120)
+
+
+def plot_history(history: list[EpochResult]) -> Figure:
+    """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
+    epochs = [result.epoch for result in history]
+    kept = best_epoch(history)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    losses, eers = figure.subplots(2, sharex=True)
+    losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
+    losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
+    losses.set(ylabel="cross entropy (nats)", ylim=(0, None))
+    eers.plot(epochs, [100 * result.validation_eer for result in history], marker="o", label="validation")
+    eers.plot(kept.epoch, 100 * kept.validation_eer, "o", color="tab:red", markersize=9, label="kept")
+    eers.set(xlabel="epoch", ylabel="EER (%)", ylim=(0, None), xticks=epochs)
+    losses.legend()
+    eers.legend()
     return figure

@@ -11,8 +11,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from checkpoints import PRETRAINING_ONLY, CheckpointError
+from checkpoints import PRETRAINING_ONLY
 from detector import Detector, load_detector
+from errors import CheckpointError
 from model import PRESETS
 
 
@@ -175,6 +176,14 @@ def test_sizes_that_make_no_network(tmp_path):
     safetensors.torch.save_file(detector.state_dict(), path, metadata={"detector": header})
     with pytest.raises(CheckpointError, match="divisible"):
         load_detector(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
+def test_files_are_as_readable_as_any_other(tmp_path):
+    (tmp_path / "plain").touch()
+    Detector(PRESETS["small"]).save(tmp_path / "detector.safetensors")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):

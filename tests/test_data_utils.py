@@ -10,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from data_utils import AudioError, DataError, find_utterances, load_audio, make_loader, pad
+from data_utils import AudioError, find_utterances, load_audio, make_loader, pad
+from errors import DataError
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:

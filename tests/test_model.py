@@ -8,7 +8,8 @@ import torch
 from conftest import official_shapes, reference
 
 from checkpoints import official_name
-from detector import Detector, DeviceError, load_detector, resolve_device
+from detector import Detector, load_detector, resolve_device
+from errors import DeviceError
 from model import PRESETS, DetectorConfig, XLSRConfig
 
 

@@ -1,0 +1,97 @@
+"""What the scripts' command lines share: options, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable
+
+import report
+from errors import UserError
+
+
+def finite(text: str) -> float:
+    """An argparse type: a number that is not NaN or infinite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    if finite(text) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return finite(text)
+
+
+def whole(minimum: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `minimum`."""
+
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and minimum <= int(text) < 2**31):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum}")
+        return int(text)
+
+    return parse
+
+
+def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
+    """--device, --precision, --batch-size, --workers."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the front end (default: fp32, as published)",
+    )
+    parser.add_argument(
+        "--batch-size", type=whole(1), default=batch_size, metavar="N", help="clips (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(0),
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that decode ahead, 0 for none (default here: %(default)s)",
+    )
+
+
+def run_script(
+    name: str, run: Callable[[argparse.Namespace, str], int], parse, argv: list[str] | None
+) -> int:
+    """Parse, run, and turn what a user can mend into one line on stderr.
+
+    Args:
+        name: of the script, for the command that results record.
+        run: takes the parsed arguments and the command line as text; returns the exit code.
+        parse: takes the arguments as text; returns them parsed.
+        argv: the arguments, or None for the process's own.
+
+    Returns:
+        run's exit code; 2 after an error; 130 when interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return run(args, shlex.join(["python", name, *argv]))
+    except (UserError, OSError) as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def complain(error: Exception) -> int:
+    """Print an error as one line on stderr; the exit code, 2."""
+    print(f"error: {report.printable(str(error))}", file=sys.stderr)
+    return 2

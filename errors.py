@@ -1,0 +1,21 @@
+"""What a user can mend, said in one line."""
+
+
+class UserError(ValueError):
+    """The base of errors whose message is one line for the user; scripts end with exit code 2."""
+
+
+class DataError(UserError):
+    """Data that cannot be used as given."""
+
+
+class CheckpointError(UserError):
+    """A detector file that cannot be used."""
+
+
+class DeviceError(UserError):
+    """A device that is not there."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on."""

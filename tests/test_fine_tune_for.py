@@ -1,0 +1,120 @@
+"""The command as a user runs it, on a miniature of the Fake-or-Real layout."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import official_shapes
+from PIL import Image
+
+import fine_tune_for
+import report
+from checkpoints import sha256_of
+from detector import Detector, load_detector
+from model import PRESETS
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """for-2seconds/ with 12 and 2 x 4 clips, noise and tones, and a detector to start from."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, n in (("training", 12), ("validation", 4), ("testing", 4)):
+        for i in range(n):
+            label = ("fake", "real")[i % 2]
+            folder = Path("for-2seconds", split, label)
+            folder.mkdir(parents=True, exist_ok=True)
+            wave = 0.05 * rng.standard_normal(8000)
+            if label == "fake":
+                wave += 0.2 * np.sin(0.3 * np.arange(8000))
+            soundfile.write(folder / f"file{i}.wav_16k.wav", wave, 16000)
+    torch.manual_seed(0)
+    Detector(PRESETS["small"]).save("start.safetensors")
+    return tmp_path
+
+
+def run(*args) -> int:
+    return fine_tune_for.main([*map(str, args), "--workers", "0"])
+
+
+def test_the_whole_run(workplace, capsys):
+    options = ("--checkpoint", "start.safetensors", "--epochs", 2, "--batch-size", 4, "--learning-rate", 1e-3)
+    assert run(*options) == 0
+    shown = capsys.readouterr().out
+    assert "training: 6 real, 6 fake" in shown
+    assert "2 epochs, 6 steps" in shown
+    assert "chosen on validation, at threshold" in shown
+
+    folder = workplace / "results" / "for"
+    final = load_detector(folder / "final_model.safetensors", device="cpu")
+    epoch = final.provenance["epoch"]
+    with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    kept = history[epoch["epoch"] - 1]
+    assert float(kept["validation_eer"]) == epoch["validation_eer"]
+    assert float(kept["validation_eer"]) == min(float(row["validation_eer"]) for row in history)
+    assert float(kept["learning_rate"]) == 1e-3
+    found = json.loads((folder / "testing" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["at_threshold"]["threshold"] == epoch["validation_threshold"]
+    assert found["counts"]["bonafide_scored"] == found["counts"]["spoof_scored"] == 2
+    assert found["detector"]["sha256"] == sha256_of(folder / "final_model.safetensors")
+    with Image.open(folder / "history.png") as image:
+        assert min(image.size) > 400
+
+
+def test_curves_show_the_history(workplace, capsys):
+    assert run("--checkpoint", "start.safetensors", "--epochs", 1) == 0
+    results = [
+        fine_tune_for.EpochResult(1, 0.7, 0.8, 0.5, 0.5, 0.0, 5e-5, 1.0),
+        fine_tune_for.EpochResult(2, 0.4, 0.6, 0.9, 0.2, 0.0, 5e-5, 1.0),
+        fine_tune_for.EpochResult(3, 0.1, 0.9, 0.8, 0.3, 0.0, 5e-5, 1.0),
+    ]
+    losses, eers = report.plot_history(results).axes
+    assert [line.get_ydata().tolist() for line in losses.lines] == [[0.7, 0.4, 0.1], [0.8, 0.6, 0.9]]
+    assert eers.lines[0].get_ydata().tolist() == [50, 20, 30]
+    assert eers.lines[1].get_xydata().tolist() == [[2, 20]]
+
+
+def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
+    Path("for-2seconds").rename("elsewhere")
+    Path("half/training/real").mkdir(parents=True)
+    soundfile.write("half/training/real/a.wav", np.zeros(8000), 16000)
+    for args, words in (
+        (["--checkpoint", "start.safetensors"], "no data: there is no folder for-2seconds"),
+        (["--data", "elsewhere"], "no checkpoint: none of"),
+        (["--data", "half", "--checkpoint", "start.safetensors"], "must hold real and fake recordings"),
+        (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
+        (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),
+    ):
+        assert run(*args) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert words in error
+
+
+def test_a_spectrogram_detector_is_not_exported(workplace, capsys):
+    assert run("--checkpoint", "start.safetensors", "--epochs", 1, "--export-official") == 2
+    assert "has no XLS-R front end" in capsys.readouterr().err
+    assert not Path("results/for/history.csv").exists()  # said before the work, not after
+
+
+def test_an_xlsr_detector_comes_back_official(workplace, capsys, small_pth, small_config):
+    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    assert run("--checkpoint", "xlsr.safetensors", "--epochs", 1, "--export-official") == 0
+    exported = workplace / "results" / "for" / "final_model.pth"
+    assert torch.load(exported, weights_only=True).keys() == official_keys_of_two_layers()
+    final = load_detector(workplace / "results" / "for" / "final_model.safetensors", device="cpu")
+    again = load_detector(exported, device="cpu", config=small_config)
+    waves = 0.1 * torch.randn(2, 64600)
+    torch.testing.assert_close(again.score(waves), final.score(waves), atol=1e-6, rtol=0)
+
+
+def official_keys_of_two_layers() -> set[str]:
+    layers = tuple(f"ssl_model.model.encoder.layers.{i}." for i in range(2, 24))
+    return {key for key in official_shapes() if not key.startswith(layers)}

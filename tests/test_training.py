@@ -1,0 +1,134 @@
+"""Fine-tuning: it learns, repeats itself, keeps the best, and moves nothing that is frozen."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_utils import Utterance, find_utterances
+from detector import Detector, load_detector
+from errors import DataError, TrainingError
+from evaluation import score_utterances
+from metrics import compute_metrics
+from model import PRESETS
+from training import TrainingConfig, fine_tune
+
+CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
+
+
+def fresh_detector(seed=0):
+    torch.manual_seed(seed)
+    return Detector(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """16 half-second clips: noise, and noise with a tone in it, real and fake at random."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        label = "real" if i % 2 else "fake"
+        (folder / label).mkdir(exist_ok=True)
+        wave = 0.05 * rng.standard_normal(8000)
+        wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
+        soundfile.write(folder / label / f"{i}.wav", wave, 16000)
+    return find_utterances([folder]).utterances
+
+
+def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
+    detector = fresh_detector()
+    steps = []
+    config = TrainingConfig(epochs=30, learning_rate=1e-3, batch_size=8)
+    history = fine_tune(
+        detector, clips, clips, config, tmp_path, on_step=lambda step, loss: steps.append((step, loss))
+    )
+    assert min(result.validation_eer for result in history) == 0
+    assert history[-1].train_loss < history[0].train_loss / 2
+    assert [step for step, _ in steps] == list(range(1, 61))
+    for result in history:
+        losses = [loss for step, loss in steps if (step - 1) // 2 == result.epoch - 1]
+        assert result.train_loss == pytest.approx(np.mean(losses))
+
+
+def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
+    kept = {}
+    detector = fresh_detector()
+    detector.provenance = {"official_file": "x.pth"}
+    config = TrainingConfig(epochs=4, learning_rate=1e-3, batch_size=8)
+    history = fine_tune(
+        detector,
+        clips,
+        clips,
+        config,
+        tmp_path,
+        on_epoch=lambda result, scored: kept.update({result.epoch: scored}),
+    )
+    best = min(history, key=lambda result: (result.validation_eer, result.validation_loss))
+    final = load_detector(tmp_path / "final_model.safetensors", device="cpu")
+    assert final.provenance["epoch"].items() <= dataclasses.asdict(best).items()
+    assert final.provenance["started_from"] == {"official_file": "x.pth"}
+    assert final.provenance["training"]["learning_rate"] == 1e-3
+    again = score_utterances(final, clips)
+    np.testing.assert_allclose(again.logits, kept[best.epoch].logits, atol=1e-5)
+    values = compute_metrics(again.scores_of("bonafide"), again.scores_of("spoof"))
+    assert values["eer"] == best.validation_eer
+    classes = torch.tensor([u.label == "bonafide" for u in clips]).long()
+    loss = torch.nn.functional.cross_entropy(torch.from_numpy(again.logits), classes)
+    assert best.validation_loss == pytest.approx(float(loss), abs=1e-5)
+    last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
+    assert last.provenance["epoch"]["epoch"] == 4
+    waves = 0.1 * torch.randn(2, 8000)
+    torch.testing.assert_close(last.score(waves), detector.eval().score(waves), atol=1e-6, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_file(clips, tmp_path):
+    files = {}
+    for name, seed, workers in (("a", 1, 0), ("b", 1, 2), ("c", 2, 0)):
+        (tmp_path / name).mkdir()
+        config = TrainingConfig(epochs=1, learning_rate=1e-3, batch_size=8, seed=seed)
+        fine_tune(fresh_detector(), clips, clips, config, tmp_path / name, workers=workers)
+        files[name] = (tmp_path / name / "final_model.safetensors").read_bytes()
+    assert files["a"] == files["b"]
+    assert files["a"] != files["c"]
+
+
+def test_frozen_parameters_do_not_move_and_the_others_do(clips, tmp_path):
+    detector = fresh_detector()
+    detector.front_end.requires_grad_(False)
+    before = {name: value.clone() for name, value in detector.named_parameters()}
+    fine_tune(detector, clips, clips, TrainingConfig(epochs=1, weight_decay=0.1), tmp_path)
+    for name, value in detector.named_parameters():
+        frozen = name.startswith("front_end.") or ".bn1." in name
+        assert torch.equal(value, before[name]) == frozen, name
+
+
+def test_a_last_batch_of_one_clip(clips, tmp_path):
+    history = fine_tune(fresh_detector(), clips, clips, TrainingConfig(epochs=1, batch_size=15), tmp_path)
+    assert np.isfinite(history[0].train_loss)
+
+
+def test_unreadable_clips_are_left_out(clips, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"bad")
+    bad = Utterance(tmp_path / "bad.wav", "bad.wav", "spoof")
+    history = fine_tune(fresh_detector(), [*clips, bad], [*clips, bad], TrainingConfig(epochs=1), tmp_path)
+    assert np.isfinite(history[0].validation_loss)
+
+
+def test_data_and_losses_that_are_no_use(clips, tmp_path):
+    real = [u for u in clips if u.label == "bonafide"]
+    bad = [Utterance(tmp_path / "gone.wav", "gone.wav", label) for label in ("bonafide", "spoof")]
+    config = TrainingConfig(epochs=1)
+    for training, validation, words in (
+        (real, clips, "training set must hold"),
+        (clips, real, "validation set must hold"),
+        (bad, clips, "none of the training recordings"),
+        (clips, bad, "of the validation set can be scored"),
+    ):
+        with pytest.raises(DataError, match=words):
+            fine_tune(fresh_detector(), training, validation, config, tmp_path)
+    broken = fresh_detector()
+    broken.back_end.out_layer.bias.data[:] = float("nan")
+    with pytest.raises(TrainingError, match="step 1 is nan"):
+        fine_tune(broken, clips, clips, config, tmp_path)
