@@ -40,7 +40,8 @@ class Detector(nn.Module):
         self.front_end = build_front_end(self.config.front_end)
         self.back_end = AASIST(self.config.front_end.width)
         self.provenance: dict = {}  # where the weights come from: JSON types, saved with them
-        self.sha256: str | None = None  # of the file the weights were read from
+        self.path: Path | None = None  # the file the weights were read from
+        self.sha256: str | None = None  # of that file
         # fairseq's pre-training-only tensors, by official name: no score depends on them, but a
         # strict load in the original repository wants them back.
         self.pretraining_tensors: dict[str, Tensor] = {}
@@ -145,7 +146,7 @@ def load_detector(
     loaded = {k: tensors[names[k]].to(v.dtype) for k, v in state.items()}
     detector.load_state_dict(loaded, assign=True)
     detector.pretraining_tensors = {k: tensors[k] for k in checkpoints.PRETRAINING_ONLY if k in tensors}
-    detector.sha256 = checkpoints.sha256_of(path)
+    detector.path, detector.sha256 = path, checkpoints.sha256_of(path)
     if header is not None:
         detector.provenance = header["provenance"]
     else:

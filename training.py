@@ -89,7 +89,11 @@ def fine_tune(
     targets = torch.tensor([CLASS_OF[u.label] for u in training], device=detector.device)
     trainable = [p for p in detector.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    before = detector.provenance
+    before = {
+        "file": detector.path and str(detector.path),
+        "sha256": detector.sha256,
+        "provenance": detector.provenance,
+    }
     history: list[EpochResult] = []
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()

@@ -7,7 +7,14 @@ import pytest
 from conftest import REFERENCE
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from metrics import bootstrap_intervals, compute_metrics, confusion_at, error_rates, is_reversed
+from metrics import (
+    bootstrap_intervals,
+    compute_metrics,
+    confusion_at,
+    error_rates,
+    is_reversed,
+    paired_differences,
+)
 
 CASES = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
 
@@ -151,4 +158,41 @@ def test_confusion_counts():
         "bonafide_spoof": 1,
         "spoof_bonafide": 1,
         "spoof_spoof": 1,
+    }
+
+
+def test_a_detector_does_not_differ_from_itself():
+    rng = np.random.default_rng(8)
+    pair = (rng.normal(1, 1, 40), rng.normal(0, 1, 30))
+    for found in paired_differences(pair, pair).values():
+        assert found == {"difference": 0.0, "interval": (0.0, 0.0)}
+
+
+def test_paired_differences_use_the_pairing():
+    rng = np.random.default_rng(9)
+    bonafide, spoof = rng.normal(1, 1, 100), rng.normal(0, 1, 100)
+    after = (bonafide + 0.3 + 0.1 * rng.normal(size=100), spoof + 0.1 * rng.normal(size=100))
+    found = paired_differences((bonafide, spoof), after, seed=1)
+    values = [compute_metrics(*pair) for pair in ((bonafide, spoof), after)]
+    for name in ("auc", "eer"):
+        assert found[name]["difference"] == pytest.approx(values[1][name] - values[0][name], abs=1e-12)
+        low, high = found[name]["interval"]
+        assert low <= found[name]["difference"] <= high
+    # two nearly alike detectors: sure of a small gain that separate intervals cannot see
+    assert found["auc"]["interval"][0] > 0
+    separate = [bootstrap_intervals(*pair)["auc"] for pair in ((bonafide, spoof), after)]
+    assert separate[0][1] > separate[1][0]
+    unpaired = (rng.permutation(after[0]), rng.permutation(after[1]))
+    low, high = paired_differences((bonafide, spoof), unpaired, seed=1)["auc"]["interval"]
+    assert high - low > 2 * np.diff(found["auc"]["interval"])
+
+
+def test_differences_of_other_clips_or_none_are_refused():
+    with pytest.raises(ValueError, match="same clips"):
+        paired_differences(([1.0], [0.0]), ([1.0, 2.0], [0.0]))
+    with pytest.raises(ValueError, match="no spoof scores"):
+        paired_differences(([1.0], []), ([1.0], []))
+    assert paired_differences(([1.0], [0.0]), ([0.0], [1.0]))["auc"] == {
+        "difference": -1.0,
+        "interval": (-1.0, 1.0),
     }

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from checkpoints import sha256_of
 from data_utils import Utterance, find_utterances
 from detector import Detector, load_detector
 from errors import DataError, TrainingError
@@ -54,8 +55,9 @@ def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
 
 def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     kept = {}
-    detector = fresh_detector()
-    detector.provenance = {"official_file": "x.pth"}
+    start = tmp_path / "start.safetensors"
+    fresh_detector().save(start)
+    detector = load_detector(start, device="cpu")
     config = TrainingConfig(epochs=4, learning_rate=1e-3, batch_size=8)
     history = fine_tune(
         detector,
@@ -68,7 +70,11 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     best = min(history, key=lambda result: (result.validation_eer, result.validation_loss))
     final = load_detector(tmp_path / "final_model.safetensors", device="cpu")
     assert final.provenance["epoch"].items() <= dataclasses.asdict(best).items()
-    assert final.provenance["started_from"] == {"official_file": "x.pth"}
+    assert final.provenance["started_from"] == {
+        "file": str(start),
+        "sha256": sha256_of(start),
+        "provenance": {},
+    }
     assert final.provenance["training"]["learning_rate"] == 1e-3
     again = score_utterances(final, clips)
     np.testing.assert_allclose(again.logits, kept[best.epoch].logits, atol=1e-5)
