@@ -47,8 +47,8 @@ AUDIO_SUFFIXES = frozenset(
 _RESAMPLER_REACH = 0.5  # s
 
 
-class AudioError(ValueError):
-    """A recording that cannot be read; the message is the reason, in one line."""
+class AudioError(Exception):
+    """A recording that cannot be read; the message is the reason, in one line. It costs no other."""
 
 
 # ------------------------------------------------------------- reading one file
@@ -93,8 +93,6 @@ def load_audio(
         raise AudioError(error.strerror or str(error)) from error
     except soundfile.LibsndfileError as error:
         raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
-    except AudioError:
-        raise
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise AudioError(f"cannot be decoded: {error}") from error
     if not np.isfinite(wave).all():

@@ -55,6 +55,16 @@ class Detector(nn.Module):
         """Whether `export_official` can write it: its front end is XLS-R."""
         return isinstance(self.config.front_end, XLSRConfig)
 
+    def describe(self) -> dict:
+        """What identifies it, as JSON types: for the results it gives."""
+        return {
+            "sha256": self.sha256,
+            "provenance": self.provenance,
+            "config": self.config.to_dict(),
+            "precision": self.precision,
+            "device": str(self.device),
+        }
+
     def features(self, waves: Tensor) -> Tensor:
         """Waves [B, T] -> float32 frames [B, F, width] (F = 201 for 64600 samples)."""
         if waves.ndim != 2 or waves.shape[1] < MIN_SAMPLES:

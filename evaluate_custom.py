@@ -42,7 +42,6 @@ NO_THRESHOLD = (
     "verdict: the larger of the network's two logits, which is not calibrated; --threshold X calls a "
     "recording real where score >= X"
 )
-MOST_FAILURES = 10  # reasons shown on screen; failures.csv has all
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -125,7 +124,9 @@ def run(args: argparse.Namespace, command: str) -> int:
             summaries[name] = _evaluate(name, detector, found, args, command)
         except (CheckpointError, DataError) as error:
             exit_code = cli.complain(error)
-    _print_summaries(summaries)
+    labelled = {name: summary for name, summary in summaries.items() if "metrics" in summary}
+    if labelled:
+        print(f"\n{report.results(labelled)}")
     if summaries:
         folders = ", ".join(str(args.output / name) for name in summaries)
         print(f"\nScores, metrics and pictures are in {folders}")
@@ -168,21 +169,12 @@ def _evaluate(name: str, detector: Detector, found: Found, args: argparse.Namesp
     verdicts = scored.verdicts(args.threshold)
     about = {
         "data_root": str(found.root),
-        "detector": {
-            "name": name,
-            "sha256": detector.sha256,
-            "provenance": detector.provenance,
-            "config": detector.config.to_dict(),
-            "precision": detector.precision,
-            "device": str(detector.device),
-        },
+        "detector": {"name": name} | detector.describe(),
         "command": command,
     }
     report.write_results(folder, scored, summary, verdicts, about, title=name)
-    for i, reason in sorted(scored.failures.items())[:MOST_FAILURES]:
-        print(report.printable(f"not scored: {found.utterances[i].name}: {reason}"))
-    if len(scored.failures) > MOST_FAILURES:
-        print(f"... and {len(scored.failures) - MOST_FAILURES} more not scored, see failures.csv")
+    if scored.failures:
+        print(report.failures_list(scored))
     _check_scored(summary, all_labelled=all(u.label for u in found.utterances))
     if "metrics" not in summary:
         print(report.scores_table(scored, verdicts))
@@ -197,18 +189,6 @@ def _check_scored(summary: dict, all_labelled: bool) -> None:
     for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
         if all_labelled and count == 0:
             raise DataError(f"none of the {label} recordings could be scored, so no AUC or EER")
-
-
-def _print_summaries(summaries: dict[str, dict]) -> None:
-    labelled = {name: summary for name, summary in summaries.items() if "metrics" in summary}
-    if labelled:
-        print(f"\n{report.results_table(labelled)}\n\n{report.CONVENTION}")
-    for name, summary in labelled.items():
-        print("\n".join(report.cautions(name, summary)))
-        if "at_threshold" in summary:
-            print(f"\n{name}, {report.confusion_table(summary['at_threshold'])}")
-        if summary["reversed"]:
-            print(f"\n{report.reversal_warning(name, summary)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import cli
 import report
 from checkpoints import NO_CHECKPOINT, known_checkpoints
 from data_utils import Utterance, find_utterances
-from detector import load_detector, resolve_device
+from detector import Detector, load_detector, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
 from training import EpochResult, TrainingConfig, fine_tune
@@ -89,31 +89,36 @@ def run(args: argparse.Namespace, command: str) -> int:
         workers=args.workers,
         on_step=_announce_duration(steps),
         on_epoch=_print_epoch,
+        on_unreadable=lambda u, reason: print(report.printable(f"left out of training: {u.name}: {reason}")),
     )
     report.write_history(args.output, history)
-
     final = load_detector(args.output / "final_model.safetensors", device=device, precision=args.precision)
-    threshold = final.provenance["epoch"]["validation_threshold"]
-    print(f"\nTesting the weights of epoch {final.provenance['epoch']['epoch']} (lowest validation EER)")
-    scored = score_utterances(final, splits["testing"], batch_size=args.batch_size, workers=args.workers)
-    summary = summarise(scored, threshold=threshold, seed=args.seed)
-    if "metrics" not in summary:
-        raise DataError("no real, or no fake, recording of the testing split could be scored")
-    about = {"detector": {"sha256": final.sha256, "provenance": final.provenance}, "command": command}
-    folder = args.output / "testing"
-    folder.mkdir(exist_ok=True)
-    report.write_results(folder, scored, summary, scored.verdicts(threshold), about, title="FoR, testing")
-    print(f"\n{report.results_table({'fine-tuned': summary})}\n\n{report.CONVENTION}")
-    print("\n".join(report.cautions("fine-tuned", summary)))
-    print(f"\nThe threshold chosen on validation, {report.confusion_table(summary['at_threshold'])}")
-    if summary["reversed"]:
-        print(f"\n{report.reversal_warning('fine-tuned', summary)}")
+    _test(final, splits["testing"], args, command)
     if args.export_official:
         left_out = final.export_official(args.output / "final_model.pth")
         if left_out:
             print(f"\nfinal_model.pth lacks {len(left_out)} pre-training-only tensors: {checkpoint} had none")
-    print(f"\nDetector, history and curves are in {args.output}, the test split's results in {folder}")
+    print(f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/")
     return 0
+
+
+def _test(final: Detector, testing: list[Utterance], args: argparse.Namespace, command: str) -> None:
+    """Score the test split, decide at the threshold chosen on validation, write and print."""
+    epoch = final.provenance["epoch"]
+    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)")
+    scored = score_utterances(final, testing, batch_size=args.batch_size, workers=args.workers)
+    threshold = epoch["validation_threshold"]
+    summary = summarise(scored, threshold=threshold, seed=args.seed)
+    folder = args.output / "testing"
+    folder.mkdir(exist_ok=True)
+    about = {"detector": final.describe(), "command": command}
+    report.write_results(folder, scored, summary, scored.verdicts(threshold), about, title="FoR, testing")
+    if scored.failures:
+        print(report.failures_list(scored))
+    if "metrics" not in summary:
+        raise DataError("no real, or no fake, recording of the testing split could be scored")
+    print(f"\n{report.results({'fine-tuned': summary})}")
+    print("That threshold was chosen on the validation split.")
 
 
 def _split(data: Path, name: str) -> list[Utterance]:

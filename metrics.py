@@ -21,7 +21,6 @@ from numpy.typing import ArrayLike
 # Costs and prior of the ASVspoof 5 evaluation plan (normalised DCF, track 1).
 P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
 
-
 N_RESAMPLES = 1000  # of a bootstrap
 
 

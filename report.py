@@ -38,6 +38,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def results(summaries: dict[str, dict]) -> str:
+    """All there is to say of detectors on labelled recordings: table, cautions, decisions, warnings."""
+    parts = [results_table(summaries), CONVENTION]
+    for name, summary in summaries.items():
+        parts[-1] += "\n" + "\n".join(cautions(name, summary))
+    for name, summary in summaries.items():
+        if "at_threshold" in summary:
+            parts.append(f"{name}, {confusion_table(summary['at_threshold'])}")
+        if summary["reversed"]:
+            parts.append(reversal_warning(name, summary))
+    return "\n\n".join(parts)
+
+
 def results_table(summaries: dict[str, dict]) -> str:
     """One line for each detector: AUC and EER with their 95 % intervals, min DCF, counts."""
     rows = [("detector", "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
@@ -73,8 +86,18 @@ def cautions(name: str, summary: dict) -> list[str]:
             "that; with so few the intervals are narrower than the truth"
         )
     if summary["intervals_95"]["auc"][1] < 0.5 and not summary["reversed"]:
-        lines.append(f"{name}: the AUC is below 0.5, but on so few clips that may be chance")
+        lines.append(f"{name}: the AUC is below 0.5, but by a Mann-Whitney test that may be chance")
     return lines
+
+
+def failures_list(scored: Scored, most: int = 10) -> str:
+    """A line for each recording without a score, the first `most` of them; "" when all have one."""
+    lines = [
+        printable(f"not scored: {scored.utterances[i].name}: {reason}")
+        for i, reason in sorted(scored.failures.items())[:most]
+    ]
+    left = len(scored.failures) - most
+    return "\n".join(lines + ([f"... and {left} more not scored, see failures.csv"] if left > 0 else []))
 
 
 def scores_table(scored: Scored, verdicts: list[str], most: int = 20) -> str:

@@ -60,6 +60,7 @@ def fine_tune(
     workers: int = 0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_epoch: Callable[[EpochResult, Scored], None] = lambda result, scored: None,
+    on_unreadable: Callable[[Utterance, str], None] = lambda utterance, reason: None,
 ) -> list[EpochResult]:
     """Train a detector in place; the weights after the last epoch stay in it.
 
@@ -72,6 +73,7 @@ def fine_tune(
         output: an existing folder.
         on_step: called after each step with its number from 1 and its loss.
         on_epoch: called after each epoch with its figures and the scored validation set.
+        on_unreadable: called once for each training recording that is left out, with the reason.
 
     Raises:
         DataError: a class is missing, or cannot be read, in one of the sets.
@@ -95,16 +97,20 @@ def fine_tune(
         "provenance": detector.provenance,
     }
     history: list[EpochResult] = []
+    unreadable: dict[int, str] = {}
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         first_step = (epoch - 1) * len(loader) + 1
-        train_loss = _train_epoch(detector, loader, targets, optimizer, first_step, on_step)
+        train_loss = _train_epoch(detector, loader, targets, optimizer, first_step, on_step, unreadable)
+        if epoch == 1:
+            for i, reason in sorted(unreadable.items()):
+                on_unreadable(training[i], reason)
         scored = _score(detector, validation, config.batch_size, workers)
         result = _epoch_result(epoch, train_loss, scored, config, time.perf_counter() - started)
         history.append(result)
         detector.provenance = {
             "started_from": before,
-            "training": asdict(config) | {"clips": len(training)},
+            "training": asdict(config) | {"clips": len(training) - len(unreadable)},
             # without the time it took: the same seed is to give the same file
             "epoch": {k: v for k, v in asdict(result).items() if k != "seconds"},
         }
@@ -127,11 +133,13 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     step: int,
     on_step: Callable[[int, float], None],
+    unreadable: dict[int, str],
 ) -> float:
-    """One pass over the training set; the mean loss per clip."""
+    """One pass over the training set; the mean loss per clip. Adds to `unreadable` what is, and why."""
     detector.train()
     total, clips = 0.0, 0
-    for number, (indices, waves, _) in enumerate(loader, start=step):
+    for number, (indices, waves, failures) in enumerate(loader, start=step):
+        unreadable.update(failures)
         if not indices:
             continue
         loss = F.cross_entropy(detector(waves), targets[indices])
@@ -144,7 +152,8 @@ def _train_epoch(
         clips += len(indices)
         on_step(number, loss.item())
     if clips == 0:
-        raise DataError("none of the training recordings can be read")
+        reason = next(iter(unreadable.values()))
+        raise DataError(f"none of the training recordings can be read; the first: {reason}")
     return total / clips
 
 

@@ -43,11 +43,16 @@ def run(*args) -> int:
 
 def test_the_whole_run(workplace, capsys):
     options = ("--checkpoint", "start.safetensors", "--epochs", 2, "--batch-size", 4, "--learning-rate", 1e-3)
+    for path in ("training/fake/bad.wav", "testing/real/bad.wav"):
+        Path("for-2seconds", path).write_bytes(b"bad")
     assert run(*options) == 0
     shown = capsys.readouterr().out
-    assert "training: 6 real, 6 fake" in shown
-    assert "2 epochs, 6 steps" in shown
-    assert "chosen on validation, at threshold" in shown
+    assert "training: 6 real, 7 fake" in shown
+    assert "2 epochs, 8 steps" in shown
+    assert "fine-tuned, at threshold" in shown
+    assert "That threshold was chosen on the validation split." in shown
+    assert "left out of training: fake/bad.wav: libsndfile" in shown
+    assert "not scored: real/bad.wav: libsndfile" in shown
 
     folder = workplace / "results" / "for"
     final = load_detector(folder / "final_model.safetensors", device="cpu")

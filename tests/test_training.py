@@ -118,8 +118,19 @@ def test_a_last_batch_of_one_clip(clips, tmp_path):
 def test_unreadable_clips_are_left_out(clips, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"bad")
     bad = Utterance(tmp_path / "bad.wav", "bad.wav", "spoof")
-    history = fine_tune(fresh_detector(), [*clips, bad], [*clips, bad], TrainingConfig(epochs=1), tmp_path)
+    said = []
+    history = fine_tune(
+        fresh_detector(),
+        [*clips, bad],
+        [*clips, bad],
+        TrainingConfig(epochs=2),
+        tmp_path,
+        on_unreadable=lambda utterance, reason: said.append((utterance, reason)),
+    )
     assert np.isfinite(history[0].validation_loss)
+    assert [(utterance, "libsndfile" in reason) for utterance, reason in said] == [(bad, True)]
+    last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
+    assert last.provenance["training"]["clips"] == 16
 
 
 def test_data_and_losses_that_are_no_use(clips, tmp_path):
@@ -129,7 +140,7 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
     for training, validation, words in (
         (real, clips, "training set must hold"),
         (clips, real, "validation set must hold"),
-        (bad, clips, "none of the training recordings"),
+        (bad, clips, r"none of the training recordings can be read; the first: No such file"),
         (clips, bad, "of the validation set can be scored"),
     ):
         with pytest.raises(DataError, match=words):
