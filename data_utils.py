@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,32 +73,54 @@ def load_audio(
     Raises:
         AudioError: the file cannot be opened or decoded, or has no samples, or not only numbers.
     """
+    with _opened(path) as file:
+        rate = file.samplerate
+        frames = -1
+        if max_samples is not None:
+            frames = math.ceil((max_samples / sample_rate + _RESAMPLER_REACH) * rate)
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+            wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+        if len(wave) == 0:
+            raise AudioError("no samples in it")
+        if rate != sample_rate:
+            n_samples = math.ceil(len(wave) * sample_rate / rate)
+            wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
+    if not np.isfinite(wave).all():
+        raise AudioError("has samples that are not numbers (NaN or infinity)")
+    return wave if max_samples is None else wave[:max_samples]
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: format (WAV, MP3, ...), sample rate in Hz, duration in seconds."""
+
+    format: str
+    sample_rate: int
+    seconds: float
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Reads the header only. Raises AudioError as `load_audio` does."""
+    with _opened(path) as file:
+        return AudioInfo(file.format, file.samplerate, file.frames / file.samplerate)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """The file, open; whatever goes wrong with it in the block is an AudioError."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for without end
             raise AudioError("not a regular file")
         with open(path, "rb"):  # for the system's own words when it is not permitted
             pass
         with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            frames = -1
-            if max_samples is not None:
-                frames = math.ceil((max_samples / sample_rate + _RESAMPLER_REACH) * rate)
-            with np.errstate(over="ignore", invalid="ignore"):  # checked below
-                wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-        if len(wave) == 0:
-            raise AudioError("no samples in it")
-        if rate != sample_rate:
-            n_samples = math.ceil(len(wave) * sample_rate / rate)
-            wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
+            yield file
     except OSError as error:
         raise AudioError(error.strerror or str(error)) from error
     except soundfile.LibsndfileError as error:
         raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise AudioError(f"cannot be decoded: {error}") from error
-    if not np.isfinite(wave).all():
-        raise AudioError("has samples that are not numbers (NaN or infinity)")
-    return wave if max_samples is None else wave[:max_samples]
 
 
 def _fit(wave: np.ndarray, n_samples: int) -> np.ndarray:

@@ -11,21 +11,23 @@ validation split too.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cli
+import metrics
+import plots
 import report
-from checkpoints import NO_CHECKPOINT, known_checkpoints
-from data_utils import Utterance, find_utterances
-from detector import Detector, load_detector, resolve_device
+import tasks
+from data_utils import Found, find_utterances
+from detector import load_detector, resolve_device
 from errors import CheckpointError, DataError
-from evaluation import Scored, score_utterances, summarise
+from evaluation import Scored, summarise
+from tracking import Tracker
 from training import EpochResult, TrainingConfig, fine_tune
 
-DEFAULT_DATA = Path("for-2seconds")
 SPLITS = ("training", "validation", "testing")
 TIMED_STEPS = 5  # after these it is said how long the rest will take
 
@@ -36,7 +38,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--data",
         type=Path,
         metavar="DIR",
-        help=f"a folder with {', '.join(SPLITS)}, each with real and fake (default: {DEFAULT_DATA}/)",
+        help=f"a folder with {', '.join(SPLITS)}, each with real and fake (default: {tasks.FAKE_OR_REAL}/)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -55,6 +57,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="also write final_model.pth, which the original repository loads",
     )
+    parser.add_argument(
+        "--no-wandb", action="store_true", help="log nothing to Weights & Biases, offline neither"
+    )
     cli.add_machine_options(parser, batch_size=16)
     return parser.parse_args(argv)
 
@@ -66,95 +71,104 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    data = args.data or DEFAULT_DATA
-    checkpoint = args.checkpoint or next(iter(known_checkpoints()), None)
+    data, checkpoints = tasks.choose(
+        [args.data] if args.data else [],
+        [args.checkpoint] if args.checkpoint else [],
+        tasks.FAKE_OR_REAL,
+        tasks.SAMPLES / "for-2seconds",
+        tasks.NO_FAKE_OR_REAL,
+    )
     device = resolve_device(args.device)
-    splits = {name: _split(data, name) for name in SPLITS}
-    if checkpoint is None:
-        raise CheckpointError(NO_CHECKPOINT)
+    splits = {name: _split(Path(data[0]), name) for name in SPLITS}
     args.output.mkdir(parents=True, exist_ok=True)
-    detector = load_detector(checkpoint, device=device, precision=args.precision)
+    detector = load_detector(checkpoints[0], device=device, precision=args.precision)
     if args.export_official and not detector.has_official_names:
-        raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
+        raise CheckpointError(
+            f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
+        )
     config = TrainingConfig(args.epochs, args.learning_rate, args.batch_size, seed=args.seed)
 
-    steps = config.epochs * -(-len(splits["training"]) // config.batch_size)
-    print(f"Fine-tuning {checkpoint} on {device.type}: {config.epochs} epochs, {steps} steps\n")
+    steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
+    print(f"\nFine-tuning {checkpoints[0]} on {device.type}: {config.epochs} epochs, {steps} steps\n")
+    settings = dataclasses.asdict(config) | {"data": str(data[0]), "detector": detector.describe()}
+    progress = _Progress(config, steps, Tracker(args.output, settings, enabled=not args.no_wandb))
     history = fine_tune(
         detector,
-        splits["training"],
-        splits["validation"],
+        splits["training"].utterances,
+        splits["validation"].utterances,
         config,
         args.output,
         workers=args.workers,
-        on_step=_announce_duration(steps),
-        on_epoch=_print_epoch,
+        on_step=progress.on_step,
+        on_epoch=progress.on_epoch,
         on_unreadable=lambda u, reason: print(report.printable(f"left out of training: {u.name}: {reason}")),
     )
     report.write_history(args.output, history)
+
     final = load_detector(args.output / "final_model.safetensors", device=device, precision=args.precision)
-    _test(final, splits["testing"], args, command)
+    epoch = final.provenance["epoch"]
+    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
+    _, summary = tasks.evaluate(
+        "fine-tuned",
+        final,
+        splits["testing"],
+        args.output / "testing",
+        args,
+        command,
+        epoch["validation_threshold"],
+    )
+    print(f"\n{report.results({'fine-tuned': summary})}")
+    print("That threshold was chosen on the validation split.")
     if args.export_official:
         left_out = final.export_official(args.output / "final_model.pth")
         if left_out:
-            print(f"\nfinal_model.pth lacks {len(left_out)} pre-training-only tensors: {checkpoint} had none")
+            print(
+                f"\nfinal_model.pth lacks {len(left_out)} pre-training-only tensors, as did {checkpoints[0]}"
+            )
     print(f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/")
+    progress.tracker.finish(summary)
     return 0
 
 
-def _test(final: Detector, testing: list[Utterance], args: argparse.Namespace, command: str) -> None:
-    """Score the test split, decide at the threshold chosen on validation, write and print."""
-    epoch = final.provenance["epoch"]
-    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)")
-    scored = score_utterances(final, testing, batch_size=args.batch_size, workers=args.workers)
-    threshold = epoch["validation_threshold"]
-    summary = summarise(scored, threshold=threshold, seed=args.seed)
-    folder = args.output / "testing"
-    folder.mkdir(exist_ok=True)
-    about = {"detector": final.describe(), "command": command}
-    report.write_results(folder, scored, summary, scored.verdicts(threshold), about, title="FoR, testing")
-    if scored.failures:
-        print(report.failures_list(scored))
-    if "metrics" not in summary:
-        raise DataError("no real, or no fake, recording of the testing split could be scored")
-    print(f"\n{report.results({'fine-tuned': summary})}")
-    print("That threshold was chosen on the validation split.")
-
-
-def _split(data: Path, name: str) -> list[Utterance]:
+def _split(data: Path, name: str) -> Found:
     folder = data / name
     if not folder.is_dir():
         raise DataError(
-            f"no data: there is no folder {folder}. Fake-or-Real (for-2sec) unpacks to {DEFAULT_DATA}/ with "
-            f"{', '.join(SPLITS)}, each with real and fake; it comes from York University's "
-            "www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz. Put it here or name its folder with --data"
+            f"there is no folder {folder}: Fake-or-Real has {', '.join(SPLITS)}, each with real and fake"
         )
-    utterances = find_utterances([folder]).utterances
-    labels = [u.label for u in utterances]
-    if not {"bonafide", "spoof"} == set(labels):
+    found = find_utterances([folder])
+    labels = [u.label for u in found.utterances]
+    if set(labels) != {"bonafide", "spoof"}:
         raise DataError(f"{folder} must hold real and fake recordings, and only such")
     print(f"{name}: {labels.count('bonafide')} real, {labels.count('spoof')} fake")
-    return utterances
+    return found
 
 
-def _announce_duration(steps: int) -> Callable[[int, float], None]:
-    """An `on_step` that says, once, how long all steps will take."""
-    started = time.perf_counter()
+class _Progress:
+    """What is said and logged while the training goes on."""
 
-    def on_step(step: int, loss: float) -> None:
-        if step == TIMED_STEPS and steps > 2 * TIMED_STEPS:
-            minutes = (time.perf_counter() - started) / step * (steps - step) / 60
+    def __init__(self, config: TrainingConfig, steps: int, tracker: Tracker):
+        self.config, self.steps, self.tracker = config, steps, tracker
+        self.step = 0
+        self.started = time.perf_counter()
+
+    def on_step(self, step: int, loss: float) -> None:
+        self.step = step
+        self.tracker.log_step(step, loss, self.config.learning_rate)
+        if step == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
+            minutes = (time.perf_counter() - self.started) / step * (self.steps - step) / 60
             print(f"about {minutes:.1f} minutes to go, and the time to score validation after each epoch")
 
-    return on_step
-
-
-def _print_epoch(result: EpochResult, scored: Scored) -> None:
-    print(
-        f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss {result.validation_loss:.4f}, "
-        f"AUC {result.validation_auc:.3f}, EER {100 * result.validation_eer:.1f} %, "
-        f"{len(scored.failures)} not scored ({result.seconds:.0f} s)"
-    )
+    def on_epoch(self, result: EpochResult, scored: Scored) -> None:
+        print(
+            f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "
+            f"{result.validation_loss:.4f}, AUC {result.validation_auc:.3f}, "
+            f"EER {100 * result.validation_eer:.1f} %, {len(scored.failures)} not scored "
+            f"({result.seconds:.0f} s)"
+        )
+        points = metrics.error_rates(scored.scores_of("bonafide"), scored.scores_of("spoof"))
+        summary = summarise(scored, seed=self.config.seed)
+        self.tracker.log_epoch(result, self.step, plots.plot_roc(points, summary))
 
 
 if __name__ == "__main__":

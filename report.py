@@ -1,4 +1,4 @@
-"""Results for people: tables and warnings on screen, CSV and JSON files, pictures.
+"""Results for people: tables and warnings on screen, CSV and JSON files, with the pictures of `plots.py`.
 
 Convention: a score is logit 1 (bona fide), higher = more likely real; bona fide is the positive
 class of AUC and EER.
@@ -11,22 +11,23 @@ import dataclasses
 import json
 import platform
 import textwrap
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
 import soundfile
-from matplotlib.figure import Figure
 
 import metrics
+import plots
 from evaluation import Scored
-from training import EpochResult, best_epoch
+from training import EpochResult
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
+WIDTH = 100  # of paragraphs, in characters
 FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
 
@@ -128,8 +129,8 @@ def reversal_warning(name: str, summary: dict) -> str:
         f"would be AUC {other['auc']:.3f}, EER {100 * other['eer']:.1f} %: use them only if you find the "
         "labels to be swapped."
     )
-    line = "!" * 100
-    return "\n".join([line, textwrap.fill(text, 100), line])
+    line = "!" * WIDTH
+    return "\n".join([line, textwrap.fill(text, WIDTH), line])
 
 
 def confusion_table(at: dict) -> str:
@@ -173,20 +174,46 @@ def write_results(
         ("path", "reason"),
         [(scored.utterances[i].name, reason) for i, reason in sorted(scored.failures.items())],
     )
-    content = {"convention": CONVENTION} | summary | run | {"versions": _versions()}
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", summary | run)
     if "metrics" in summary:
         bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
         points = metrics.error_rates(bonafide, spoof)
-        plots = {
-            "roc.png": plot_roc(points, summary),
-            "det.png": plot_det(points, summary),
-            "histogram.png": plot_histogram(bonafide, spoof, summary),
+        pictures = {
+            "roc.png": plots.plot_roc(points, summary),
+            "det.png": plots.plot_det(points, summary),
+            "histogram.png": plots.plot_histogram(bonafide, spoof, summary),
         }
-        for name, figure in plots.items():
+        for name, figure in pictures.items():
             figure.suptitle(title, parse_math=False)  # a file name may hold a $
             figure.savefig(folder / name, dpi=120)
+
+
+def say_analysis(folder: Path, figures: str, words: list[str]) -> None:
+    """Print what `results` gave and what is made of it, and write both to analysis.md.
+
+    Args:
+        words: Markdown, in blocks set apart by empty lines.
+    """
+    text = "\n\n".join(_wrapped(block) for block in "\n\n".join(words).split("\n\n"))
+    print(f"\n{figures}\n\n{text}")
+    (folder / "analysis.md").write_text(f"# Analysis\n\n```\n{figures}\n```\n\n{text}\n", encoding="utf-8")
+
+
+def _wrapped(block: str) -> str:
+    """Lines of at most WIDTH characters, tables left as they are."""
+    if block.startswith("|"):
+        return block
+    wrap = partial(textwrap.fill, width=WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(
+        wrap(line, subsequent_indent="  " * line.startswith("- ")) for line in block.splitlines()
+    )
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write figures with the convention they follow and the versions they were made with."""
+    content = {"convention": CONVENTION} | content | {"versions": _versions()}
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
@@ -200,79 +227,8 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "libsndfile": soundfile.__libsndfile_version__} | versions
 
 
-# -------------------------------------------------------------------- pictures
-
-
-def plot_roc(points: metrics.ErrorRates, summary: dict) -> Figure:
-    """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
-    low, high = summary["intervals_95"]["auc"]
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
-    label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
-    axes.plot(points.far, 1 - points.frr, label=label)
-    axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
-    axes.legend()
-    return figure
-
-
-def plot_det(points: metrics.ErrorRates, summary: dict) -> Figure:
-    """DET curve: misses over false alarms, on axes of normal deviates."""
-    # Rates of 0 and 1 have no place on such axes: they are drawn where half a clip would be.
-    half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
-    edge = max(half / 2, 5e-4)
-    far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
-    ticks = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9]) / 100
-    ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
-    limits = scipy.stats.norm.ppf([edge, 1 - edge])
-    low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
-    axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
-    axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
-    axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
-    axes.set_yticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
-    axes.set(xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
-    axes.legend()
-    return figure
-
-
-def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
-    """Both classes' scores, each as a density."""
-    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
-    threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(spoof, bins, alpha=0.6, density=True, color="tab:red", label=f"fake ({len(spoof)})")
-    axes.hist(bonafide, bins, alpha=0.6, density=True, color="tab:blue", label=f"real ({len(bonafide)})")
-    axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
-    axes.set(xlabel="score (higher = more likely real)", ylabel="density")
-    axes.legend()
-    return figure
-
-
-# --------------------------------------------------------------------- training
-
-
 def write_history(folder: Path, history: list[EpochResult]) -> None:
     """Write history.csv, a row for each epoch, and history.png, losses and validation EER."""
     rows = [dataclasses.astuple(result) for result in history]
     _write_csv(folder / "history.csv", tuple(f.name for f in dataclasses.fields(history[0])), rows)
-    plot_history(history).savefig(folder / "history.png", dpi=120)
-
-
-def plot_history(history: list[EpochResult]) -> Figure:
-    """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
-    epochs = [result.epoch for result in history]
-    kept = best_epoch(history)
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    losses, eers = figure.subplots(2, sharex=True)
-    losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
-    losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
-    losses.set(ylabel="cross entropy (nats)", ylim=(0, None))
-    eers.plot(epochs, [100 * result.validation_eer for result in history], marker="o", label="validation")
-    eers.plot(kept.epoch, 100 * kept.validation_eer, "o", color="tab:red", markersize=9, label="kept")
-    eers.set(xlabel="epoch", ylabel="EER (%)", ylim=(0, None), xticks=epochs)
-    losses.legend()
-    eers.legend()
-    return figure
+    plots.plot_history(history).savefig(folder / "history.png", dpi=120)

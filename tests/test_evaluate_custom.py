@@ -16,6 +16,7 @@ from test_data_utils import tone, write_bad_files
 
 import evaluate_custom
 import metrics
+import plots
 import report
 from data_utils import load_audio, pad
 from detector import Detector
@@ -302,10 +303,10 @@ def test_curves_are_drawn_the_right_way_round():
     scored_counts = {"bonafide_scored": 3, "spoof_scored": 2}
     summary = {"metrics": {"auc": 1, "eer": 0}, "intervals_95": {"auc": [0, 1], "eer": [0, 1]}}
     summary["counts"] = scored_counts
-    roc = report.plot_roc(points, summary).axes[0].lines[1].get_xydata().tolist()
+    roc = plots.plot_roc(points, summary).axes[0].lines[1].get_xydata().tolist()
     assert [0.5, 1.0] in roc  # half of the fakes accepted, and all real clips
     assert [0.0, pytest.approx(2 / 3)] in roc
-    far, frr = report.plot_det(points, summary).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
+    far, frr = plots.plot_det(points, summary).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
     assert (far, frr) == (pytest.approx(0), pytest.approx(scipy.stats.norm.ppf(1 / 3)))
 
 

@@ -12,7 +12,7 @@ from conftest import official_shapes
 from PIL import Image
 
 import fine_tune_for
-import report
+import plots
 from checkpoints import sha256_of
 from detector import Detector, load_detector
 from model import PRESETS
@@ -79,7 +79,7 @@ def test_curves_show_the_history(workplace, capsys):
         fine_tune_for.EpochResult(2, 0.4, 0.6, 0.9, 0.2, 0.0, 5e-5, 1.0),
         fine_tune_for.EpochResult(3, 0.1, 0.9, 0.8, 0.3, 0.0, 5e-5, 1.0),
     ]
-    losses, eers = report.plot_history(results).axes
+    losses, eers = plots.plot_history(results).axes
     assert [line.get_ydata().tolist() for line in losses.lines] == [[0.7, 0.4, 0.1], [0.8, 0.6, 0.9]]
     assert eers.lines[0].get_ydata().tolist() == [50, 20, 30]
     assert eers.lines[1].get_xydata().tolist() == [[2, 20]]

@@ -1,0 +1,158 @@
+"""Tasks 6 and 7: the fine-tuned detector on the custom data, and what fine-tuning changed.
+
+    python evaluate_custom_for.py       # results/for/final_model.safetensors, Dataset_Speech_Assignment
+    python evaluate_custom_for.py --data my_folder --checkpoint tuned.safetensors
+
+"Before" is the detector that the fine-tuning started from, which the fine-tuned file names; both
+score the same recordings. A score is logit 1 (bona fide): higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import cli
+import plots
+import report
+import tasks
+from analysis import analyse, clip_properties
+from checkpoints import sha256_of
+from comparison import change, compare, difference
+from detector import Detector, load_detector, resolve_device
+from errors import CheckpointError, DataError
+
+BEFORE, AFTER = "before", "fine-tuned"
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Compare a fine-tuned detector with the one it started from, on the same recordings."
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help=f"a folder with real and fake subfolders (default: {tasks.CUSTOM}/)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help=f"the fine-tuned detector (default: {tasks.FINE_TUNED})",
+    )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="PATH",
+        help="the detector it started from (default: where it was then)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
+    )
+    cli.add_machine_options(parser, batch_size=8)
+    parser.add_argument(
+        "--seed", type=cli.whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
+    return cli.run_script("evaluate_custom_for.py", run, parse_args, argv)
+
+
+def run(args: argparse.Namespace, command: str) -> int:
+    """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
+    checkpoint = args.checkpoint or tasks.FINE_TUNED
+    if args.checkpoint is None and not checkpoint.exists():
+        raise CheckpointError(
+            f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
+            "one with --checkpoint"
+        )
+    device = resolve_device(args.device)
+    after = load_detector(checkpoint, device=device, precision=args.precision)
+    if "started_from" not in after.provenance:
+        raise CheckpointError(
+            f"{checkpoint} was not written by fine_tune_for.py: it names no detector before"
+        )
+    found = tasks.find(_data(args, after))
+    before = _before(args, after, device)
+
+    threshold = after.provenance["epoch"]["validation_threshold"]
+    results = {}
+    if before is not None:
+        results[BEFORE] = tasks.evaluate(BEFORE, before, found, args.output / "before", args, command)
+    results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / "fine-tuned", args, command, threshold)
+    if any("metrics" not in summary for _, summary in results.values()):
+        raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
+
+    properties = clip_properties(found.utterances)
+    words = []
+    if before is not None:
+        (scored_before, _), (scored_after, _) = results[BEFORE], results[AFTER]
+        paired = compare(scored_before, scored_after, args.seed)
+        report.write_json(args.output / "comparison.json", paired)
+        plots.plot_change(scored_before, scored_after).savefig(args.output / "change.png", dpi=120)
+        words += [
+            "## What fine-tuning changed",
+            difference(BEFORE, AFTER, paired),
+            change(scored_before, scored_after, properties, after.provenance["epoch"], args.seed),
+        ]
+    words.append(analyse(AFTER, *results[AFTER], properties, threshold, args.seed))
+    figures = report.results({name: summary for name, (_, summary) in results.items()})
+    figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
+    report.say_analysis(args.output, figures, words)
+    print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
+    return 0
+
+
+def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
+    """What to score: as named, else the usual data set; the samples only for the stand-in's descendant."""
+    stand_in = (
+        args.checkpoint is None
+        and tasks.STAND_IN.exists()
+        and after.provenance["started_from"]["sha256"] == sha256_of(tasks.STAND_IN)
+    )
+    if args.data:
+        return args.data
+    if not tasks.CUSTOM.exists():
+        if not stand_in:
+            raise DataError(tasks.NO_CUSTOM)
+        tasks.say_demonstration(f"{tasks.FINE_TUNED} was fine-tuned from the stand-in, and no data are here")
+        return [tasks.SAMPLES / "custom"]
+    if stand_in:
+        raise CheckpointError(
+            f"{tasks.FINE_TUNED} was fine-tuned from the bundled stand-in, which is for demonstrations. "
+            "Fine-tune a published detector, or name this one with --checkpoint"
+        )
+    return [tasks.CUSTOM]
+
+
+def _before(args: argparse.Namespace, after: Detector, device: torch.device) -> Detector | None:
+    """The detector that the fine-tuning started from; None, and why, if that was a front end alone."""
+    origin = after.provenance["started_from"]
+    if args.before is None:
+        if "front_end_sha256" in origin["provenance"]:
+            print("It started from a front end with a fresh back end, so there is no detector before.")
+            return None
+        if origin["file"] is None or not Path(origin["file"]).is_file():
+            raise CheckpointError(
+                f"the detector that {after.path} started from is not here: {origin['file']}, sha256 "
+                f"{origin['sha256']}. Name it with --before"
+            )
+    before = load_detector(args.before or origin["file"], device=device, precision=args.precision)
+    if before.sha256 != origin["sha256"]:
+        raise CheckpointError(
+            f"{before.path} is not the detector that {after.path} started from, whose sha256 is "
+            f"{origin['sha256']}"
+        )
+    return before
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Pictures of results.
+
+Convention: a score is logit 1 (bona fide), higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+from matplotlib.figure import Figure
+
+from evaluation import Scored
+from metrics import ErrorRates
+from training import EpochResult, best_epoch
+
+
+def plot_roc(points: ErrorRates, summary: dict) -> Figure:
+    """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
+    low, high = summary["intervals_95"]["auc"]
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
+    label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
+    axes.plot(points.far, 1 - points.frr, label=label)
+    axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
+    axes.legend()
+    return figure
+
+
+def plot_det(points: ErrorRates, summary: dict) -> Figure:
+    """DET curve: misses over false alarms, on axes of normal deviates."""
+    # Rates of 0 and 1 have no place on such axes: they are drawn where half a clip would be.
+    half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
+    edge = max(half / 2, 5e-4)
+    far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
+    ticks = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9]) / 100
+    ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
+    limits = scipy.stats.norm.ppf([edge, 1 - edge])
+    low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
+    axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
+    axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
+    axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
+    axes.set_yticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
+    axes.set(xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
+    axes.legend()
+    return figure
+
+
+def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
+    """Both classes' scores, each as a density."""
+    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
+    threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(spoof, bins, alpha=0.6, density=True, color="tab:red", label=f"fake ({len(spoof)})")
+    axes.hist(bonafide, bins, alpha=0.6, density=True, color="tab:blue", label=f"real ({len(bonafide)})")
+    axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
+    axes.set(xlabel="score (higher = more likely real)", ylabel="density")
+    axes.legend()
+    return figure
+
+
+def plot_history(history: list[EpochResult]) -> Figure:
+    """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
+    epochs = [result.epoch for result in history]
+    kept = best_epoch(history)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    losses, eers = figure.subplots(2, sharex=True)
+    losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
+    losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
+    losses.set(ylabel="cross entropy (nats)", ylim=(0, None))
+    eers.plot(epochs, [100 * result.validation_eer for result in history], marker="o", label="validation")
+    eers.plot(kept.epoch, 100 * kept.validation_eer, "o", color="tab:red", markersize=9, label="kept")
+    eers.set(xlabel="epoch", ylabel="EER (%)", ylim=(0, None), xticks=epochs)
+    losses.legend()
+    eers.legend()
+    return figure
+
+
+def plot_change(before: Scored, after: Scored) -> Figure:
+    """Each clip's score after over its score before; on the diagonal nothing changed."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for label, word, color in (("spoof", "fake", "tab:red"), ("bonafide", "real", "tab:blue")):
+        chosen = np.array([u.label == label for u in before.utterances])
+        axes.scatter(before.scores[chosen], after.scores[chosen], s=14, alpha=0.6, color=color, label=word)
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1, label="no change")
+    axes.set(xlabel="score before (higher = more likely real)", ylabel="score after")
+    axes.legend()
+    return figure

@@ -1,0 +1,147 @@
+"""What the entry scripts have in common: what they run on, and one detector over one set of recordings.
+
+A score is logit 1 (bona fide): higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import report
+from checkpoints import NO_CHECKPOINT, known_checkpoints
+from data_utils import FOLDER_LABELS, Found, find_utterances
+from detector import Detector
+from errors import CheckpointError, DataError
+from evaluation import Scored, score_utterances, summarise
+
+CUSTOM = Path("Dataset_Speech_Assignment")
+FAKE_OR_REAL = Path("for-2seconds")
+FINE_TUNED = Path("results/for/final_model.safetensors")
+
+SAMPLES = Path(__file__).resolve().parent / "samples"
+STAND_IN = SAMPLES / "detector.safetensors"
+
+NO_FAKE_OR_REAL = (
+    f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fake-or-Real comes from York University's "
+    "www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; unpack it here, or name its folder with --data"
+)
+NO_CUSTOM = (
+    f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
+    "a folder with real and fake subfolders, or any recordings, with --data"
+)
+
+
+def choose(
+    data: Sequence[str | Path], checkpoints: Sequence[Path], default: Path, samples: Path, no_data: str
+) -> tuple[Sequence[str | Path], Sequence[Path]]:
+    """The data and detector files to use: those named, else those in the current folder.
+
+    Where neither data nor a detector is named or there, it is the bundled samples and the stand-in,
+    and that is said.
+
+    Args:
+        data, checkpoints: as named on the command line; empty where they are not.
+        default: the data set's usual name.
+        samples: the bundled folder that stands in for it.
+        no_data: what to say when only the data are missing.
+
+    Raises:
+        DataError, CheckpointError: only the one is missing.
+    """
+    data = data or ([default] if default.exists() else [])
+    checkpoints = checkpoints or known_checkpoints()
+    if not data and not checkpoints:
+        say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
+        return [_from_here(samples)], [_from_here(STAND_IN)]
+    if not checkpoints:
+        raise CheckpointError(NO_CHECKPOINT)
+    if not data:
+        raise DataError(no_data)
+    return data, checkpoints
+
+
+def _from_here(path: Path) -> Path:
+    """Relative to the current folder where it lies below: short to read, the same on every machine."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def say_demonstration(why: str) -> None:
+    """Print that what follows comes from the samples and the stand-in."""
+    print(
+        f"{why}, so this is a demonstration:\n"
+        "the bundled sample recordings and a small stand-in detector (0.5 million parameters, not XLS-R\n"
+        "300M). Its figures say nothing about the published detectors; samples/README.md tells what\n"
+        "both are.\n"
+    )
+
+
+def find(data: Sequence[str | Path]) -> Found:
+    """`find_utterances`, with a few words on what was found.
+
+    Raises:
+        DataError: as there, or all recordings have one and the same label.
+    """
+    found = find_utterances(data)
+    counts = Counter(u.label for u in found.utterances)
+    print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
+    print(f", {counts['']} without a label" if counts[""] else "")
+    if found.ignored:
+        suffixes = report.printable(", ".join(sorted({p.suffix or p.name for p in found.ignored})))
+        print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
+    if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
+        print(f"No folder in {found.root} is called {', '.join(FOLDER_LABELS)}: there are no labels.")
+    if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
+        empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
+        raise DataError(
+            f"there are {full} recordings but no {empty} ones, so no AUC or EER; to score them without "
+            f"labels, give the {full} folder itself as --data"
+        )
+    return found
+
+
+def evaluate(
+    name: str,
+    detector: Detector,
+    found: Found,
+    folder: Path,
+    args: argparse.Namespace,
+    command: str,
+    threshold: float | None = None,
+) -> tuple[Scored, dict]:
+    """Score with one detector, write its results folder, name what could not be scored.
+
+    Args:
+        name: of the detector in what is printed and drawn.
+        folder: for the results; made where it is not there.
+        args: with batch_size, workers and seed.
+        command: the command line, for the results.
+        threshold: one chosen on other data; None for the network's own decision.
+
+    Returns:
+        What `score_utterances` and `summarise` give.
+
+    Raises:
+        DataError: nothing could be scored, or nothing of one class where all recordings have labels.
+    """
+    folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
+    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}")
+    scored = score_utterances(detector, found.utterances, batch_size=args.batch_size, workers=args.workers)
+    summary = summarise(scored, threshold=threshold, seed=args.seed)
+    about = {
+        "data_root": str(found.root),
+        "detector": {"name": name} | detector.describe(),
+        "command": command,
+    }
+    report.write_results(folder, scored, summary, scored.verdicts(threshold), about, title=name)
+    if scored.failures:
+        print(report.failures_list(scored))
+    counts = summary["counts"]
+    if counts["scored"] == 0:
+        raise DataError(f"none of the {counts['files']} recordings could be scored")
+    for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
+        if all(u.label for u in found.utterances) and count == 0:
+            raise DataError(f"none of the {label} recordings could be scored, so no AUC or EER")
+    return scored, summary

@@ -1,0 +1,221 @@
+"""The words follow the intervals: what is said of figures whose meaning is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import soundfile
+
+from analysis import analyse, clip_properties, groups_of, misjudged, with_other_class
+from comparison import change, compare, difference
+from data_utils import Utterance
+from evaluation import Scored, summarise
+
+
+def scored_of(bonafide, spoof, folders=("",)) -> Scored:
+    """Logit 0 is 0, so that the network's own decision is at score 0."""
+    utterances = [
+        Utterance(
+            Path(f"{label}{i}.wav"),
+            "/".join(filter(None, (word, folders[i % len(folders)], f"{i}.wav"))),
+            label,
+        )
+        for label, word, scores in (("bonafide", "Real", bonafide), ("spoof", "Fake", spoof))
+        for i in range(len(scores))
+    ]
+    scores = np.concatenate([bonafide, spoof])
+    return Scored(utterances, np.stack([np.zeros_like(scores), scores], axis=1), {})
+
+
+def normal(mean, n, seed):
+    return np.random.default_rng(seed).normal(mean, 1, n)
+
+
+def properties_of(scored, **values) -> dict[str, list[str]]:
+    return {"format": ["WAV"] * len(scored.utterances)} | values
+
+
+def words_on(scored, properties=None, **options) -> str:
+    text = analyse("d", scored, summarise(scored), properties or properties_of(scored), **options)
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("bonafide", "spoof", "said", "not_said"),
+    [
+        (normal(2, 60, 0), normal(0, 60, 1), "on this data it can tell real from fake", "do not show"),
+        (normal(0.2, 20, 0), normal(0, 20, 1), "do not show that it can tell real from fake", "wholly"),
+        (normal(0, 60, 0), normal(2, 60, 1), "the scores point the wrong way", "can tell real from fake"),
+        ([-1.0, -2.0], [1.0, 2.0, 3.0], "on so few clips it may be chance", "point the wrong way"),
+    ],
+)
+def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
+    words = words_on(scored_of(bonafide, spoof))
+    assert said in words
+    assert not_said not in words
+
+
+def test_decisions_count_both_errors_and_lean_only_beyond_chance():
+    real, fake = [-1.0] * 12 + [1.0] * 48, [-1.0] * 58 + [1.0] * 2
+    words = words_on(scored_of(real, fake))
+    low, high = scipy.stats.binomtest(12, 60).proportion_ci(method="wilson")
+    assert f"12 of 60 (20 % [{100 * low:.0f}, {100 * high:.0f}]) of the real clips are rejected" in words
+    assert "2 of 60 (3 % [1, 11]) of the fake ones accepted. It leans towards calling clips fake." in words
+    words = words_on(scored_of(real, fake), threshold=0.5)
+    assert "at threshold 0.5, chosen on other data: 12 of 60" in words
+    words = words_on(scored_of([-1.0] * 2 + [1.0] * 10, [-1.0] * 11 + [1.0]))
+    assert "do not show that one error is more frequent" in words
+
+
+def test_a_group_stands_out_only_beyond_chance():
+    real = np.r_[np.full(20, -5.0), np.full(60, 5.0)]  # the first 20 are on the wrong side
+    scored = scored_of(real, np.full(80, -6.0))
+    formats = ["MP3"] * 20 + ["WAV"] * 60 + (["MP3"] * 20 + ["WAV"] * 60)
+    words = words_on(scored, properties_of(scored, format=formats), threshold=0.0)
+    assert (
+        "- format MP3: 20 of 20 (100 % [84, 100]) of the real clips are rejected, of the others 0 of 60"
+        in words
+    )
+    assert "over the 4 comparisons" in words
+    assert "format MP3: 0 of 20" not in words  # no difference among the fake ones
+    assert "Mind the data" not in words
+    scattered = (["MP3", "WAV"] * 80)[:160]
+    words = words_on(scored, properties_of(scored, format=scattered), threshold=0.0)
+    assert "No group stands out" in words
+    assert "Where it fails" not in words_on(scored)  # one format, nothing to compare
+
+
+def test_properties_that_go_with_the_class_are_named():
+    scored = scored_of(normal(1, 40, 0), normal(0, 40, 1))
+    split = ["MP3"] * 40 + ["WAV"] * 40
+    words = words_on(scored, properties_of(scored, format=split, subfolder=split))
+    assert "Real and fake clips differ in format (Cramér's V 1.00)" in words
+    assert "differ in format (Cramér's V 1.00) and" not in words  # subfolders name systems
+
+
+def test_the_worst_clips_are_named_with_their_scores():
+    words = words_on(scored_of([-3.0, 1.0, 1.0], [2.0, -1.0, -1.0]), threshold=0.0)
+    assert "real clips rejected by the widest margin: Real/0.wav (-3.00)" in words
+    assert "fake clips accepted by the widest margin: Fake/0.wav (2.00)" in words
+    assert "No clip lies on the wrong side" in words_on(scored_of([1.0, 1.0], [-1.0, -1.0]), threshold=0.0)
+
+
+def test_a_group_of_one_class_is_held_against_all_of_the_other():
+    scored = scored_of([1.0, 2.0, 3.0], [0.0, 2.5, 5.0, 6.0], folders=("a", "b"))
+    properties = clip_properties(scored.utterances)
+    assert properties["format"] == [""] * 7  # there are no such files
+    fake_only = np.array([False] * 4 + [True] + [False] * 2)
+    assert with_other_class(scored, fake_only).tolist() == [True] * 3 + [False, True, False, False]
+    both = np.array([True, False, False, True, False, False, False])
+    assert with_other_class(scored, both).tolist() == both.tolist()
+    groups = groups_of(scored, properties)
+    assert list(groups) == ["subfolder"]
+    assert groups["subfolder"]["a"].tolist() == [True, False, True, True, False, True, False]
+    assert misjudged(scored, 2.0).tolist() == [True, False, False, False, True, True, True]
+
+
+def test_properties_come_from_the_files(tmp_path):
+    utterances = []
+    for i, (name, rate, seconds) in enumerate(
+        (("Real/x/a.wav", 8000, 1), ("y/Fake/b.flac", 16000, 3), ("Fake/c.mp3", 44100, 5))
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(rate * seconds), rate)
+        utterances.append(Utterance(path, name, ("bonafide", "spoof", "spoof")[i]))
+    assert clip_properties(utterances) == {
+        "format": ["WAV", "FLAC", "MP3"],
+        "sample rate": ["8000 Hz", "16000 Hz", "44100 Hz"],
+        "duration": ["0 to 2.0 s", "2.0 to 4.0 s", "4.0 s and more"],
+        "subfolder": ["x", "y", "(none)"],
+    }
+    many = scored_of(np.arange(15.0), np.arange(15.0))
+    rates = [f"{1000 * i} Hz" for i in range(15)] + ["16000 Hz"] * 15
+    groups = groups_of(many, {"sample rate": rates})["sample rate"]
+    assert len(groups) == 13
+    assert groups["others"].sum() == 4
+    assert list(groups)[-2:] == ["16000 Hz", "others"]
+    assert list(groups)[1] == "1000 Hz"
+
+
+# ------------------------------------------------------------------ two detectors
+
+
+def pair(shift_real, shift_fake, n=80, noise=0.1):
+    before = scored_of(normal(0.5, n, 0), normal(0, n, 1))
+    shift = np.r_[np.full(n, shift_real), np.full(n, shift_fake)] + noise * normal(0, 2 * n, 2)
+    after = Scored(before.utterances, before.logits + np.stack([np.zeros(2 * n), shift], axis=1), {})
+    return before, after
+
+
+@pytest.mark.parametrize(
+    ("shifts", "said", "moved"),
+    [
+        (
+            (2, 0),
+            "Both intervals exclude 0: on clips like these the better of the two is: B.",
+            "the real clips rose",
+        ),
+        (
+            (0, 2),
+            "Both intervals exclude 0: on clips like these the better of the two is: A.",
+            "the fake clips rose",
+        ),
+        ((3, 3), "do not show that either is better", "neither class is shown to have moved"),
+    ],
+)
+def test_a_difference_is_claimed_only_where_the_interval_excludes_0(shifts, said, moved):
+    before, after = pair(*shifts)
+    paired = compare(before, after)
+    assert said in difference("A", "B", paired)
+    low, high = paired["auc"]["interval"]
+    assert low <= paired["auc"]["difference"] <= high
+    assert paired["auc"]["after"] - paired["auc"]["before"] == pytest.approx(paired["auc"]["difference"])
+    epoch = {"validation_auc": 0.99, "validation_eer": 0.02, "validation_threshold": 0.0}
+    assert moved in change(before, after, properties_of(before), epoch)
+
+
+def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
+    before = scored_of([1.0, 2.0, 3.0, -9.0], [-1.0, -2.0, -3.0, 9.0])
+    after = scored_of([1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, -4.0])
+    after.logits[0] = np.nan
+    paired = compare(before, after)
+    assert paired["counts"] == {"bonafide": 3, "spoof": 4}
+    assert paired["errors"] == {"mended": 2, "made": 0, "p_value": 0.5}
+    both = [1, 2, 3, 4, 5, 6, 7]
+    rank = scipy.stats.spearmanr(before.scores[both], after.scores[both]).statistic
+    assert paired["spearman"] == pytest.approx(rank)
+    assert compare(before, before)["errors"] == {"mended": 0, "made": 0, "p_value": 1.0}
+    constant = scored_of([1.0, 1.0], [1.0, 1.0])
+    assert compare(constant, constant)["spearman"] is None
+    with pytest.raises(ValueError, match="same recordings"):
+        compare(before, scored_of([1.0], [0.0]))
+
+
+def test_whether_it_carries_over_follows_the_interval_and_the_threshold():
+    before, after = pair(1, 0)
+    epoch = {"validation_auc": 0.999, "validation_eer": 0.01, "validation_threshold": -5.0}
+    words = change(before, after, properties_of(before), epoch)
+    assert "carries over only in part" in words
+    assert "0 of 80 (0 % [0, 5]) of the real clips here are rejected and 80 of 80" in words
+    assert "the threshold does not carry over" in words
+    words = change(before, after, properties_of(before), epoch | {"validation_auc": 0.5})
+    assert "these clips are easier for it" in words
+    auc = compare(before, after)["auc"]["after"]
+    eer = {"validation_auc": auc, "validation_threshold": float(np.median(after.scores))}
+    words = change(before, after, properties_of(before), epoch | eer)
+    assert "these clips do not show a loss" in words
+    assert "not shown to differ" in words
+
+
+def test_where_it_changed_names_the_groups_whose_interval_excludes_0():
+    before, after = pair(0, 0, noise=0)
+    formats = (["MP3"] * 40 + ["WAV"] * 40) * 2
+    epoch = {"validation_auc": 0.9, "validation_eer": 0.1, "validation_threshold": 0.0}
+    words = change(before, after, properties_of(before, format=formats), epoch)
+    assert "In none of the 2 groups does the interval exclude 0." in words
+    after.logits[:40, 1] += 3
+    words = change(before, after, properties_of(before, format=formats), epoch)
+    assert "The interval excludes 0 for format MP3 (better), of 2 groups" in words
+    assert "| MP3    | 40   | 40   |" in words
