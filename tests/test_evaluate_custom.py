@@ -191,7 +191,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
     assert error == "error: bad.pth: damaged, or not a PyTorch file\n"
     table = [line.split() for line in shown.splitlines() if line.startswith("model")][:2]
     assert "is the same detector as model: scored once" in shown
-    results = sorted(path.name for path in (workplace / "results" / "custom").iterdir())
+    results = sorted(path.name for path in (workplace / "results" / "custom").iterdir() if path.is_dir())
     assert results[0] == "model"
     assert results[1].startswith("model-")
     assert len(results) == 2
@@ -199,6 +199,10 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         read_metrics(workplace / "results" / "custom" / name)["detector"]["sha256"] for name in results
     }
     assert len(sha256s) == 2
+    analysis = (workplace / "results" / "custom" / "analysis.md").read_text(encoding="utf-8")
+    for title in ("## model\n", f"## {results[1]}\n", f"## {results[1]} against model\n"):
+        assert title in analysis
+        assert title in shown
     # what the table says is what the files say
     for name, row in zip(results, table, strict=True):
         content = read_metrics(workplace / "results" / "custom" / name)
@@ -339,9 +343,10 @@ def test_scores_that_are_not_numbers_are_failures(workplace, capsys):
     assert "a.wav: the detector's output is not a number" in capsys.readouterr().out
 
 
-def test_first_run_demonstrates_and_says_that_it_means_nothing(tmp_path):
-    done = subprocess.run([sys.executable, SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "RANDOM WEIGHTS. Its numbers mean nothing." in done.stdout
-    assert "12 recordings: 6 real, 6 fake" in done.stdout
-    assert (tmp_path / "results" / "custom" / "random-weights" / "scores.csv").is_file()
+def test_an_analysis_does_not_outlive_its_labels(workplace, detector, capsys):
+    write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=4)
+    analysis = workplace / "results" / "custom" / "analysis.md"
+    assert run("--data", "data", "--checkpoint", "detector.safetensors") == 0
+    assert analysis.exists()
+    assert run("--data", "data/Real", "--checkpoint", "detector.safetensors") == 0
+    assert not analysis.exists()

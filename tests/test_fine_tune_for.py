@@ -10,6 +10,7 @@ import soundfile
 import torch
 from conftest import official_shapes
 from PIL import Image
+from test_tracking import not_logged_in, read_history  # noqa: F401 (a fixture)
 
 import fine_tune_for
 import plots
@@ -37,15 +38,16 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*args) -> int:
-    return fine_tune_for.main([*map(str, args), "--workers", "0"])
+def run(*args, wandb=False) -> int:
+    options = ["--workers", "0"] + ([] if wandb else ["--no-wandb"])
+    return fine_tune_for.main([*map(str, args), *options])
 
 
-def test_the_whole_run(workplace, capsys):
+def test_the_whole_run(not_logged_in, workplace, capsys):  # noqa: F811
     options = ("--checkpoint", "start.safetensors", "--epochs", 2, "--batch-size", 4, "--learning-rate", 1e-3)
     for path in ("training/fake/bad.wav", "testing/real/bad.wav"):
         Path("for-2seconds", path).write_bytes(b"bad")
-    assert run(*options) == 0
+    assert run(*options, wandb=True) == 0
     shown = capsys.readouterr().out
     assert "training: 6 real, 7 fake" in shown
     assert "2 epochs, 8 steps" in shown
@@ -67,6 +69,14 @@ def test_the_whole_run(workplace, capsys):
     found = json.loads((folder / "testing" / "metrics.json").read_text(encoding="utf-8"))
     assert found["at_threshold"]["threshold"] == epoch["validation_threshold"]
     assert found["counts"]["bonafide_scored"] == found["counts"]["spoof_scored"] == 2
+    rows, config, summary = read_history(folder)
+    assert [row["_step"] for row in rows] == list(range(1, 9))
+    assert config["learning_rate"] == 1e-3
+    assert summary["testing/eer"] == found["metrics"]["eer"]
+    for logged, row in zip((rows[3], rows[7]), history, strict=True):  # each epoch's last step
+        for name in ("loss", "auc", "eer"):
+            assert logged[f"validation/{name}"] == float(row[f"validation_{name}"])
+        assert logged["train/epoch_loss"] == float(row["train_loss"])
     assert found["detector"]["sha256"] == sha256_of(folder / "final_model.safetensors")
     with Image.open(folder / "history.png") as image:
         assert min(image.size) > 400
@@ -90,9 +100,10 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
     Path("half/training/real").mkdir(parents=True)
     soundfile.write("half/training/real/a.wav", np.zeros(8000), 16000)
     for args, words in (
-        (["--checkpoint", "start.safetensors"], "no data: there is no folder for-2seconds"),
+        (["--checkpoint", "start.safetensors"], "no data: there is no for-2seconds/ in this folder"),
         (["--data", "elsewhere"], "no checkpoint: none of"),
         (["--data", "half", "--checkpoint", "start.safetensors"], "must hold real and fake recordings"),
+        (["--data", "gone", "--checkpoint", "start.safetensors"], "there is no folder gone/training"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
         (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),
     ):

@@ -1,0 +1,171 @@
+"""The command as a user runs it: before and after fine-tuning, on the same recordings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import evaluate_custom_for
+import plots
+import tasks
+from checkpoints import sha256_of
+from detector import Detector, load_detector
+from evaluation import score_utterances
+from metrics import compute_metrics
+from model import PRESETS
+
+EPOCH = {"epoch": 1, "validation_auc": 0.9, "validation_eer": 0.1, "validation_threshold": 0.0}
+
+
+def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
+    """Another detector, whose file says that it was fine-tuned from `start`."""
+    torch.manual_seed(seed)
+    detector = Detector(PRESETS["small"])
+    before = load_detector(start, device="cpu")
+    detector.provenance = {
+        "started_from": {"file": str(start), "sha256": before.sha256, "provenance": before.provenance}
+        | origin,
+        "epoch": EPOCH,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    detector.save(path)
+
+
+def write_clips(folder: Path, n=6) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        for label, rate in (("Real", 16000), ("Fake", 8000)):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            wave = 0.1 * rng.standard_normal(8000) * np.hanning(8000) ** i
+            soundfile.write(folder / label / f"{i}.wav", wave, rate)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    Detector(PRESETS["small"]).save("start.safetensors")
+    fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED)
+    write_clips(tasks.CUSTOM)
+    return tmp_path
+
+
+def run(*args) -> int:
+    return evaluate_custom_for.main([*map(str, args), "--workers", "0"])
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_before_and_after_side_by_side(workplace, capsys):
+    assert run() == 0
+    shown = capsys.readouterr().out
+    folder = workplace / "results" / "custom_for"
+    paired = read(folder / "comparison.json")
+    found = tasks.find([tasks.CUSTOM])
+    for name, path, when in (
+        ("before", Path("start.safetensors"), "before"),
+        ("fine-tuned", tasks.FINE_TUNED, "after"),
+    ):
+        content = read(folder / name / "metrics.json")
+        assert content["detector"]["sha256"] == sha256_of(path)
+        scored = score_utterances(load_detector(path, device="cpu"), found.utterances)
+        values = compute_metrics(scored.scores_of("bonafide"), scored.scores_of("spoof"))
+        for metric in ("auc", "eer"):
+            assert content["metrics"][metric] == pytest.approx(values[metric])
+            assert paired[metric][when] == pytest.approx(values[metric])
+        assert ("at_threshold" in content) == (name == "fine-tuned")
+        assert f"\n{name}  " in shown
+    for metric in ("auc", "eer"):
+        low, high = paired[metric]["interval"]
+        assert low <= paired[metric]["difference"] <= high
+    analysis = (folder / "analysis.md").read_text(encoding="utf-8")
+    for words in (
+        "## What fine-tuning changed",
+        "**Does it carry over?**",
+        "| sample rate |",
+        "## fine-tuned",
+    ):
+        assert words in shown
+        assert words in analysis
+    assert "validation split of the data it was fine-tuned on" in shown
+    with Image.open(folder / "change.png") as image:
+        assert min(image.size) > 400
+    before, after = (
+        score_utterances(load_detector(path, device="cpu"), found.utterances)
+        for path in ("start.safetensors", tasks.FINE_TUNED)
+    )
+    drawn = plots.plot_change(before, after).axes[0].collections[1].get_offsets()  # real clips
+    assert np.asarray(drawn).tolist() == np.stack([before.scores, after.scores], axis=1)[6:].tolist()
+
+
+def test_before_may_have_moved_but_not_changed(workplace, capsys):
+    Path("start.safetensors").rename("moved.safetensors")
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert "is not here: start.safetensors, sha256 " in error
+    assert error.count("\n") == 1
+    assert run("--before", "moved.safetensors") == 0
+    assert run("--before", tasks.FINE_TUNED) == 2
+    assert "is not the detector that" in capsys.readouterr().err
+
+
+def test_from_a_front_end_alone_there_is_no_before(workplace, capsys):
+    fine_tuned_from(
+        Path("start.safetensors"),
+        tasks.FINE_TUNED,
+        provenance={"front_end_sha256": "ab"},
+        file="xlsr2_300m.pt",
+    )
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert "there is no detector before" in shown
+    assert "What fine-tuning changed" not in shown
+    assert "## fine-tuned" in shown
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            [],
+            "there is no results/for/final_model.safetensors. Run python fine_tune_for.py first",
+        ),
+        (["--checkpoint", "gone.safetensors"], "gone.safetensors: no such file"),
+        (["--checkpoint", "start.safetensors"], "was not written by fine_tune_for.py"),
+        (["--checkpoint", "tuned.safetensors"], "no data: there is no Dataset_Speech_Assignment/"),
+        (["--checkpoint", "tuned.safetensors", "--data", "unlabelled"], "the recordings must have labels"),
+        (["--checkpoint", "tuned.safetensors", "--data", "gone"], "gone: no such file or folder"),
+    ],
+)
+def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, capsys):
+    tasks.FINE_TUNED.rename("tuned.safetensors")
+    tasks.CUSTOM.rename("custom")
+    Path("unlabelled").mkdir()
+    Path("custom/Real/0.wav").rename("unlabelled/a.wav")
+    assert run(*args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_the_samples_are_for_what_came_from_the_stand_in_only(workplace, capsys, monkeypatch):
+    monkeypatch.setattr(tasks, "SAMPLES", workplace / "samples")
+    monkeypatch.setattr(tasks, "STAND_IN", workplace / "start.safetensors")
+    assert run() == 2  # the stand-in's descendant does not judge the user's data unasked
+    assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
+    assert run("--checkpoint", tasks.FINE_TUNED) == 0
+    tasks.CUSTOM.rename("other")
+    write_clips(workplace / "samples" / "custom", n=3)
+    capsys.readouterr()
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("results/for/final_model.safetensors was fine-tuned from the stand-in")
+    assert "demonstration" in shown.splitlines()[0]
+    assert "6 recordings: 3 real, 3 fake" in shown

@@ -1,0 +1,51 @@
+"""The three scripts without arguments, in an empty folder: the bundled samples and the stand-in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from checkpoints import sha256_of
+from data_utils import find_utterances
+from tasks import SAMPLES, STAND_IN
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder, script, *args) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *args], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_three_scripts_in_order(tmp_path):
+    first = run(tmp_path, "evaluate_custom.py")
+    assert first[0].startswith("Neither Dataset_Speech_Assignment/ nor a published detector")
+    assert "stand-in" in first[1]
+    before = read(tmp_path / "results/custom/stand-in/metrics.json")
+    assert before["metrics"]["auc"] > 0.8
+    assert before["detector"]["sha256"] == sha256_of(STAND_IN)
+
+    second = run(tmp_path, "fine_tune_for.py", "--epochs", "1", "--no-wandb")
+    assert second[0].startswith("Neither for-2seconds/ nor a published detector")
+    assert read(tmp_path / "results/for/testing/metrics.json")["counts"]["failed"] == 0
+
+    third = run(tmp_path, "evaluate_custom_for.py")
+    assert third[0].startswith("results/for/final_model.safetensors was fine-tuned from the stand-in")
+    paired = read(tmp_path / "results/custom_for/comparison.json")
+    assert paired["auc"]["before"] == before["metrics"]["auc"]
+    assert (tmp_path / "results/custom_for/analysis.md").is_file()
+
+
+def test_every_sample_is_attributed_once():
+    text = (SAMPLES / "README.md").read_text(encoding="utf-8")
+    utterances = find_utterances([SAMPLES]).utterances
+    assert len(utterances) > 200
+    for utterance in utterances:
+        assert text.count(f"`{Path(utterance.name).stem}`") == 1, utterance.name

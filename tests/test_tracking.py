@@ -1,0 +1,136 @@
+"""wandb: what it keeps is what the training gave, and nothing of it can stop a training."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import wandb
+from matplotlib.figure import Figure
+from wandb.proto import wandb_internal_pb2
+
+import tracking
+from tracking import Tracker
+from training import EpochResult
+
+RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.2, 0.1, 5e-5, 3.0)
+TESTING = {"metrics": {"auc": 0.8, "eer": 0.25}, "intervals_95": {"auc": [0.7, 0.9], "eer": [0.2, 0.3]}}
+
+
+@pytest.fixture
+def not_logged_in(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+
+
+def read_records(path: Path) -> list:
+    """The protocol buffers in a .wandb file: 7 bytes of header, then a LevelDB log."""
+    data, records, parts, at = path.read_bytes(), [], b"", 7
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block that cannot hold a header
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def read_history(folder: Path) -> tuple[list[dict], dict, dict]:
+    """The rows, the configuration and the last summary of the one offline run in a folder."""
+    wandb.teardown()  # its service writes the end of the file when it closes
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    rows, config, summary = [], {}, {}
+    for record in read_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            rows.append(_values(record.history.item))
+        elif kind == "run":
+            config |= _values(record.run.config.update)
+        elif kind == "summary":
+            summary |= _values(record.summary.update)
+    return rows, config, summary
+
+
+def _values(items) -> dict:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
+    tracker = Tracker(tmp_path, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}})
+    tracker.log_step(1, 0.9, 5e-5)
+    tracker.log_step(2, 0.5, 5e-5)
+    tracker.log_epoch(RESULT, 2, Figure())
+    tracker.finish(TESTING)
+    rows, config, summary = read_history(tmp_path)
+    assert [row["train/loss"] for row in rows] == [0.9, 0.5]
+    assert (
+        rows[1].items()
+        >= {
+            "epoch": 1,
+            "train/epoch_loss": 0.7,
+            "train/learning_rate": 5e-5,
+            "validation/loss": 0.6,
+            "validation/auc": 0.9,
+            "validation/eer": 0.2,
+            "_step": 2,
+        }.items()
+    )
+    assert rows[1]["validation/roc._type"] == "image-file"
+    (run,) = tmp_path.glob("wandb/offline-run-*")
+    assert (run / "files" / rows[1]["validation/roc.path"]).is_file()
+    assert config["learning_rate"] == 5e-5
+    assert config["detector"] == {"sha256": "ab"}
+    assert summary["testing/auc"] == 0.8
+    assert summary["testing/eer_95"] == [0.2, 0.3]
+    shown, error = capsys.readouterr()
+    assert f"to upload it: wandb sync {run}" in shown
+    assert error == ""
+
+
+def test_nothing_is_logged_when_it_is_off(tmp_path, capsys):
+    tracker = Tracker(tmp_path, {}, enabled=False)
+    tracker.log_step(1, 0.9, 5e-5)
+    tracker.log_epoch(RESULT, 1, Figure())
+    tracker.finish(TESTING)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("when", ["init", "log", "finish"])
+def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path, capsys, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no disk\nno more")
+
+    target = wandb if when == "init" else wandb.Run
+    monkeypatch.setattr(target, when, fail)
+    tracker = Tracker(tmp_path, {})
+    run = wandb.run
+    tracker.log_step(1, 0.9, 5e-5)
+    tracker.log_epoch(RESULT, 1, Figure())
+    tracker.finish(TESTING)
+    error = capsys.readouterr().err
+    assert error == "wandb failed, and the run goes on without it: RuntimeError: no disk\n"
+    monkeypatch.undo()
+    if run is not None:
+        run.finish()
+
+
+def test_logged_in_but_out_of_reach_is_kept_offline(not_logged_in, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2)
+    tracker = Tracker(tmp_path, {})
+    tracker.log_step(1, 0.9, 5e-5)
+    tracker.finish(TESTING)
+    assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
+    shown = capsys.readouterr().out
+    assert "wandb cannot be reached, so the run is kept offline" in shown
+    assert "wandb sync" in shown
