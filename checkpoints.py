@@ -11,7 +11,8 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,9 +38,9 @@ NO_CHECKPOINT = (
     "1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB; put them here or name a file with --checkpoint"
 )
 
-_FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
+FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
 PRETRAINING_ONLY = tuple(
-    _FRONT + name
+    FRONT + name
     for name in (
         "quantizer.vars",
         "quantizer.weight_proj.weight",
@@ -74,14 +75,19 @@ def known_checkpoints() -> list[Path]:
 
 
 def official_name(name: str) -> str:
-    """The official key of one of this project's: `back_end.LL.bias` -> `LL.bias`."""
+    """The official key of one of this project's: `back_end.LL.bias` -> `LL.bias`.
+
+    One of PRETRAINING_ONLY is official already, and stays.
+    """
+    if name in PRETRAINING_ONLY:
+        return name
     part, name = name.split(".", 1)
     if part == "back_end":
         return name
     name = name.removeprefix("model.")
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
-    return _FRONT + name
+    return FRONT + name
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
@@ -94,54 +100,80 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """
     if not path.is_file():
         raise CheckpointError("not a file" if path.exists() else "no such file")
+    if path.suffix.lower() == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        return tensors, _header(metadata)
+    tensors = plain_tensors(unpickle(path))
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors, None
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Raises what is wrong with a file, or with what was read from it, as one line that names it."""
     try:
-        if path.suffix.lower() == ".safetensors":
-            tensors, header = _read_safetensors(path)
-        else:
-            tensors, header = _read_official(path), None
+        yield
     except OSError as error:
-        raise CheckpointError(error.strerror or str(error)) from error
-    for key, value in tensors.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_meta:
-            raise CheckpointError(f"key {key} is not a plain dense tensor")
-    return tensors, header
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:  # sizes that make no network, too
+        raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (no mapping)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
+
+
+def _header(metadata: dict[str, str]) -> dict:
     if "detector" not in metadata:
-        raise CheckpointError("safetensors without a detector's header: not written by this project")
+        raise CheckpointError(
+            "safetensors without a detector's header: not written by this project (of a Hugging Face "
+            "folder, name the folder)"
+        )
     try:
         header = json.loads(metadata["detector"])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"its header is not JSON ({error})") from error
     if not (isinstance(header, dict) and header.keys() >= {"config", "provenance"}):
         raise CheckpointError("its header has no configuration and provenance")
-    return tensors, header
+    return header
 
 
-def _read_official(path: Path) -> dict[str, Tensor]:
+def unpickle(path: Path, stand_ins: Sequence[tuple[type, str]] = (), mmap: bool = False) -> object:
+    """What PyTorch's `torch.save` wrote, without running code.
+
+    Args:
+        stand_ins: classes to build in place of those that the file may name, beside tensors.
+        mmap: leave the tensors in the file until they are used, where its format allows it.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind, or names anything else to be run.
+    """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
             warnings.simplefilter("ignore")  # on a foreign pickle's protocol: the error says it better
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            mmap = mmap and zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not wanted:
             raise CheckpointError("damaged, or not a PyTorch file") from error
         reason = f"refused: it needs Python's {wanted[1]}, and only plain tensors are read, never code"
-        if wanted[1].startswith(("argparse.", "omegaconf.")):
-            reason += " (a pre-training file such as xlsr2_300m.pt is not a detector)"
         raise CheckpointError(reason) from error
     except (OSError, MemoryError):
         raise
     except Exception as error:  # what an unpickler raises on bytes that are no pickle has no end
         raise CheckpointError(f"damaged, or not a PyTorch file ({type(error).__name__})") from error
+
+
+def plain_tensors(content: object) -> dict[str, Tensor]:
+    """The content itself. Raises CheckpointError if it is anything but a state dict of dense tensors."""
     if not isinstance(content, dict):
         raise CheckpointError(f"holds a {type(content).__name__}, not a dictionary of tensors")
     if not content:
@@ -153,22 +185,23 @@ def _read_official(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"not a plain state dict: {key!r} is a {type(value).__name__}, not a tensor"
             )
-    if all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
+        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+            raise CheckpointError(f"key {key} is not a plain dense tensor")
     return content
 
 
-def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Compare names, shapes and kinds of number; pre-training-only tensors may be there or not.
+def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor], optional: Container[str]) -> None:
+    """Compare names, shapes and kinds of number.
 
     Args:
         expected: what the network needs; only shape and type are looked at.
+        optional: keys that may be there or not.
 
     Raises:
         CheckpointError: naming the first missing, extra or misshapen key, and how many more.
     """
     missing = [k for k in expected if k not in tensors]
-    extra = [k for k in tensors if k not in expected and k not in PRETRAINING_ONLY]
+    extra = [k for k in tensors if k not in expected and k not in optional]
     misshapen = [k for k in expected if k in tensors and tensors[k].shape != expected[k].shape]
     mistyped = [
         k

@@ -12,12 +12,14 @@ clip is logit 1: **higher = more likely real**.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import checkpoints
+import front_ends
 from errors import CheckpointError, DeviceError
 from model import AASIST, BONAFIDE, MIN_SAMPLES, DetectorConfig, XLSRConfig, build_front_end
 
@@ -136,32 +138,103 @@ def load_detector(
             unless given. A safetensors file carries its own, which is used.
 
     Raises:
-        CheckpointError: one line: the file is missing, unreadable, wants to run code, or has a
-            missing, extra or misshapen key (named).
+        CheckpointError: one line: the file is missing, unreadable, wants to run code, is a front
+            end alone, or has a missing, extra or misshapen key (named).
         DeviceError: the device is not there.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
     try:
-        tensors, header = checkpoints.read_tensors(path)
-        if header is not None:
-            config = DetectorConfig.from_dict(header["config"])
-        with torch.device("meta"):  # no time spent on random weights that are about to be replaced
-            detector = Detector(config, precision)
-        state = detector.state_dict()
-        names = {k: k if header is not None else checkpoints.official_name(k) for k in state}
-        checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()})
-    except (ValueError, TypeError, RuntimeError) as error:  # sizes that make no network, too
-        raise CheckpointError(f"{path}: {error}") from error
-    loaded = {k: tensors[names[k]].to(v.dtype) for k, v in state.items()}
-    detector.load_state_dict(loaded, assign=True)
-    detector.pretraining_tensors = {k: tensors[k] for k in checkpoints.PRETRAINING_ONLY if k in tensors}
-    detector.path, detector.sha256 = path, checkpoints.sha256_of(path)
+        with checkpoints.errors_of(path):
+            tensors, header = checkpoints.read_tensors(path)
+            if header is None:
+                detector = _with_weights(config, precision, tensors, checkpoints.official_name)
+            else:
+                config = DetectorConfig.from_dict(header["config"])
+                detector = _with_weights(config, precision, tensors, lambda key: key)
+            detector.path, detector.sha256 = path, checkpoints.sha256_of(path)
+    except CheckpointError:
+        if front_ends.is_front_end(path):
+            raise CheckpointError(f"{path}: {front_ends.ALONE} {path}") from None
+        raise
     if header is not None:
         detector.provenance = header["provenance"]
     else:
         detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
     return detector.to(target).eval()
+
+
+def load_front_end(
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    config: DetectorConfig | None = None,
+    seed: int = 0,
+) -> Detector:
+    """A detector to fine-tune: its front end from a pre-training file, its back end fresh.
+
+    It is in evaluation mode, but until it is trained its scores are guesses.
+
+    Args:
+        checkpoint: fairseq's pre-training file (`xlsr2_300m.pt`), or a Hugging Face folder of
+            wav2vec 2.0 with `config.json` and `model.safetensors` or `pytorch_model.bin`.
+        device, precision: as in `load_detector`.
+        config: the architecture of a fairseq file; XLS-R 300M unless given. A folder carries its
+            own, which is used.
+        seed: of the back end's random weights. The same seed gives the same ones.
+
+    Raises:
+        CheckpointError: one line: as in `load_detector`; or the folder's architecture is not that
+            of the XLS-R family.
+        DeviceError: the device is not there.
+    """
+    path = Path(checkpoint)
+    target = resolve_device(device)
+    with checkpoints.errors_of(path):
+        file = front_ends.read_front_end(path)
+        detector = _with_weights(file.config or config, precision, file.tensors, file.name_of, seed)
+        detector.path, detector.sha256 = file.path, checkpoints.sha256_of(file.path)
+    detector.provenance = {
+        "front_end_file": file.path.name,
+        "front_end_sha256": detector.sha256,
+        "back_end": f"fresh, seed {seed}",
+    }
+    return detector.to(target).eval()
+
+
+def _with_weights(
+    config: DetectorConfig | None,
+    precision: str,
+    tensors: dict[str, Tensor],
+    name_of: Callable[[str], str],
+    back_end_seed: int | None = None,
+) -> Detector:
+    """A detector with a file's tensors in it.
+
+    Args:
+        name_of: the file's name of one of the detector's tensors, or of PRETRAINING_ONLY.
+        back_end_seed: of a fresh back end; None where the file has one.
+
+    Raises:
+        CheckpointError: a key of the file is missing, extra or misshapen (named as the file does).
+    """
+    with torch.device("meta"):  # no time spent on random weights that are about to be replaced
+        detector = Detector(config, precision)
+    fresh = {}
+    if back_end_seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(back_end_seed)
+            back_end = AASIST(detector.config.front_end.width)
+        fresh = {f"back_end.{key}": value for key, value in back_end.state_dict().items()}
+    state = {key: value for key, value in detector.state_dict().items() if key not in fresh}
+    names = {key: name_of(key) for key in state}
+    pretraining = {key: name_of(key) for key in checkpoints.PRETRAINING_ONLY}
+    checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()}, pretraining.values())
+    loaded = {key: tensors[names[key]].to(value.dtype) for key, value in state.items()}
+    detector.load_state_dict(loaded | fresh, assign=True)
+    detector.pretraining_tensors = {k: tensors[name] for k, name in pretraining.items() if name in tensors}
+    return detector
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
