@@ -2,6 +2,7 @@
 
     python fine_tune_for.py                      # for-2seconds/, the first known checkpoint here
     python fine_tune_for.py --data for-norm --checkpoint LA_model.pth --export-official
+    python fine_tune_for.py --checkpoint xlsr2_300m.pt   # a pre-trained front end, a fresh back end
 
 A score is logit 1 (bona fide): higher = more likely real. The weights kept are those of the epoch
 with the lowest validation EER; the threshold for decisions on the test split is chosen on the
@@ -16,15 +17,18 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 import cli
 import metrics
 import plots
 import report
 import tasks
 from data_utils import Found, find_utterances
-from detector import load_detector, resolve_device
+from detector import Detector, load_detector, load_front_end, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored, summarise
+from front_ends import is_front_end
 from tracking import Tracker
 from training import EpochResult, TrainingConfig, fine_tune
 
@@ -44,7 +48,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="the detector to start from (default: the first published one here)",
+        help="the detector to start from (default: the first published one here); or a pre-trained front "
+        "end: xlsr2_300m.pt, or a Hugging Face folder",
     )
     parser.add_argument("--output", type=Path, default=Path("results/for"), help="default: %(default)s")
     parser.add_argument("--epochs", type=cli.whole(1), default=5, metavar="N", help="default: 5")
@@ -81,7 +86,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     device = resolve_device(args.device)
     splits = {name: _split(Path(data[0]), name) for name in SPLITS}
     args.output.mkdir(parents=True, exist_ok=True)
-    detector = load_detector(checkpoints[0], device=device, precision=args.precision)
+    detector = _starting_point(checkpoints[0], device, args)
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(
             f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
@@ -128,6 +133,17 @@ def run(args: argparse.Namespace, command: str) -> int:
     print(f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/")
     progress.tracker.finish(summary)
     return 0
+
+
+def _starting_point(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> Detector:
+    if not is_front_end(checkpoint):
+        return load_detector(checkpoint, device=device, precision=args.precision)
+    detector = load_front_end(checkpoint, device=device, precision=args.precision, seed=args.seed)
+    print(
+        f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so the "
+        "first epoch starts from guessing"
+    )
+    return detector
 
 
 def _split(data: Path, name: str) -> Found:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from test_tracking import not_logged_in, read_history  # noqa: F401 (a fixture)
 
 import fine_tune_for
 import plots
-from checkpoints import sha256_of
-from detector import Detector, load_detector
+from checkpoints import FRONT, sha256_of
+from detector import Detector, load_detector, load_front_end
 from model import PRESETS
 
 
@@ -129,6 +130,30 @@ def test_an_xlsr_detector_comes_back_official(workplace, capsys, small_pth, smal
     again = load_detector(exported, device="cpu", config=small_config)
     waves = 0.1 * torch.randn(2, 64600)
     torch.testing.assert_close(again.score(waves), final.score(waves), atol=1e-6, rtol=0)
+
+
+def test_a_front_end_alone_gets_a_fresh_back_end(
+    workplace, capsys, monkeypatch, small_official, small_config
+):
+    model = {k.removeprefix(FRONT): v for k, v in small_official.items() if k.startswith(FRONT)}
+    torch.save({"args": None, "model": model}, "xlsr2_300m.pt")
+    # a fairseq file is taken for XLS-R 300M
+    monkeypatch.setattr(fine_tune_for, "load_front_end", partial(load_front_end, config=small_config))
+    assert run("--checkpoint", "xlsr2_300m.pt", "--epochs", 1, "--seed", 3, "--export-official") == 0
+    shown = capsys.readouterr().out
+    assert "xlsr2_300m.pt is a front end alone. The back end is fresh: random weights, seed 3" in shown
+    assert shown.index("fresh") < shown.index("Fine-tuning")
+    assert torch.load("results/for/final_model.pth", weights_only=True).keys() == small_official.keys()
+    final = load_detector("results/for/final_model.safetensors", device="cpu")
+    assert final.provenance["started_from"] == {
+        "file": "xlsr2_300m.pt",
+        "sha256": sha256_of("xlsr2_300m.pt"),
+        "provenance": {
+            "front_end_file": "xlsr2_300m.pt",
+            "front_end_sha256": sha256_of("xlsr2_300m.pt"),
+            "back_end": "fresh, seed 3",
+        },
+    }
 
 
 def official_keys_of_two_layers() -> set[str]:
