@@ -1,11 +1,17 @@
-"""The front end against fairseq itself, in evaluation and in training, through an exported file."""
+"""The front end against fairseq itself, in evaluation and in training, through an exported file.
 
+And as fairseq's pre-training writes it, with settings that OmegaConf itself has pickled.
+"""
+
+import argparse
+
+import numpy as np
 import pytest
 import torch
 from conftest import small_config, small_official, small_pth  # noqa: F401 (fixtures)
 
 from checkpoints import official_name
-from detector import load_detector
+from detector import load_detector, load_front_end
 
 FRONT = "ssl_model.model."
 
@@ -55,6 +61,31 @@ def test_features(samples, training, pair):
     with torch.no_grad():
         expected = features_of(theirs, waves)
         torch.testing.assert_close(detector.features(waves), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("namespace", [None, argparse.Namespace(arch="wav2vec2", seed=1)])
+def test_a_pretraining_file(namespace, pair, small_config, tmp_path):  # noqa: F811
+    from omegaconf import OmegaConf
+
+    _, theirs = pair
+    settings = {"common": {"seed": 1, "log": None}, "lr": [5e-4, "${common.seed}", {}], "length": 2**40}
+    cfg = OmegaConf.create(settings, flags={"allow_objects": True})
+    cfg.task = namespace
+    OmegaConf.set_struct(cfg, True)
+    content = {
+        "args": namespace,
+        "cfg": cfg,
+        "model": theirs.state_dict(),
+        "extra_state": {"metrics": [(0, "loss", "AverageMeter", {"val": np.float64(0.5)})]},
+        "last_optimizer_state": torch.optim.Adam(theirs.parameters()).state_dict(),
+    }
+    torch.save(content, tmp_path / "xlsr2_300m.pt")
+    detector = load_front_end(tmp_path / "xlsr2_300m.pt", device="cpu", config=small_config)
+    waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = features_of(theirs.eval(), waves)
+        torch.testing.assert_close(detector.features(waves), expected, atol=1e-5, rtol=0)
+    assert detector.export_official(tmp_path / "exported.pth") == []
 
 
 def test_gradients(pair):
