@@ -160,16 +160,16 @@ def _where(
 def _unlike_classes(scored: Scored, properties: dict[str, list[str]]) -> list[str]:
     """Properties that real and fake clips do not share: the score may measure these instead."""
     found = []
-    for title, groups in groups_of(scored, properties).items():
-        if title == "subfolder":  # often names the synthesis system
-            continue
+    candidates = groups_of(scored, properties)
+    candidates.pop("subfolder", None)  # it often names the synthesis system
+    for title, groups in candidates.items():
         counts = np.array(
             [
                 [(members & has_score(scored, label)).sum() for label, _, _ in CLASSES]
                 for members in groups.values()
             ]
         )
-        if scipy.stats.chi2_contingency(counts, correction=False).pvalue < LEVEL:
+        if scipy.stats.chi2_contingency(counts, correction=False).pvalue < LEVEL / len(candidates):
             found.append(f"{title} (Cramér's V {scipy.stats.contingency.association(counts):.2f})")
     if not found:
         return []
@@ -273,8 +273,10 @@ def subset(scored: Scored, members: np.ndarray) -> Scored:
 
 def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
     """A group [n]; where it has clips of one class only, with all clips of the other."""
-    masks = [has_score(scored, label) for label, _, _ in CLASSES]
-    return members | np.logical_or.reduce([mask for mask in masks if not (mask & members).any()] or [members])
+    for label, _, _ in CLASSES:
+        if not (members & has_score(scored, label)).any():
+            members = members | has_score(scored, label)
+    return members
 
 
 def count(wrong: np.ndarray, members: np.ndarray) -> tuple[int, int]:

@@ -82,32 +82,30 @@ def difference(before: str, after: str, paired: dict) -> str:
         before, after: what to call the two detectors.
     """
     before, after = printable(before), printable(after)
-    shown = {}
-    lines = []
-    for name, unit, scale in (("auc", "", 1), ("eer", " %", 100)):
-        values = paired[name]
-        low, high = (scale * x for x in values["interval"])
-        digits = 3 if scale == 1 else 1
-        lines.append(
-            f"{name.upper()} {scale * values['before']:.{digits}f}{unit} ({before}) and "
-            f"{scale * values['after']:.{digits}f}{unit} ({after}), a difference of "
-            f"{scale * values['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-        )
-        shown[name] = 0 if low <= 0 <= high else (1 if low > 0 else -1)
     counts = paired["counts"]
+    told = []
+    for name, form in (("auc", "{:.3f}"), ("eer", "{:.1%}")):
+        values = paired[name]
+        a, b = form.format(values["before"]), form.format(values["after"])
+        signed = form.replace(":", ":+")
+        gap, low, high = (signed.format(x) for x in (values["difference"], *values["interval"]))
+        told.append(f"{name.upper()} {a} ({before}) and {b} ({after}), a difference of {gap} [{low}, {high}]")
     words = (
-        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, {lines[0]}; {lines[1]} "
-        "(95 % intervals, paired bootstrap). "
+        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, {'; '.join(told).replace('%', ' %')} (95 % "
+        "intervals, paired bootstrap). "
     )
-    better = {"auc": shown["auc"], "eer": -shown["eer"]}
-    if better["auc"] == better["eer"] == 0:
+    better = {"AUC": _side(paired["auc"]["interval"]), "EER": -_side(paired["eer"]["interval"])}
+    if better["AUC"] == better["EER"] == 0:
         words += "Both intervals include 0: these clips do not show that either is better than the other."
-    elif better["auc"] * better["eer"] < 0:
+    elif better["AUC"] * better["EER"] < 0:
         words += "AUC and EER disagree on which is better: look at the ROC curves."
     else:
-        winner = after if max(better.values()) > 0 else before
-        both = "Both intervals exclude" if all(better.values()) else _only(better) + " interval excludes"
-        words += f"{both} 0: on clips like these the better of the two is: {winner}."
+        shown = [name for name, side in better.items() if side]
+        winner = after if sum(better.values()) > 0 else before
+        words += (
+            f"The interval of {' and of '.join(shown)} excludes 0: on clips like these the better of the two "
+            f"is: {winner}."
+        )
     errors = paired["errors"]
     chance = "more unequal than by chance" if errors["p_value"] < LEVEL else "no more unequal than by chance"
     words += (
@@ -144,8 +142,8 @@ def change(
             auc = compare(*subsets, seed=seed)["auc"]
             low, high = auc["interval"]
             tried += 1
-            if not low <= 0 <= high:
-                found.append(f"{title} {group} ({'better' if low > 0 else 'worse'})")
+            if side := _side(auc["interval"]):
+                found.append(f"{title} {group} ({'better' if side > 0 else 'worse'})")
             values = (f"{auc['before']:.3f}", f"{auc['after']:.3f}")
             rows.append((*row, *values, f"{auc['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"))
         tables.append(table(rows))
@@ -216,8 +214,9 @@ def _carried_over(after: Scored, epoch: dict, seed: int) -> str:
     return words + "the two differ beyond chance, so the threshold does not carry over to this data."
 
 
-def _only(better: dict[str, int]) -> str:
-    return "Only the " + next(name.upper() for name, sign in better.items() if sign) + "'s"
+def _side(interval: tuple[float, float]) -> int:
+    """Of 0 on which an interval lies: -1, 1, or 0 where it includes it."""
+    return int(interval[0] > 0) - int(interval[1] < 0)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:

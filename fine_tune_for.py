@@ -91,11 +91,13 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise CheckpointError(
             f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
         )
-    config = TrainingConfig(args.epochs, args.learning_rate, args.batch_size, seed=args.seed)
+    config = TrainingConfig(
+        args.epochs, args.learning_rate, args.batch_size, seed=args.seed, data=str(data[0])
+    )
 
     steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
     print(f"\nFine-tuning {checkpoints[0]} on {device.type}: {config.epochs} epochs, {steps} steps\n")
-    settings = dataclasses.asdict(config) | {"data": str(data[0]), "detector": detector.describe()}
+    settings = dataclasses.asdict(config) | {"detector": detector.describe()}
     progress = _Progress(config, steps, Tracker(args.output, settings, enabled=not args.no_wandb))
     history = fine_tune(
         detector,

@@ -34,6 +34,7 @@ class TrainingConfig:
     batch_size: int = 16
     weight_decay: float = 0.0
     seed: int = 0
+    data: str | None = None  # what the data set is called, for the record
 
 
 @dataclass(frozen=True)

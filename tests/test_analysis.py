@@ -154,12 +154,12 @@ def pair(shift_real, shift_fake, n=80, noise=0.1):
     [
         (
             (2, 0),
-            "Both intervals exclude 0: on clips like these the better of the two is: B.",
+            "The interval of AUC and of EER excludes 0: on clips like these the better of the two is: B.",
             "the real clips rose",
         ),
         (
             (0, 2),
-            "Both intervals exclude 0: on clips like these the better of the two is: A.",
+            "The interval of AUC and of EER excludes 0: on clips like these the better of the two is: A.",
             "the fake clips rose",
         ),
         ((3, 3), "do not show that either is better", "neither class is shown to have moved"),

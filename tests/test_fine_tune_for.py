@@ -73,6 +73,7 @@ def test_the_whole_run(not_logged_in, workplace, capsys):  # noqa: F811
     rows, config, summary = read_history(folder)
     assert [row["_step"] for row in rows] == list(range(1, 9))
     assert config["learning_rate"] == 1e-3
+    assert config["data"] == final.provenance["training"]["data"] == "for-2seconds"
     assert summary["testing/eer"] == found["metrics"]["eer"]
     for logged, row in zip((rows[3], rows[7]), history, strict=True):  # each epoch's last step
         for name in ("loss", "auc", "eer"):
