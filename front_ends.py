@@ -17,7 +17,7 @@ from torch import Tensor
 import checkpoints
 from checkpoints import PRETRAINING_ONLY
 from errors import CheckpointError
-from model import DetectorConfig, build_front_end
+from model import DetectorConfig, XLSRConfig, build_front_end
 
 ALONE = (
     "a front end alone, without the back end that judges; fine-tune it first: "
@@ -162,17 +162,21 @@ def _read_config(path: Path) -> DetectorConfig:
     if not isinstance(given, dict):
         raise CheckpointError("config.json holds no configuration")
     given = Wav2Vec2Config().to_dict() | given  # which need not repeat what is usual
-    channels = given["conv_dim"]
-    sizes = {name: given[theirs] for name, theirs in _SIZES.items()}
-    sizes["conv_channels"] = channels[0] if isinstance(channels, list) and channels else channels
-    config = DetectorConfig.from_dict(DetectorConfig().to_dict() | {"front_end": {"kind": "xlsr"} | sizes})
+    for name in _SIZES.values():
+        if type(given[name]) is not int or given[name] < 1:
+            raise CheckpointError(f"config.json: {name} is {given[name]!r}")
+    match given["conv_dim"]:
+        case [int(channels), *_] if channels > 0:
+            front_end = XLSRConfig(channels, **{name: given[theirs] for name, theirs in _SIZES.items()})
+        case other:
+            raise CheckpointError(f"config.json: conv_dim is {other!r}")
     with torch.device("meta"):
-        built = build_front_end(config.front_end).model.config.to_dict()
+        built = build_front_end(front_end).model.config.to_dict()
     for name in _ARCHITECTURE:
         ours = list(built[name]) if isinstance(built[name], tuple) else built[name]
         if given[name] != ours:
             raise CheckpointError(f"config.json: {name} is {given[name]!r}; XLS-R's is {ours!r}")
-    return config
+    return DetectorConfig(front_end)
 
 
 def _hugging_face_name(tensors: dict[str, Tensor]) -> Callable[[str], str]:
