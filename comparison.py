@@ -89,9 +89,10 @@ def difference(before: str, after: str, paired: dict) -> str:
         a, b = form.format(values["before"]), form.format(values["after"])
         signed = form.replace(":", ":+")
         gap, low, high = (signed.format(x) for x in (values["difference"], *values["interval"]))
-        told.append(f"{name.upper()} {a} ({before}) and {b} ({after}), a difference of {gap} [{low}, {high}]")
+        line = f"{name.upper()} {a} ({before}) and {b} ({after}), a difference of {gap} [{low}, {high}]"
+        told.append(line.replace("%", " %"))
     words = (
-        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, {'; '.join(told).replace('%', ' %')} (95 % "
+        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, {'; '.join(told)} (95 % "
         "intervals, paired bootstrap). "
     )
     better = {"AUC": _side(paired["auc"]["interval"]), "EER": -_side(paired["eer"]["interval"])}

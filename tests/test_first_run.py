@@ -45,7 +45,7 @@ def test_the_three_scripts_in_order(tmp_path):
 
 
 def test_every_sample_is_attributed_once():
-    """In `samples/README.md`: a heading for each folder, lists like "- **june-wallack-** 01 `vm-login`, 02 ..."."""
+    """By `samples/README.md`: under each folder's heading, lists like "- **june-wallack-** 01 `vm-login`"."""
     attributed, folder = [], ""
     for line in (SAMPLES / "README.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("### "):
