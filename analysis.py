@@ -9,20 +9,15 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
-
 import numpy as np
 import scipy.stats
 
 import metrics
-from data_utils import CLIP_SAMPLES, FOLDER_LABELS, SAMPLE_RATE, AudioError, Utterance, audio_info
 from evaluation import Scored
+from groups import groups_of, is_whole, with_other_class
 from report import printable
 
 LEVEL = 0.05  # of every test
-MOST_GROUPS = 12  # of one property; the rest are taken together
 MOST_CLIPS = 5  # of the wrongly judged ones that are named, of each class
 
 CLASSES = (("bonafide", "real", "rejected"), ("spoof", "fake", "accepted"))  # label, word, the error
@@ -44,7 +39,7 @@ def analyse(
     Args:
         name: what to call it.
         scored, summary: from `score_utterances` and `summarise`.
-        properties: of the same recordings, from `clip_properties`.
+        properties: of the same recordings, from `groups.clip_properties`.
         threshold: one chosen on other data; None: errors are counted at the detector's EER.
         seed: of the bootstrap.
     """
@@ -80,17 +75,24 @@ def _how_good(summary: dict) -> str:
             "The interval lies wholly below 0.5: the scores point the wrong way. Either labels or scores are "
             "reversed, or the detector fails on this data; the figures alone cannot tell which."
         )
-    elif high < 0.5:
-        words += "That is below guessing, but on so few clips it may be chance: it shows nothing."
-    elif low <= 0.5:
+    elif summary["better_than_chance"]:
+        words += "The interval lies wholly above 0.5: on this data it can tell real from fake."
+    elif low <= 0.5 <= high:
         words += "The interval includes 0.5: these clips do not show that it can tell real from fake."
     else:
-        words += "The interval lies wholly above 0.5: on this data it can tell real from fake."
-    return words + (
+        words += (
+            "On so few clips that interval is too narrow, and by a Mann-Whitney test the order may be "
+            "chance: these clips do not show that it can tell real from fake."
+        )
+    words += (
         f" Where both kinds of error are equally frequent, {_percent(eer, eer_low, eer_high)} of the clips "
-        "of each class are judged wrongly (EER); the threshold for that was chosen on this very set, so "
-        "expect more on new clips. The intervals take the clips for independent, which clips of one "
-        "speaker or one synthesis system are not."
+        "of each class are judged wrongly (EER)"
+    )
+    if eer < 0.5:
+        words += "; the threshold for that was chosen on this very set, so expect more on new clips"
+    return words + (
+        ". The intervals take the clips for independent, which clips of one speaker or one synthesis "
+        "system are not."
     )
 
 
@@ -99,7 +101,7 @@ def _decisions(scored: Scored, threshold: float | None) -> str:
     verdicts = np.array(scored.verdicts(threshold))
     errors = {}
     for label, other in (("bonafide", "spoof"), ("spoof", "bonafide")):
-        called = verdicts[has_score(scored, label)]
+        called = verdicts[scored.mask(label)]
         errors[label] = (int((called == other).sum()), len(called))
     words = (
         "**Its decisions**, "
@@ -125,13 +127,13 @@ def _where(
     tables, found, comparisons = [], [], []
     for title, groups in groups_of(scored, properties).items():
         rows = [(title, "real", "rejected", "fake", "accepted", "AUC [95 %]")]
-        for group, members in groups.items():
+        for number, (group, members) in enumerate(groups.items()):
             row = [group]
             for label, _, _ in CLASSES:
-                inside, outside = members & has_score(scored, label), ~members & has_score(scored, label)
+                inside, outside = members & scored.mask(label), ~members & scored.mask(label)
                 errors = count(wrong, inside), count(wrong, outside)
                 row += [str(errors[0][1]), share(*errors[0]) if errors[0][1] else ""]
-                if errors[0][1] and errors[1][1]:
+                if errors[0][1] and errors[1][1] and (number == 0 or len(groups) > 2):
                     comparisons.append((title, group, label, *errors))
             rows.append((*row, _auc(scored, members, seed)))
         tables.append(table(rows))
@@ -142,7 +144,7 @@ def _where(
             continue
         word, error = next((word, error) for known, word, error in CLASSES if known == label)
         rates = f"{share(*inside)} of the {word} clips are {error}, of the others {share(*outside)}"
-        found.append(f"- {title} {group}: {rates}.")
+        found.append(f"- {title} {printable(group)}: {rates}.")
     words = (
         f"**Where it fails.** Errors at {at}, with 95 % intervals; the AUC of a group that has clips of one "
         "class only is against all clips of the other."
@@ -164,10 +166,7 @@ def _unlike_classes(scored: Scored, properties: dict[str, list[str]]) -> list[st
     candidates.pop("subfolder", None)  # it often names the synthesis system
     for title, groups in candidates.items():
         counts = np.array(
-            [
-                [(members & has_score(scored, label)).sum() for label, _, _ in CLASSES]
-                for members in groups.values()
-            ]
+            [[(members & scored.mask(label)).sum() for label, _, _ in CLASSES] for members in groups.values()]
         )
         if scipy.stats.chi2_contingency(counts, correction=False).pvalue < LEVEL / len(candidates):
             found.append(f"{title} (Cramér's V {scipy.stats.contingency.association(counts):.2f})")
@@ -184,9 +183,11 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     """The clips on the wrong side that are farthest from the threshold."""
     wrong, lines = misjudged(scored, threshold), []
     for label, word, error in CLASSES:
-        indices = np.flatnonzero(wrong & has_score(scored, label))
+        indices = np.flatnonzero(wrong & scored.mask(label))
         indices = indices[np.argsort(-np.abs(scored.scores[indices] - threshold), kind="stable")][:MOST_CLIPS]
-        clips = ", ".join(f"{printable(scored.utterances[i].name)} ({scored.scores[i]:.2f})" for i in indices)
+        clips = ", ".join(
+            f"`{printable(scored.utterances[i].name)}` ({scored.scores[i]:.2f})" for i in indices
+        )
         if clips:
             lines.append(f"- {word} clips {error} by the widest margin: {clips}")
     if not lines:
@@ -194,89 +195,10 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     return "\n".join([f"**Worth listening to** (score; threshold {threshold:.4g}):", "", *lines])
 
 
-# --------------------------------------------------------------- groups of recordings
-
-
-def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
-    """For each property (format, sample rate, duration, subfolder) the group that each recording is in.
-
-    The group is "" where a file's header cannot be read.
-    """
-    properties: dict[str, list[str]] = {"format": [], "sample rate": [], "duration": [], "subfolder": []}
-    for utterance in utterances:
-        try:
-            info = audio_info(utterance.path)
-        except AudioError:  # it has no score either, and was named as a failure
-            values = ("", "", "")
-        else:
-            values = (info.format, f"{info.sample_rate} Hz", _duration_group(info.seconds))
-        for name, value in zip(properties, (*values, _subfolder(utterance.name)), strict=True):
-            properties[name].append(value)
-    return properties
-
-
-def _duration_group(seconds: float) -> str:
-    """Of what the network hears: half of its clip length or less, up to all of it, more (cut)."""
-    clip = CLIP_SAMPLES / SAMPLE_RATE
-    if seconds <= clip / 2:
-        return f"0 to {clip / 2:.1f} s"
-    return f"{clip / 2:.1f} to {clip:.1f} s" if seconds <= clip else f"{clip:.1f} s and more"
-
-
-def _subfolder(name: str) -> str:
-    """The folders of a recording's name that are no label, or "(none)"."""
-    folders = [
-        part
-        for part in name.split("/")[:-1]
-        if "".join(filter(str.isalnum, part.lower())) not in FOLDER_LABELS
-    ]
-    return printable("/".join(folders)) or "(none)"
-
-
-def groups_of(scored: Scored, properties: dict[str, list[str]]) -> dict[str, dict[str, np.ndarray]]:
-    """Property -> group -> which recordings [n] are in it; properties with one group are left out."""
-    usable = has_score(scored, "bonafide") | has_score(scored, "spoof")
-    result = {}
-    for title, values in properties.items():
-        values = np.array(values)
-        counts = Counter(values[usable].tolist())
-        if len(counts) < 2:
-            continue
-        common = [group for group, _ in counts.most_common(MOST_GROUPS)]
-        groups = {group: usable & (values == group) for group in sorted(common, key=_natural)}
-        if len(counts) > len(common):
-            groups["others"] = usable & ~np.isin(values, common)
-        result[title] = groups
-    return result
-
-
-def _natural(text: str) -> list[str | int]:
-    """A key that sorts 8000 before 16000."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
-
-
-def has_score(scored: Scored, label: str) -> np.ndarray:
-    """Which recordings [n] have this label and a score."""
-    return np.array([u.label == label for u in scored.utterances], dtype=bool) & np.isfinite(scored.scores)
-
-
 def misjudged(scored: Scored, threshold: float) -> np.ndarray:
     """Which recordings [n] are on the wrong side of a threshold."""
-    real, fake = has_score(scored, "bonafide"), has_score(scored, "spoof")
+    real, fake = scored.mask("bonafide"), scored.mask("spoof")
     return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
-
-
-def subset(scored: Scored, members: np.ndarray) -> Scored:
-    chosen = np.flatnonzero(members)
-    return Scored([scored.utterances[i] for i in chosen], scored.logits[chosen], {})
-
-
-def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
-    """A group [n]; where it has clips of one class only, with all clips of the other."""
-    for label, _, _ in CLASSES:
-        if not (members & has_score(scored, label)).any():
-            members = members | has_score(scored, label)
-    return members
 
 
 def count(wrong: np.ndarray, members: np.ndarray) -> tuple[int, int]:
@@ -293,8 +215,13 @@ def p_value(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 def share(k: int, n: int) -> str:
     """ "12 of 60 (20 % [12, 32])", with Wilson's 95 % interval."""
+    return f"{k} of {n} ({_percent(k / n, *wilson(k, n))})"
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, k of n."""
     interval = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
-    return f"{k} of {n} ({_percent(k / n, interval.low, interval.high)})"
+    return interval.low, interval.high
 
 
 def _percent(value: float, low: float, high: float) -> str:
@@ -302,9 +229,10 @@ def _percent(value: float, low: float, high: float) -> str:
 
 
 def _auc(scored: Scored, members: np.ndarray, seed: int) -> str:
-    inside = subset(scored, with_other_class(scored, members))
+    members = with_other_class(scored, members)
+    inside = scored.subset(members)
     bonafide, spoof = inside.scores_of("bonafide"), inside.scores_of("spoof")
-    if min(len(bonafide), len(spoof)) < 2:
+    if min(len(bonafide), len(spoof)) < 2 or is_whole(scored, members):
         return ""
     low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)["auc"]
     return f"{metrics.compute_metrics(bonafide, spoof)['auc']:.3f} [{low:.3f}, {high:.3f}]"
@@ -312,6 +240,7 @@ def _auc(scored: Scored, members: np.ndarray, seed: int) -> str:
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """Markdown, its columns aligned."""
+    rows = [tuple(printable(cell).replace("|", "\\|") for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in rows]
     return "\n".join([lines[0], f"|{'|'.join('-' * (w + 2) for w in widths)}|", *lines[1:]])

@@ -13,29 +13,23 @@ import numpy as np
 import scipy.stats
 
 import metrics
-from analysis import (
-    CLASSES,
-    LEVEL,
-    groups_of,
-    has_score,
-    misjudged,
-    p_value,
-    share,
-    subset,
-    table,
-    with_other_class,
-)
-from evaluation import Scored
+from analysis import LEVEL, misjudged, share, table, wilson
+from errors import DataError
+from evaluation import LABELS, Scored
+from groups import groups_of, is_whole, with_other_class
 from report import printable
+
+FEWEST = 10  # clips of each class; with fewer, bootstrap intervals exclude the truth far too often
 
 
 def compare_all(detectors: dict[str, Scored], seed: int = 0) -> list[str]:
     """Markdown: a section for each pair of detectors, by name, on the same recordings."""
-    sections = []
-    for (before, a), (after, b) in combinations(detectors.items(), 2):
-        words = difference(before, after, compare(a, b, seed))
-        sections.append(f"## {printable(after)} against {printable(before)}\n\n{words}")
-    return sections
+    pairs = list(combinations(detectors.items(), 2))
+    return [
+        f"## {printable(after)} against {printable(before)}\n\n"
+        + difference(before, after, compare(a, b, seed), comparisons=len(pairs))
+        for (before, a), (after, b) in pairs
+    ]
 
 
 def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
@@ -48,13 +42,16 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
         correlation of the scores; None where a detector gives but one).
 
     Raises:
-        ValueError: the two are not of the same recordings, or a class has no scores.
+        ValueError: the two are not of the same recordings.
+        DataError: of one class, no recording has a score from both.
     """
     if list(before.utterances) != list(after.utterances):
         raise ValueError("the two detectors did not score the same recordings")
     both = np.isfinite(before.scores) & np.isfinite(after.scores)
-    masks = {label: both & has_score(before, label) for label, _, _ in CLASSES}
-    pairs = [tuple(s.scores[masks[label]] for label, _, _ in CLASSES) for s in (before, after)]
+    masks = {label: both & before.mask(label) for label in LABELS}
+    if not all(mask.any() for mask in masks.values()):
+        raise DataError("no real, or no fake, recording has a score from both detectors")
+    pairs = [tuple(s.scores[masks[label]] for label in LABELS) for s in (before, after)]
     values = [metrics.compute_metrics(*pair) for pair in pairs]
     differences = metrics.paired_differences(*pairs, seed=seed)
     wrong = [misjudged(s, v["threshold"]) & both for s, v in zip((before, after), values, strict=True)]
@@ -75,40 +72,39 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
     }
 
 
-def difference(before: str, after: str, paired: dict) -> str:
+def difference(before: str, after: str, paired: dict, comparisons: int = 1) -> str:
     """Markdown on what `compare` gave: what differs, and whether the data show it.
 
     Args:
         before, after: what to call the two detectors.
+        comparisons: how many are made at once.
     """
     before, after = printable(before), printable(after)
-    counts = paired["counts"]
-    told = []
-    for name, form in (("auc", "{:.3f}"), ("eer", "{:.1%}")):
-        values = paired[name]
-        a, b = form.format(values["before"]), form.format(values["after"])
-        signed = form.replace(":", ":+")
-        gap, low, high = (signed.format(x) for x in (values["difference"], *values["interval"]))
-        line = f"{name.upper()} {a} ({before}) and {b} ({after}), a difference of {gap} [{low}, {high}]"
-        told.append(line.replace("%", " %"))
+    counts, auc, eer = paired["counts"], paired["auc"], paired["eer"]
+    low, high = auc["interval"]
+    eer_low, eer_high = (100 * x for x in eer["interval"])
     words = (
-        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, {'; '.join(told)} (95 % "
-        "intervals, paired bootstrap). "
+        f"On the same {counts['bonafide']} real and {counts['spoof']} fake clips, AUC {auc['before']:.3f} "
+        f"({before}) and {auc['after']:.3f} ({after}), a difference of {auc['difference']:+.3f} [{low:+.3f}, "
+        f"{high:+.3f}]; EER {100 * eer['before']:.1f} % and {100 * eer['after']:.1f} %, a difference of "
+        f"{100 * eer['difference']:+.1f} points [{eer_low:+.1f}, {eer_high:+.1f}] (95 % intervals, paired "
+        "bootstrap). "
     )
-    better = {"AUC": _side(paired["auc"]["interval"]), "EER": -_side(paired["eer"]["interval"])}
-    if better["AUC"] == better["EER"] == 0:
-        words += "Both intervals include 0: these clips do not show that either is better than the other."
-    elif better["AUC"] * better["EER"] < 0:
-        words += "AUC and EER disagree on which is better: look at the ROC curves."
-    else:
-        shown = [name for name, side in better.items() if side]
-        winner = after if sum(better.values()) > 0 else before
+    if min(counts.values()) < FEWEST:
         words += (
-            f"The interval of {' and of '.join(shown)} excludes 0: on clips like these the better of the two "
-            f"is: {winner}."
+            f"With fewer than {FEWEST} clips of a class such intervals are too narrow to say which is better."
         )
+    elif side := shown_side(auc, comparisons):
+        words += f"The AUC's interval excludes 0{_corrected(comparisons)}: on clips like these the better of "
+        words += f"the two is: {after if side > 0 else before}."
+    else:
+        words += "By AUC, these clips do not show that either is better than the other."
     errors = paired["errors"]
-    chance = "more unequal than by chance" if errors["p_value"] < LEVEL else "no more unequal than by chance"
+    chance = (
+        "more unequal than by chance"
+        if errors["p_value"] < LEVEL
+        else "not shown to be more unequal than chance"
+    )
     words += (
         f" Each at its own EER threshold, {errors['mended']} clips are judged wrongly by the first and "
         f"rightly by the second, {errors['made']} the other way round ({chance}: McNemar's exact test, "
@@ -120,104 +116,110 @@ def difference(before: str, after: str, paired: dict) -> str:
 
 
 def change(
-    before: Scored, after: Scored, properties: dict[str, list[str]], epoch: dict, seed: int = 0
+    before: Scored,
+    after: Scored,
+    summary: dict,
+    properties: dict[str, list[str]],
+    epoch: dict,
+    seed: int = 0,
 ) -> str:
     """Markdown on what fine-tuning did beyond the overall figures.
 
     Args:
         before, after: of the same recordings.
-        properties: of these, from `analysis.clip_properties`.
-        epoch: of the weights after, as in their provenance: validation_auc, _eer and _threshold.
+        summary: `summarise` of after.
+        properties: of the recordings, from `groups.clip_properties`.
+        epoch: of the weights after, as in their provenance, with the figures of the validation split.
         seed: of the bootstrap.
     """
-    parts = [_movement(before, after), _carried_over(after, epoch, seed)]
-    found, tried, tables = [], 0, []
+    both = np.isfinite(before.scores) & np.isfinite(after.scores)
+    compared, tables = {}, []
     for title, groups in groups_of(after, properties).items():
         rows = [(title, "real", "fake", "AUC before", "AUC after", "difference [95 %]")]
         for group, members in groups.items():
-            row = [group, *(str((members & has_score(after, label)).sum()) for label, _, _ in CLASSES)]
-            subsets = [subset(scored, with_other_class(after, members)) for scored in (before, after)]
-            if min(len(scored.scores_of(label)) for scored in subsets for label, _, _ in CLASSES) < 2:
+            chosen = with_other_class(after, members)
+            counts = [int((chosen & both & after.mask(label)).sum()) for label in LABELS]
+            row = [group, *(str((members & after.mask(label)).sum()) for label in LABELS)]
+            if min(counts) < 2 or is_whole(after, chosen):
                 rows.append((*row, "", "", ""))
                 continue
-            auc = compare(*subsets, seed=seed)["auc"]
+            auc = compare(before.subset(chosen), after.subset(chosen), seed=seed)["auc"]
+            if min(counts) >= FEWEST:
+                compared[f"{title} {printable(group)}"] = auc
             low, high = auc["interval"]
-            tried += 1
-            if side := _side(auc["interval"]):
-                found.append(f"{title} {group} ({'better' if side > 0 else 'worse'})")
             values = (f"{auc['before']:.3f}", f"{auc['after']:.3f}")
             rows.append((*row, *values, f"{auc['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"))
         tables.append(table(rows))
+    parts = [_carried_over(after, summary, epoch)]
     if tables:
-        words = "**Where it changed.** "
-        if found:
-            words += (
-                f"The interval excludes 0 for {', '.join(found)}, of {tried} groups looked at; about one in "
-                "twenty would do so by chance alone."
-            )
-        elif tried:
-            words += f"In none of the {tried} groups does the interval exclude 0."
-        else:
-            words += "No group holds clips enough of both classes."
+        shown = {group: shown_side(auc, len(compared)) for group, auc in compared.items()}
+        found = [f"{group} ({'better' if side > 0 else 'worse'})" for group, side in shown.items() if side]
+        words = (
+            f"**Where it changed.** Of {len(compared)} groups with at least {FEWEST} clips of each class, "
+        )
+        words += (
+            f"a change is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has "
+        )
+        words += "clips of one class only is held against all clips of the other."
         parts += [words, *tables]
     return "\n\n".join(parts)
 
 
-def _movement(before: Scored, after: Scored) -> str:
-    """How far the scores of each class moved, in units of the spread they had before."""
-    both = np.isfinite(before.scores) & np.isfinite(after.scores)
-    spread = np.std(before.scores[both & (has_score(before, "bonafide") | has_score(before, "spoof"))])
-    moves = [(after.scores - before.scores)[both & has_score(before, label)] for label, _, _ in CLASSES]
-    moves = [move / (spread or 1.0) for move in moves]
-    words = (
-        "**What moved.** In units of the standard deviation that scores had before, the scores of real "
-        f"clips moved by {moves[0].mean():+.2f} on average, those of fake clips by {moves[1].mean():+.2f}. "
-        "What both classes share changes no AUC, only where a threshold must lie. "
-    )
-    if min(map(len, moves)) < 2 or np.ptp(np.concatenate(moves)) == 0:
-        return words
-    low, high = scipy.stats.ttest_ind(*moves, equal_var=False).confidence_interval()
-    words += f"Real less fake is {moves[0].mean() - moves[1].mean():+.2f} [{low:+.2f}, {high:+.2f}] (Welch): "
-    if low <= 0 <= high:
-        return words + "neither class is shown to have moved against the other."
-    return words + f"the {'real' if low > 0 else 'fake'} clips rose against the others."
-
-
-def _carried_over(after: Scored, epoch: dict, seed: int) -> str:
+def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
     """Whether what holds on the validation split of the training data holds here."""
-    bonafide, spoof = after.scores_of("bonafide"), after.scores_of("spoof")
-    low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)["auc"]
-    there, eer, threshold = (epoch[f"validation_{name}"] for name in ("auc", "eer", "threshold"))
+    low, high = summary["intervals_95"]["auc"]
+    there_low, there_high = epoch["validation_auc_low"], epoch["validation_auc_high"]
+    eer, threshold = epoch["validation_eer"], epoch["validation_threshold"]
     words = (
         f"**Does it carry over?** On the validation split of the data it was fine-tuned on, its AUC is "
-        f"{there:.3f} and its EER {100 * eer:.1f} %. "
+        f"{epoch['validation_auc']:.3f} [{there_low:.3f}, {there_high:.3f}], here "
+        f"{summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]: "
     )
-    if high < there:
-        words += (
-            "The whole interval of the AUC here lies below that: what it learnt carries over only in part. "
-        )
-    elif low > there:
-        words += "The whole interval of the AUC here lies above that: these clips are easier for it. "
+    if not summary["better_than_chance"]:
+        words += "here it is not shown to tell real from fake at all. "
+    elif high < there_low:
+        words += "what it learnt carries over only in part. "
+    elif low > there_high:
+        words += "these clips are easier for it. "
     else:
-        words += "The interval of the AUC here includes that: these clips do not show a loss. "
-    at = metrics.confusion_at(bonafide, spoof, threshold)
-    rejected = (at["bonafide_spoof"], len(bonafide))
-    accepted = (at["spoof_bonafide"], len(spoof))
+        words += "the intervals overlap, so no loss is shown. "
+    rates = {}
+    for label, wrong in (("bonafide", "below"), ("spoof", "above")):
+        scores = after.scores_of(label)
+        below = int((scores < threshold).sum())
+        rates[label] = (below if wrong == "below" else len(scores) - below, len(scores))
     words += (
-        f"At the threshold chosen there ({threshold:.4g}), {share(*rejected)} of the real clips here are "
-        f"rejected and {share(*accepted)} of the fake ones accepted: "
+        f"At the threshold chosen there ({threshold:.4g}), where both errors were about {100 * eer:.0f} %, "
+        f"{share(*rates['bonafide'])} of the real clips here are rejected and {share(*rates['spoof'])} of "
+        "the fake ones accepted: "
     )
-    if p_value(rejected, accepted) >= LEVEL:
+    outside = []
+    for word, rate in zip(("first", "second"), rates.values(), strict=True):
+        rate_low, rate_high = wilson(*rate)
+        if not rate_low <= eer <= rate_high:
+            outside.append(word)
+    if outside:
         return (
             words
-            + "the two are not shown to differ, so the threshold's balance carries over, as far as seen."
+            + f"the interval of the {' and of the '.join(outside)} excludes that: it does not hold here."
         )
-    return words + "the two differ beyond chance, so the threshold does not carry over to this data."
+    return words + "neither interval excludes that, so these clips do not show that it is off."
 
 
-def _side(interval: tuple[float, float]) -> int:
-    """Of 0 on which an interval lies: -1, 1, or 0 where it includes it."""
-    return int(interval[0] > 0) - int(interval[1] < 0)
+def shown_side(values: dict, comparisons: int) -> int:
+    """On which side of 0 a difference is shown to lie: -1, 1, or 0 for neither.
+
+    Its 95 % interval excludes 0, and among several comparisons so does its p value at 5 % over their
+    number (Bonferroni).
+    """
+    low, high = values["interval"]
+    if comparisons > 1 and values["p_value"] * comparisons >= LEVEL:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
+def _corrected(comparisons: int) -> str:
+    return f" (at 5 % over {comparisons} comparisons)" if comparisons > 1 else ""
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float | None:

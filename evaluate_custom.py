@@ -16,11 +16,12 @@ from pathlib import Path
 import cli
 import report
 import tasks
-from analysis import analyse, clip_properties
+from analysis import analyse
 from comparison import compare_all
 from detector import load_detector, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored
+from groups import clip_properties
 
 THRESHOLD_GIVEN = "verdict: real where score >= the threshold given"
 NO_THRESHOLD = (
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     )
     device = resolve_device(args.device)
     found = tasks.find(data)
+    report.clear(args.output, ["analysis.md"])
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
     names: dict[str, str] = {}  # of detectors, by sha256
@@ -108,7 +110,6 @@ def run(args: argparse.Namespace, command: str) -> int:
     if not results:
         return exit_code
     labelled = {name: result for name, result in results.items() if "metrics" in result[1]}
-    (args.output / "analysis.md").unlink(missing_ok=True)  # of an earlier run
     if labelled:
         figures = report.results({name: summary for name, (_, summary) in labelled.items()})
         properties = clip_properties(found.utterances)

@@ -19,11 +19,13 @@ import cli
 import plots
 import report
 import tasks
-from analysis import analyse, clip_properties
-from checkpoints import sha256_of
+from analysis import analyse
+from checkpoints import known_checkpoints
 from comparison import change, compare, difference
 from detector import Detector, load_detector, resolve_device
 from errors import CheckpointError, DataError
+from groups import clip_properties
+from training import read_provenance
 
 BEFORE, AFTER = "before", "fine-tuned"
 
@@ -76,32 +78,32 @@ def run(args: argparse.Namespace, command: str) -> int:
         )
     device = resolve_device(args.device)
     after = load_detector(checkpoint, device=device, precision=args.precision)
-    if "started_from" not in after.provenance:
-        raise CheckpointError(
-            f"{checkpoint} was not written by fine_tune_for.py: it names no detector before"
-        )
+    origin, epoch = read_provenance(after)
     found = tasks.find(_data(args, after))
-    before = _before(args, after, device)
+    if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
+        raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
+    before = _before(args, after, origin, device)
+    report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
+    report.clear(args.output / "before", report.RESULT_FILES)
 
-    threshold = after.provenance["epoch"]["validation_threshold"]
+    threshold = epoch["validation_threshold"]
     results = {}
     if before is not None:
-        results[BEFORE] = tasks.evaluate(BEFORE, before, found, args.output / "before", args, command)
-    results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / "fine-tuned", args, command, threshold)
+        results[BEFORE] = tasks.evaluate(BEFORE, before, found, args.output / BEFORE, args, command)
+    results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / AFTER, args, command, threshold)
     if any("metrics" not in summary for _, summary in results.values()):
-        raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
-
+        raise DataError("no real, or no fake, recording could be scored")
     properties = clip_properties(found.utterances)
     words = []
     if before is not None:
-        (scored_before, _), (scored_after, _) = results[BEFORE], results[AFTER]
+        (scored_before, _), (scored_after, summary) = results[BEFORE], results[AFTER]
         paired = compare(scored_before, scored_after, args.seed)
         report.write_json(args.output / "comparison.json", paired)
         plots.plot_change(scored_before, scored_after).savefig(args.output / "change.png", dpi=120)
         words += [
             "## What fine-tuning changed",
             difference(BEFORE, AFTER, paired),
-            change(scored_before, scored_after, properties, after.provenance["epoch"], args.seed),
+            change(scored_before, scored_after, summary, properties, epoch, args.seed),
         ]
     words.append(analyse(AFTER, *results[AFTER], properties, threshold, args.seed))
     figures = report.results({name: summary for name, (_, summary) in results.items()})
@@ -113,29 +115,22 @@ def run(args: argparse.Namespace, command: str) -> int:
 
 def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
     """What to score: as named, else the usual data set; the samples only for the stand-in's descendant."""
-    stand_in = (
-        args.checkpoint is None
-        and tasks.STAND_IN.exists()
-        and after.provenance["started_from"]["sha256"] == sha256_of(tasks.STAND_IN)
-    )
-    if args.data:
-        return args.data
-    if not tasks.CUSTOM.exists():
-        if not stand_in:
-            raise DataError(tasks.NO_CUSTOM)
+    data = args.data or ([tasks.CUSTOM] if tasks.CUSTOM.exists() else [])
+    if args.checkpoint is None and tasks.descends_from_stand_in(after):
+        if data or known_checkpoints():
+            raise CheckpointError(
+                f"{tasks.FINE_TUNED} was fine-tuned from the bundled stand-in, which is for demonstrations. "
+                "Fine-tune a published detector, or name this one with --checkpoint"
+            )
         tasks.say_demonstration(f"{tasks.FINE_TUNED} was fine-tuned from the stand-in, and no data are here")
         return [tasks.SAMPLES / "custom"]
-    if stand_in:
-        raise CheckpointError(
-            f"{tasks.FINE_TUNED} was fine-tuned from the bundled stand-in, which is for demonstrations. "
-            "Fine-tune a published detector, or name this one with --checkpoint"
-        )
-    return [tasks.CUSTOM]
+    if not data:
+        raise DataError(tasks.NO_CUSTOM)
+    return data
 
 
-def _before(args: argparse.Namespace, after: Detector, device: torch.device) -> Detector | None:
+def _before(args: argparse.Namespace, after: Detector, origin: dict, device: torch.device) -> Detector | None:
     """The detector that the fine-tuning started from; None, and why, if that was a front end alone."""
-    origin = after.provenance["started_from"]
     if args.before is None:
         if "front_end_sha256" in origin["provenance"]:
             print("It started from a front end with a fresh back end, so there is no detector before.")

@@ -18,6 +18,9 @@ from data_utils import Utterance, make_loader
 from detector import Detector
 from model import BONAFIDE, SPOOF
 
+LABELS = ("bonafide", "spoof")
+NOT_A_NUMBER = "the detector's output is not a number"  # why a recording has no score
+
 
 @dataclass
 class Scored:
@@ -38,10 +41,18 @@ class Scored:
         """[n], higher = more likely real; NaN where there is none."""
         return self.logits[:, BONAFIDE]
 
+    def mask(self, label: str) -> np.ndarray:
+        """Which recordings [n] have this label ("bonafide", "spoof" or "") and a score."""
+        return np.array([u.label == label for u in self.utterances], dtype=bool) & np.isfinite(self.scores)
+
     def scores_of(self, label: str) -> np.ndarray:
-        """The scores of the recordings that have this label ("bonafide", "spoof" or "")."""
-        wanted = np.array([u.label == label for u in self.utterances], dtype=bool)
-        return self.scores[wanted & np.isfinite(self.scores)]
+        """The scores of the recordings that have this label."""
+        return self.scores[self.mask(label)]
+
+    def subset(self, members: np.ndarray) -> Scored:
+        """Of the recordings chosen by a mask [n], with their scores but without reasons of failures."""
+        chosen = np.flatnonzero(members)
+        return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {})
 
     def verdicts(self, threshold: float | None = None) -> list[str]:
         """ "bonafide" or "spoof" for each recording, "" where there is no score.
@@ -81,7 +92,7 @@ def score_utterances(
                 scored.logits[indices] = detector(waves).double().cpu().numpy()
             progress.update(len(indices) + len(failures))
     for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
-        scored.failures.setdefault(i, "the detector's output is not a number")
+        scored.failures.setdefault(i, NOT_A_NUMBER)
         scored.logits[i] = np.nan
     return scored
 
@@ -95,8 +106,9 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
 
     Returns:
         "counts" and "failures" (how many for each reason) always. Where both classes have scores
-        also "metrics", "intervals_95" and "reversed" with "if_reversed", what the opposite
-        direction would give; and, for a given threshold, "at_threshold".
+        also "metrics", "intervals_95", "better_than_chance" and "reversed" (see
+        `metrics.shown_direction`) with "if_reversed", what the opposite direction would give; and,
+        for a given threshold, "at_threshold".
     """
     bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
     summary = {
@@ -114,6 +126,7 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
         return summary
     values = metrics.compute_metrics(bonafide, spoof)
     intervals = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)
+    direction = metrics.shown_direction(bonafide, spoof, intervals["auc"])
     opposite = metrics.compute_metrics(-bonafide, -spoof)
     summary |= {
         "metrics": {
@@ -128,7 +141,8 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
             "method": f"stratified percentile bootstrap, {metrics.N_RESAMPLES} resamples, seed {seed}"
         }
         | {name: list(interval) for name, interval in intervals.items()},
-        "reversed": metrics.is_reversed(bonafide, spoof, intervals["auc"]),
+        "better_than_chance": direction > 0,
+        "reversed": direction < 0,
         "if_reversed": {name: opposite[name] for name in ("auc", "eer")},
     }
     if threshold is not None:

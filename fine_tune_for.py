@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,15 +25,16 @@ import metrics
 import plots
 import report
 import tasks
-from data_utils import Found, find_utterances
+from data_utils import Found, Utterance, find_utterances
 from detector import Detector, load_detector, load_front_end, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored, summarise
 from front_ends import is_front_end
 from tracking import Tracker
-from training import EpochResult, TrainingConfig, fine_tune
+from training import FINAL, LAST, EpochResult, TrainingConfig, fine_tune, read_provenance
 
 SPLITS = ("training", "validation", "testing")
+OFFICIAL = "final_model.pth"  # with --export-official
 TIMED_STEPS = 5  # after these it is said how long the rest will take
 
 
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     )
     device = resolve_device(args.device)
     splits = {name: _split(Path(data[0]), name) for name in SPLITS}
-    args.output.mkdir(parents=True, exist_ok=True)
+    _check_output(args.output, checkpoints[0])
     detector = _starting_point(checkpoints[0], device, args)
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(
@@ -94,47 +96,57 @@ def run(args: argparse.Namespace, command: str) -> int:
     config = TrainingConfig(
         args.epochs, args.learning_rate, args.batch_size, seed=args.seed, data=str(data[0])
     )
-
     steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
     print(f"\nFine-tuning {checkpoints[0]} on {device.type}: {config.epochs} epochs, {steps} steps\n")
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
-    progress = _Progress(config, steps, Tracker(args.output, settings, enabled=not args.no_wandb))
-    history = fine_tune(
-        detector,
-        splits["training"].utterances,
-        splits["validation"].utterances,
-        config,
-        args.output,
-        workers=args.workers,
-        on_step=progress.on_step,
-        on_epoch=progress.on_epoch,
-        on_unreadable=lambda u, reason: print(report.printable(f"left out of training: {u.name}: {reason}")),
-    )
-    report.write_history(args.output, history)
+    with Tracker(args.output, settings, enabled=not args.no_wandb) as tracker:
+        progress = _Progress(args.output, config, steps, tracker)
+        fine_tune(
+            detector,
+            splits["training"].utterances,
+            splits["validation"].utterances,
+            config,
+            args.output,
+            workers=args.workers,
+            on_step=progress.on_step,
+            on_epoch=progress.on_epoch,
+            on_unreadable=_say_left_out,
+        )
+        final = load_detector(args.output / FINAL, device=device, precision=args.precision)
+        tracker.log_testing(_test(final, splits["testing"], args, command))
+        if args.export_official:
+            left_out = final.export_official(args.output / OFFICIAL)
+            if left_out:
+                print(
+                    f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {checkpoints[0]}"
+                )
+        print(
+            f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/"
+        )
+    return 0
 
-    final = load_detector(args.output / "final_model.safetensors", device=device, precision=args.precision)
-    epoch = final.provenance["epoch"]
+
+def _check_output(output: Path, checkpoint: Path) -> None:
+    """Make the folder; OSError if it cannot be written to, CheckpointError if that would lose the start."""
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+    if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
+        raise CheckpointError(f"{checkpoint} would be overwritten by what it becomes: name another --output")
+
+
+def _test(final: Detector, testing: Found, args: argparse.Namespace, command: str) -> dict:
+    """Score the test split, decide at the threshold chosen on validation, write and print; the summary."""
+    _, epoch = read_provenance(final)
     print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
-    _, summary = tasks.evaluate(
-        "fine-tuned",
-        final,
-        splits["testing"],
-        args.output / "testing",
-        args,
-        command,
-        epoch["validation_threshold"],
-    )
+    folder, threshold = args.output / "testing", epoch["validation_threshold"]
+    _, summary = tasks.evaluate("fine-tuned", final, testing, folder, args, command, threshold)
     print(f"\n{report.results({'fine-tuned': summary})}")
     print("That threshold was chosen on the validation split.")
-    if args.export_official:
-        left_out = final.export_official(args.output / "final_model.pth")
-        if left_out:
-            print(
-                f"\nfinal_model.pth lacks {len(left_out)} pre-training-only tensors, as did {checkpoints[0]}"
-            )
-    print(f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/")
-    progress.tracker.finish(summary)
-    return 0
+    return summary
+
+
+def _say_left_out(utterance: Utterance, reason: str) -> None:
+    print(report.printable(f"left out of training: {utterance.name}: {reason}"))
 
 
 def _starting_point(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> Detector:
@@ -163,11 +175,12 @@ def _split(data: Path, name: str) -> Found:
 
 
 class _Progress:
-    """What is said and logged while the training goes on."""
+    """What is said, written and logged while the training goes on."""
 
-    def __init__(self, config: TrainingConfig, steps: int, tracker: Tracker):
-        self.config, self.steps, self.tracker = config, steps, tracker
+    def __init__(self, output: Path, config: TrainingConfig, steps: int, tracker: Tracker):
+        self.output, self.config, self.steps, self.tracker = output, config, steps, tracker
         self.step = 0
+        self.history: list[EpochResult] = []
         self.started = time.perf_counter()
 
     def on_step(self, step: int, loss: float) -> None:
@@ -178,6 +191,11 @@ class _Progress:
             print(f"about {minutes:.1f} minutes to go, and the time to score validation after each epoch")
 
     def on_epoch(self, result: EpochResult, scored: Scored) -> None:
+        if not self.history:  # now that an earlier run's weights are gone, so must be what tells of them
+            report.clear(self.output, [OFFICIAL])
+            report.clear(self.output / "testing", report.RESULT_FILES)
+        self.history.append(result)
+        report.write_history(self.output, self.history)
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "
             f"{result.validation_loss:.4f}, AUC {result.validation_auc:.3f}, "

@@ -94,7 +94,7 @@ def bootstrap_intervals(
     def auc_and_eer(bonafide_clips: np.ndarray, spoof_clips: np.ndarray) -> np.ndarray:
         return _auc_and_eer(bonafide[bonafide_clips], spoof[spoof_clips])
 
-    return _bootstrap(auc_and_eer, len(bonafide), len(spoof), n_resamples, seed)
+    return _bootstrap(auc_and_eer, len(bonafide), len(spoof), n_resamples, seed)[0]
 
 
 def paired_differences(
@@ -112,7 +112,8 @@ def paired_differences(
         before, after: (bona fide scores, spoof scores), clip for clip in the same order.
 
     Returns:
-        For "auc" and "eer": "difference", and "interval", its 95 % percentile bootstrap interval.
+        For "auc" and "eer": "difference", "interval", its 95 % percentile bootstrap interval, and
+        "p_value", twice the normal tail beyond it in units of its bootstrap standard error.
 
     Raises:
         ValueError: the two are not of the same clips, a class has no scores, or one is not finite.
@@ -131,12 +132,14 @@ def paired_differences(
     n_bonafide, n_spoof = len(bonafide_before), len(spoof_before)
     observed = difference(np.arange(n_bonafide), np.arange(n_spoof))
     if min(n_bonafide, n_spoof) < 2:
-        intervals = {"auc": (-1.0, 1.0), "eer": (-1.0, 1.0)}
+        intervals, errors = {"auc": (-1.0, 1.0), "eer": (-1.0, 1.0)}, np.array([np.inf, np.inf])
     else:
-        intervals = _bootstrap(difference, n_bonafide, n_spoof, n_resamples, seed)
+        intervals, errors = _bootstrap(difference, n_bonafide, n_spoof, n_resamples, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_values = np.where(observed == 0, 1.0, 2 * scipy.stats.norm.sf(np.abs(observed) / errors))
     return {
-        name: {"difference": float(value), "interval": intervals[name]}
-        for name, value in zip(("auc", "eer"), observed, strict=True)
+        name: {"difference": float(value), "interval": intervals[name], "p_value": float(p_value)}
+        for name, value, p_value in zip(("auc", "eer"), observed, p_values, strict=True)
     }
 
 
@@ -146,8 +149,8 @@ def _bootstrap(
     n_spoof: int,
     n_resamples: int,
     seed: int,
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of a statistic (auc, eer) of drawn bona fide and spoof clips."""
+) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
+    """95 % percentile intervals, and standard errors [2], of a statistic (auc, eer) of drawn clips."""
 
     def of_resamples(bonafide_clips: np.ndarray, spoof_clips: np.ndarray, axis: int) -> np.ndarray:
         pairs = zip(np.atleast_2d(bonafide_clips), np.atleast_2d(spoof_clips), strict=True)
@@ -163,7 +166,8 @@ def _bootstrap(
         rng=seed,
     )
     low, high = result.confidence_interval
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(("auc", "eer"))}
+    intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(("auc", "eer"))}
+    return intervals, result.standard_error
 
 
 def _auc_and_eer(bonafide: np.ndarray, spoof: np.ndarray) -> np.ndarray:
@@ -171,16 +175,23 @@ def _auc_and_eer(bonafide: np.ndarray, spoof: np.ndarray) -> np.ndarray:
     return np.array([counts.auc(), counts.eer()[0]])
 
 
-def is_reversed(
+def shown_direction(
     bonafide_scores: ArrayLike, spoof_scores: ArrayLike, auc_interval: tuple[float, float]
-) -> bool:
-    """True when the scores point the wrong way and chance does not explain it.
+) -> int:
+    """1: the scores are shown to be better than chance; -1: to point the wrong way; 0: neither.
 
-    The AUC's 95 % interval lies wholly below 0.5, **and** so says the Mann-Whitney test at the same
-    level (one-sided 2.5 %): on a handful of clips a bootstrap interval is too narrow to accuse.
+    Shown means: the AUC's 95 % interval lies wholly on one side of 0.5, **and** so says the
+    Mann-Whitney test at the same level (one-sided 2.5 %): on a handful of clips a bootstrap interval
+    is too narrow to go by.
     """
-    test = scipy.stats.mannwhitneyu(bonafide_scores, spoof_scores, alternative="less")
-    return bool(auc_interval[1] < 0.5 and test.pvalue < 0.025)
+    for sign, outside, alternative in (
+        (1, auc_interval[0] > 0.5, "greater"),
+        (-1, auc_interval[1] < 0.5, "less"),
+    ):
+        if outside:
+            test = scipy.stats.mannwhitneyu(bonafide_scores, spoof_scores, alternative=alternative)
+            return sign if test.pvalue < 0.025 else 0
+    return 0
 
 
 def confusion_at(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold: float) -> dict:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import platform
 import textwrap
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -82,9 +83,10 @@ def cautions(name: str, summary: dict) -> list[str]:
     if fewest == 1:
         lines.append(f"{name}: one clip of a class says nothing of others")
     elif errors < FEW_ERRORS:
+        side = "wrong" if values["eer"] <= 0.5 else "right"
         lines.append(
-            f"{name}: about {errors:.0f} of the {fewest} clips in the smaller class are on the wrong side of "
-            "that; with so few the intervals are narrower than the truth"
+            f"{name}: about {errors:.0f} of the {fewest} clips in the smaller class are on the {side} side "
+            "of that; with so few the intervals are narrower than the truth"
         )
     if summary["intervals_95"]["auc"][1] < 0.5 and not summary["reversed"]:
         lines.append(f"{name}: the AUC is below 0.5, but by a Mann-Whitney test that may be chance")
@@ -161,8 +163,7 @@ def write_results(
         run: what was run (detector, data, command), for metrics.json.
         title: of the pictures: the detector's name.
     """
-    for name in RESULT_FILES:  # nothing of an earlier run may stay beside the new
-        (folder / name).unlink(missing_ok=True)
+    clear(folder, RESULT_FILES)
     rows = zip(scored.utterances, scored.scores, verdicts, strict=True)
     _write_csv(
         folder / "scores.csv",
@@ -214,6 +215,12 @@ def write_json(path: Path, content: dict) -> None:
     content = {"convention": CONVENTION} | content | {"versions": _versions()}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def clear(folder: Path, names: Iterable[str]) -> None:
+    """Remove an earlier run's files: they must not stay beside new ones."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import report
-from checkpoints import NO_CHECKPOINT, known_checkpoints
+from checkpoints import NO_CHECKPOINT, known_checkpoints, sha256_of
 from data_utils import FOLDER_LABELS, Found, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
+from training import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
-FINE_TUNED = Path("results/for/final_model.safetensors")
+FINE_TUNED = Path("results/for", FINAL)
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 STAND_IN = SAMPLES / "detector.safetensors"
@@ -76,6 +77,18 @@ def say_demonstration(why: str) -> None:
         "300M). Its figures say nothing about the published detectors; samples/README.md tells what\n"
         "both are.\n"
     )
+
+
+def descends_from_stand_in(detector: Detector) -> bool:
+    """Whether it was fine-tuned from the stand-in, or from what was."""
+    if not STAND_IN.is_file():
+        return False
+    stand_in, provenance = sha256_of(STAND_IN), detector.provenance
+    while isinstance(origin := provenance.get("started_from"), dict):
+        if origin.get("sha256") == stand_in:
+            return True
+        provenance = origin.get("provenance") or {}
+    return False
 
 
 def find(data: Sequence[str | Path]) -> Found:

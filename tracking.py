@@ -6,7 +6,9 @@ Nothing that goes wrong with it stops a training: it is said once, and tracking 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,8 @@ INIT_TIMEOUT = 30  # s to reach the server
 class Tracker:
     """One wandb run, or nothing: where tracking is off, or has failed, every method does nothing.
 
-    wandb's own variables count: WANDB_MODE, WANDB_PROJECT, WANDB_API_KEY and the others.
+    A context manager, which closes the run, whatever ended the training. Of wandb's own variables
+    WANDB_MODE, WANDB_PROJECT, WANDB_API_KEY and WANDB_BASE_URL count.
 
     Args:
         folder: an existing one; the run is written to its `wandb/`.
@@ -39,22 +42,37 @@ class Tracker:
         with self._unharmed():
             import wandb  # a second to import: only when used
 
-            mode = os.environ.get("WANDB_MODE")
-            if mode is None:
-                mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
             options = {
                 "dir": folder,
                 "project": os.environ.get("WANDB_PROJECT", PROJECT),
                 "config": settings,
                 "settings": wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
+                "reinit": "finish_previous",
             }
+            mode = os.environ.get("WANDB_MODE", "online")
             try:
+                if mode == "online" and not wandb.login(prompt=False, verify=False):
+                    mode = "offline"
                 self._run = wandb.init(mode=mode, **options)
-            except wandb.errors.CommError as error:
-                print(f"wandb cannot be reached, so the run is kept offline: {_first_line(error)}")
+            except wandb.errors.Error as error:
+                print(f"wandb cannot log online, so the run is kept offline: {_in_a_line(error)}")
                 self._run = wandb.init(mode="offline", **options)
             if mode == "online" and not self._run.offline:
                 print(f"wandb: {self._run.url}")
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Close the run, and say how to upload what is offline."""
+        if self._run is None:
+            return
+        with self._unharmed():
+            run, self._run = self._run, None
+            run.finish(exit_code=0 if kind is None else 1)
+            if run.offline:
+                folder = shlex.quote(str(run.settings.sync_dir))
+                print(f"wandb kept this run offline; to upload it: wandb sync {folder}")
 
     def log_step(self, step: int, loss: float, learning_rate: float) -> None:
         """The loss in nats of the batch of a step, counted from 1."""
@@ -75,18 +93,13 @@ class Tracker:
             with self._unharmed():
                 self._run.log(values | {"validation/roc": _image(roc)}, step=step)
 
-    def finish(self, testing: dict) -> None:
-        """Close the run with the test split's `summarise`, and say how to upload what is offline."""
-        if self._run is None:
-            return
-        with self._unharmed():
-            for name in ("auc", "eer"):
-                self._run.summary[f"testing/{name}"] = testing["metrics"][name]
-                self._run.summary[f"testing/{name}_95"] = testing["intervals_95"][name]
-            run, self._run = self._run, None
-            run.finish()
-            if run.offline:
-                print(f"wandb kept this run offline; to upload it: wandb sync {run.settings.sync_dir}")
+    def log_testing(self, summary: dict) -> None:
+        """The test split's figures, from `evaluation.summarise`."""
+        if self._run is not None:
+            with self._unharmed():
+                for name in ("auc", "eer"):
+                    self._run.summary[f"testing/{name}"] = summary["metrics"][name]
+                    self._run.summary[f"testing/{name}_95"] = summary["intervals_95"][name]
 
     @contextmanager
     def _unharmed(self) -> Iterator[None]:
@@ -94,11 +107,11 @@ class Tracker:
             yield
         except Exception as error:  # whatever it is, a training is worth more than its curves
             self._run = None
-            print(f"wandb failed, and the run goes on without it: {_first_line(error)}", file=sys.stderr)
+            print(f"wandb failed, and the run goes on without it: {_in_a_line(error)}", file=sys.stderr)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _in_a_line(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200)
 
 
 def _image(figure: Figure):

@@ -5,9 +5,10 @@ Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (re
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch.utils.data import DataLoader
 import metrics
 from data_utils import Utterance, make_loader
 from detector import Detector
-from errors import DataError, TrainingError
-from evaluation import Scored, score_utterances
+from errors import CheckpointError, DataError, TrainingError
+from evaluation import NOT_A_NUMBER, Scored, score_utterances
 from model import BONAFIDE, SPOOF
 
+FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
 CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
 
 
@@ -39,12 +41,18 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set."""
+    """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set.
+
+    validation_auc_low and _high are the AUC's 95 % bootstrap interval, validation_threshold is the
+    one at the EER.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float
     validation_auc: float
+    validation_auc_low: float
+    validation_auc_high: float
     validation_eer: float
     validation_threshold: float
     learning_rate: float
@@ -115,11 +123,33 @@ def fine_tune(
             # without the time it took: the same seed is to give the same file
             "epoch": {k: v for k, v in asdict(result).items() if k != "seconds"},
         }
-        detector.save(output / "last_model.safetensors")
+        detector.save(output / LAST)
         if best_epoch(history) is result:
-            detector.save(output / "final_model.safetensors")
+            detector.save(output / FINAL)
         on_epoch(result, scored)
     return history
+
+
+def read_provenance(detector: Detector) -> tuple[dict, dict]:
+    """What `fine_tune` wrote into a file: "started_from" and "epoch".
+
+    Raises:
+        CheckpointError: the detector was not fine-tuned here, or its file was tampered with.
+    """
+    try:
+        origin, epoch = detector.provenance["started_from"], detector.provenance["epoch"]
+        figures = [epoch[f.name] for f in fields(EpochResult) if f.name.startswith("validation_")]
+        known = (
+            isinstance(origin["file"], str | None)
+            and isinstance(origin["sha256"], str | None)
+            and isinstance(origin["provenance"], dict)
+            and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+        )
+    except (KeyError, TypeError):
+        known = False
+    if not known:
+        raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
+    return origin, epoch
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
@@ -166,10 +196,13 @@ def _score(detector: Detector, utterances: Sequence[Utterance], batch_size: int,
 def _epoch_result(
     epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, seconds: float
 ) -> EpochResult:
+    if NOT_A_NUMBER in scored.failures.values():
+        raise TrainingError(f"after epoch {epoch} the network gives no numbers: try a lower learning rate")
     bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
     if len(bonafide) == 0 or len(spoof) == 0:
         raise DataError("no real, or no fake, recording of the validation set can be scored")
     values = metrics.compute_metrics(bonafide, spoof)
+    low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=config.seed)["auc"]
     there = np.isfinite(scored.scores)
     classes = torch.tensor([CLASS_OF[u.label] for u in scored.utterances])[there]
     loss = F.cross_entropy(torch.from_numpy(scored.logits[there]), classes).item()
@@ -178,6 +211,8 @@ def _epoch_result(
         train_loss=train_loss,
         validation_loss=loss,
         validation_auc=values["auc"],
+        validation_auc_low=low,
+        validation_auc_high=high,
         validation_eer=values["eer"],
         validation_threshold=values["threshold"],
         learning_rate=config.learning_rate,

@@ -7,10 +7,12 @@ import pytest
 import scipy.stats
 import soundfile
 
-from analysis import analyse, clip_properties, groups_of, misjudged, with_other_class
-from comparison import change, compare, difference
+from analysis import analyse, misjudged
+from comparison import change, compare, compare_all, difference, shown_side
 from data_utils import Utterance
+from errors import DataError
 from evaluation import Scored, summarise
+from groups import clip_properties, groups_of, is_whole, with_other_class
 
 
 def scored_of(bonafide, spoof, folders=("",)) -> Scored:
@@ -47,7 +49,8 @@ def words_on(scored, properties=None, **options) -> str:
         (normal(2, 60, 0), normal(0, 60, 1), "on this data it can tell real from fake", "do not show"),
         (normal(0.2, 20, 0), normal(0, 20, 1), "do not show that it can tell real from fake", "wholly"),
         (normal(0, 60, 0), normal(2, 60, 1), "the scores point the wrong way", "can tell real from fake"),
-        ([-1.0, -2.0], [1.0, 2.0, 3.0], "on so few clips it may be chance", "point the wrong way"),
+        ([-1.0, -2.0], [1.0, 2.0], "the order may be chance", "point the wrong way"),
+        ([1.0, 2.0], [-1.0, -2.0], "the order may be chance", "on this data it can"),
     ],
 )
 def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
@@ -77,7 +80,7 @@ def test_a_group_stands_out_only_beyond_chance():
         "- format MP3: 20 of 20 (100 % [84, 100]) of the real clips are rejected, of the others 0 of 60"
         in words
     )
-    assert "over the 4 comparisons" in words
+    assert "over the 2 comparisons" in words
     assert "format MP3: 0 of 20" not in words  # no difference among the fake ones
     assert "Mind the data" not in words
     scattered = (["MP3", "WAV"] * 80)[:160]
@@ -96,8 +99,8 @@ def test_properties_that_go_with_the_class_are_named():
 
 def test_the_worst_clips_are_named_with_their_scores():
     words = words_on(scored_of([-3.0, 1.0, 1.0], [2.0, -1.0, -1.0]), threshold=0.0)
-    assert "real clips rejected by the widest margin: Real/0.wav (-3.00)" in words
-    assert "fake clips accepted by the widest margin: Fake/0.wav (2.00)" in words
+    assert "real clips rejected by the widest margin: `Real/0.wav` (-3.00)" in words
+    assert "fake clips accepted by the widest margin: `Fake/0.wav` (2.00)" in words
     assert "No clip lies on the wrong side" in words_on(scored_of([1.0, 1.0], [-1.0, -1.0]), threshold=0.0)
 
 
@@ -134,8 +137,8 @@ def test_properties_come_from_the_files(tmp_path):
     rates = [f"{1000 * i} Hz" for i in range(15)] + ["16000 Hz"] * 15
     groups = groups_of(many, {"sample rate": rates})["sample rate"]
     assert len(groups) == 13
-    assert groups["others"].sum() == 4
-    assert list(groups)[-2:] == ["16000 Hz", "others"]
+    assert groups["4 others"].sum() == 4
+    assert list(groups)[-2:] == ["16000 Hz", "4 others"]
     assert list(groups)[1] == "1000 Hz"
 
 
@@ -149,31 +152,55 @@ def pair(shift_real, shift_fake, n=80, noise=0.1):
     return before, after
 
 
+EPOCH = {
+    "validation_auc": 0.99,
+    "validation_auc_low": 0.98,
+    "validation_auc_high": 1.0,
+    "validation_eer": 0.02,
+    "validation_threshold": 0.0,
+}
+
+
+def words_on_change(before, after, properties=None, **epoch) -> str:
+    text = change(before, after, summarise(after), properties or properties_of(before), EPOCH | epoch)
+    return " ".join(text.split())
+
+
 @pytest.mark.parametrize(
-    ("shifts", "said", "moved"),
+    ("shifts", "n", "said"),
     [
-        (
-            (2, 0),
-            "The interval of AUC and of EER excludes 0: on clips like these the better of the two is: B.",
-            "the real clips rose",
-        ),
-        (
-            (0, 2),
-            "The interval of AUC and of EER excludes 0: on clips like these the better of the two is: A.",
-            "the fake clips rose",
-        ),
-        ((3, 3), "do not show that either is better", "neither class is shown to have moved"),
+        ((2, 0), 80, "The AUC's interval excludes 0: on clips like these the better of the two is: B."),
+        ((0, 2), 80, "The AUC's interval excludes 0: on clips like these the better of the two is: A."),
+        ((3, 3), 80, "By AUC, these clips do not show that either is better"),
+        ((9, 0), 9, "With fewer than 10 clips of a class such intervals are too narrow"),
     ],
 )
-def test_a_difference_is_claimed_only_where_the_interval_excludes_0(shifts, said, moved):
-    before, after = pair(*shifts)
+def test_a_difference_is_claimed_only_where_the_interval_excludes_0(shifts, n, said):
+    before, after = pair(*shifts, n=n)
     paired = compare(before, after)
     assert said in difference("A", "B", paired)
     low, high = paired["auc"]["interval"]
     assert low <= paired["auc"]["difference"] <= high
     assert paired["auc"]["after"] - paired["auc"]["before"] == pytest.approx(paired["auc"]["difference"])
-    epoch = {"validation_auc": 0.99, "validation_eer": 0.02, "validation_threshold": 0.0}
-    assert moved in change(before, after, properties_of(before), epoch)
+
+
+def test_of_several_comparisons_each_must_hold_against_all():
+    values = {"interval": (0.01, 0.2), "p_value": 0.03}
+    assert [shown_side(values, comparisons) for comparisons in (1, 2)] == [1, 0]
+    assert shown_side({"interval": (-0.2, -0.1), "p_value": 0.001}, 10) == -1
+    assert shown_side({"interval": (-0.2, 0.1), "p_value": 0.001}, 10) == 0
+    before, after = pair(2, 0)
+    sections = compare_all({"A": before, "B": after, "C": before})
+    assert [section.splitlines()[0] for section in sections] == [
+        "## B against A",
+        "## C against A",
+        "## C against B",
+    ]
+    assert (
+        "excludes 0 (at 5 % over 3 comparisons): on clips like these the better of the two is: B."
+        in sections[0]
+    )
+    assert "do not show that either is better" in sections[1]
 
 
 def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
@@ -191,31 +218,54 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     assert compare(constant, constant)["spearman"] is None
     with pytest.raises(ValueError, match="same recordings"):
         compare(before, scored_of([1.0], [0.0]))
+    before.logits[1:4] = np.nan
+    with pytest.raises(DataError, match="has a score from both"):
+        compare(before, after)
 
 
-def test_whether_it_carries_over_follows_the_interval_and_the_threshold():
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.95, 0.99, "what it learnt carries over only in part"),
+        (0.5, 0.55, "these clips are easier for it"),
+        (0.6, 0.99, "the intervals overlap, so no loss is shown"),
+    ],
+)
+def test_carrying_over_follows_both_intervals(low, high, said):
     before, after = pair(1, 0)
-    epoch = {"validation_auc": 0.999, "validation_eer": 0.01, "validation_threshold": -5.0}
-    words = change(before, after, properties_of(before), epoch)
-    assert "carries over only in part" in words
+    assert said in words_on_change(before, after, validation_auc_low=low, validation_auc_high=high)
+    _, chance = pair(-0.5, 0)
+    assert "not shown to tell real from fake at all" in words_on_change(before, chance)
+
+
+def test_a_threshold_holds_where_the_intervals_include_the_validation_error():
+    before, after = pair(1, 0)
+    words = words_on_change(before, after, validation_threshold=-9.0)
     assert "0 of 80 (0 % [0, 5]) of the real clips here are rejected and 80 of 80" in words
-    assert "the threshold does not carry over" in words
-    words = change(before, after, properties_of(before), epoch | {"validation_auc": 0.5})
-    assert "these clips are easier for it" in words
-    auc = compare(before, after)["auc"]["after"]
-    eer = {"validation_auc": auc, "validation_threshold": float(np.median(after.scores))}
-    words = change(before, after, properties_of(before), epoch | eer)
-    assert "these clips do not show a loss" in words
-    assert "not shown to differ" in words
+    assert "the interval of the second excludes that: it does not hold here" in words
+    eer = summarise(after)["metrics"]
+    threshold, rate = eer["threshold_at_eer_chosen_on_this_set"], eer["eer"]
+    words = words_on_change(before, after, validation_threshold=threshold, validation_eer=rate)
+    assert "neither interval excludes that" in words
 
 
-def test_where_it_changed_names_the_groups_whose_interval_excludes_0():
+def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     before, after = pair(0, 0, noise=0)
     formats = (["MP3"] * 40 + ["WAV"] * 40) * 2
-    epoch = {"validation_auc": 0.9, "validation_eer": 0.1, "validation_threshold": 0.0}
-    words = change(before, after, properties_of(before, format=formats), epoch)
-    assert "In none of the 2 groups does the interval exclude 0." in words
+    properties = properties_of(before, format=formats)
+    words = words_on_change(before, after, properties)
+    assert "Of 2 groups with at least 10 clips of each class, a change is shown in none" in words
     after.logits[:40, 1] += 3
-    words = change(before, after, properties_of(before, format=formats), epoch)
-    assert "The interval excludes 0 for format MP3 (better), of 2 groups" in words
-    assert "| MP3    | 40   | 40   |" in words
+    words = words_on_change(before, after, properties)
+    assert "a change is shown in format MP3 (better) (at 5 % over 2 comparisons)" in words
+    assert "| MP3 | 40 | 40 |" in words
+    by_class = properties_of(before, format=["MP3"] * 80 + ["WAV"] * 80)
+    assert "Of 0 groups" in words_on_change(before, after, by_class)  # each is the whole set over again
+    assert is_whole(after, np.ones(160, bool))
+
+
+def test_names_do_not_break_the_tables():
+    before, after = pair(0, 0, noise=0)
+    words = words_on_change(before, after, properties_of(before, subfolder=["a|b", "c\nd"] * 80))
+    assert r"| a\|b |" in words
+    assert r"| c\nd |" in words

@@ -18,7 +18,15 @@ from evaluation import score_utterances
 from metrics import compute_metrics
 from model import PRESETS
 
-EPOCH = {"epoch": 1, "validation_auc": 0.9, "validation_eer": 0.1, "validation_threshold": 0.0}
+EPOCH = {
+    "epoch": 1,
+    "validation_loss": 0.3,
+    "validation_auc": 0.9,
+    "validation_auc_low": 0.8,
+    "validation_auc_high": 0.95,
+    "validation_eer": 0.1,
+    "validation_threshold": 0.0,
+}
 
 
 def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
@@ -158,8 +166,9 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 def test_the_samples_are_for_what_came_from_the_stand_in_only(workplace, capsys, monkeypatch):
     monkeypatch.setattr(tasks, "SAMPLES", workplace / "samples")
     monkeypatch.setattr(tasks, "STAND_IN", workplace / "start.safetensors")
-    assert run() == 2  # the stand-in's descendant does not judge the user's data unasked
-    assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
+    for args in ([], ["--data", tasks.CUSTOM]):  # the stand-in's descendant does not judge these unasked
+        assert run(*args) == 2
+        assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
     assert run("--checkpoint", tasks.FINE_TUNED) == 0
     tasks.CUSTOM.rename("other")
     write_clips(workplace / "samples" / "custom", n=3)
@@ -169,3 +178,45 @@ def test_the_samples_are_for_what_came_from_the_stand_in_only(workplace, capsys,
     assert shown.startswith("results/for/final_model.safetensors was fine-tuned from the stand-in")
     assert "demonstration" in shown.splitlines()[0]
     assert "6 recordings: 3 real, 3 fake" in shown
+
+    Path("again").mkdir()
+    fine_tuned_from(tasks.FINE_TUNED, Path("again/final.safetensors"))
+    assert tasks.descends_from_stand_in(load_detector("again/final.safetensors", device="cpu"))
+    Path("LA_model.pth").write_bytes(b"a published detector")
+    assert run() == 2
+    assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
+
+
+def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):
+    assert run() == 0
+    folder = workplace / "results" / "custom_for"
+    assert (folder / "before" / "scores.csv").exists()
+    fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED, provenance={"front_end_sha256": "ab"})
+    assert run() == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["analysis.md", "before", "fine-tuned"]
+    assert list((folder / "before").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda p: p.pop("started_from"),
+        lambda p: p.update(started_from=None),
+        lambda p: p.update(epoch=3),
+        lambda p: p["started_from"].pop("sha256"),
+        lambda p: p["started_from"].update(file=3),
+        lambda p: p["started_from"].update(provenance=None),
+        lambda p: p["epoch"].pop("validation_threshold"),
+        lambda p: p["epoch"].update(validation_threshold="0"),
+        lambda p: p["epoch"].update(validation_threshold=float("nan")),
+        lambda p: p["epoch"].pop("validation_auc"),
+    ],
+)
+def test_a_file_that_does_not_say_how_it_came_about_is_refused(damage, workplace, capsys):
+    detector = load_detector(tasks.FINE_TUNED, device="cpu")
+    damage(detector.provenance)
+    detector.save(tasks.FINE_TUNED)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert "was not written by fine_tune_for.py" in error
+    assert error.count("\n") == 1

@@ -16,8 +16,12 @@ from test_tracking import not_logged_in, read_history  # noqa: F401 (a fixture)
 import fine_tune_for
 import plots
 from checkpoints import FRONT, sha256_of
+from data_utils import find_utterances
 from detector import Detector, load_detector, load_front_end
+from evaluation import Scored
 from model import PRESETS
+from tracking import Tracker
+from training import EpochResult, TrainingConfig
 
 
 @pytest.fixture
@@ -87,9 +91,9 @@ def test_the_whole_run(not_logged_in, workplace, capsys):  # noqa: F811
 def test_curves_show_the_history(workplace, capsys):
     assert run("--checkpoint", "start.safetensors", "--epochs", 1) == 0
     results = [
-        fine_tune_for.EpochResult(1, 0.7, 0.8, 0.5, 0.5, 0.0, 5e-5, 1.0),
-        fine_tune_for.EpochResult(2, 0.4, 0.6, 0.9, 0.2, 0.0, 5e-5, 1.0),
-        fine_tune_for.EpochResult(3, 0.1, 0.9, 0.8, 0.3, 0.0, 5e-5, 1.0),
+        EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.9, 0.5, 0.0, 5e-5, 1.0),
+        EpochResult(2, 0.4, 0.6, 0.9, 0.4, 0.9, 0.2, 0.0, 5e-5, 1.0),
+        EpochResult(3, 0.1, 0.9, 0.8, 0.4, 0.9, 0.3, 0.0, 5e-5, 1.0),
     ]
     losses, eers = plots.plot_history(results).axes
     assert [line.get_ydata().tolist() for line in losses.lines] == [[0.7, 0.4, 0.1], [0.8, 0.6, 0.9]]
@@ -114,6 +118,32 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
         assert error.startswith("error: ")
         assert error.count("\n") == 1
         assert words in error
+
+
+def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
+    assert run("--checkpoint", "start.safetensors", "--epochs", 1) == 0
+    folder = workplace / "results" / "for"
+    final = (folder / "final_model.safetensors").read_bytes()
+    assert run("--checkpoint", folder / "final_model.safetensors", "--epochs", 1) == 2
+    assert "would be overwritten by what it becomes" in capsys.readouterr().err
+    assert (folder / "final_model.safetensors").read_bytes() == final
+
+    (folder / "final_model.pth").write_bytes(b"of an earlier run")
+    progress = fine_tune_for._Progress(
+        folder, TrainingConfig(epochs=2), 2, Tracker(folder, {}, enabled=False)
+    )
+    scored = Scored(find_utterances(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
+    progress.on_epoch(EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0), scored)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "final_model.safetensors",
+        "history.csv",
+        "history.png",
+        "last_model.safetensors",
+        "testing",
+    ]
+    assert list((folder / "testing").iterdir()) == []
+    with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+        assert [row["train_loss"] for row in csv.DictReader(file)] == ["0.7"]
 
 
 def test_a_spectrogram_detector_is_not_exported(workplace, capsys):

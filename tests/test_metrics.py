@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import REFERENCE
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -12,8 +13,8 @@ from metrics import (
     compute_metrics,
     confusion_at,
     error_rates,
-    is_reversed,
     paired_differences,
+    shown_direction,
 )
 
 CASES = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
@@ -122,29 +123,31 @@ def test_auc_interval_width_agrees_with_hanley_and_mcneil():
 
 
 def direction(bonafide, spoof, seed=0):
-    return is_reversed(bonafide, spoof, bootstrap_intervals(bonafide, spoof, seed=seed)["auc"])
+    return shown_direction(bonafide, spoof, bootstrap_intervals(bonafide, spoof, seed=seed)["auc"])
 
 
-def test_a_planted_reversal_is_announced():
+def test_a_planted_direction_is_shown():
     rng = np.random.default_rng(6)
-    assert direction(rng.normal(0, 1, 50), rng.normal(1, 1, 50))
-    assert not direction(rng.normal(1, 1, 50), rng.normal(0, 1, 50))
-    assert direction(CASES["inverted"]["bonafide"], CASES["inverted"]["spoof"])
+    assert direction(rng.normal(0, 1, 50), rng.normal(1, 1, 50)) == -1
+    assert direction(rng.normal(1, 1, 50), rng.normal(0, 1, 50)) == 1
+    assert direction(rng.normal(0, 1, 50), rng.normal(0, 1, 50)) == 0
+    assert direction(CASES["inverted"]["bonafide"], CASES["inverted"]["spoof"]) == -1
 
 
-def test_a_handful_of_clips_accuses_nobody():
+def test_a_handful_of_clips_shows_nothing():
     assert bootstrap_intervals([0.0, 0.1], [1.0, 1.1])["auc"][1] == 0  # so narrow, and yet
     assert bootstrap_intervals([0.0], [1.0, 2.0]) == {"auc": (0, 1), "eer": (0, 1)}
-    assert not direction([0.0], [1.0])
-    assert not direction([0.0, 0.1], [1.0, 1.1])
-    assert direction(np.arange(6.0), np.arange(6.0) + 10)  # 1 in 924 by chance
+    assert direction([0.0], [1.0]) == 0
+    assert direction([0.0, 0.1], [1.0, 1.1]) == direction([1.0, 1.1], [0.0, 0.1]) == 0
+    assert direction(np.arange(6.0), np.arange(6.0) + 10) == -1  # 1 in 924 by chance
 
 
 @pytest.mark.parametrize("n", [3, 8, 20])
-def test_a_detector_at_chance_is_rarely_accused(n):
+def test_a_detector_at_chance_is_rarely_accused_or_praised(n):
     rng = np.random.default_rng(n)
-    accused = [direction(rng.normal(size=n), rng.normal(size=n), seed=i) for i in range(100)]
-    assert np.mean(accused) <= 0.06  # 2.5 % is meant
+    shown = np.array([direction(rng.normal(size=n), rng.normal(size=n), seed=i) for i in range(200)])
+    assert np.mean(shown < 0) <= 0.06  # 2.5 % is meant
+    assert np.mean(shown > 0) <= 0.06
 
 
 def test_confusion_counts():
@@ -165,7 +168,7 @@ def test_a_detector_does_not_differ_from_itself():
     rng = np.random.default_rng(8)
     pair = (rng.normal(1, 1, 40), rng.normal(0, 1, 30))
     for found in paired_differences(pair, pair).values():
-        assert found == {"difference": 0.0, "interval": (0.0, 0.0)}
+        assert found == {"difference": 0.0, "interval": (0.0, 0.0), "p_value": 1.0}
 
 
 def test_paired_differences_use_the_pairing():
@@ -178,6 +181,10 @@ def test_paired_differences_use_the_pairing():
         assert found[name]["difference"] == pytest.approx(values[1][name] - values[0][name], abs=1e-12)
         low, high = found[name]["interval"]
         assert low <= found[name]["difference"] <= high
+    # the same resamples' spread, by hand
+    low, high = found["auc"]["interval"]
+    expected = 2 * scipy.stats.norm.sf(found["auc"]["difference"] / ((high - low) / (2 * 1.96)))
+    assert np.log(found["auc"]["p_value"]) == pytest.approx(np.log(expected), rel=0.2)
     # two nearly alike detectors: sure of a small gain that separate intervals cannot see
     assert found["auc"]["interval"][0] > 0
     separate = [bootstrap_intervals(*pair)["auc"] for pair in ((bonafide, spoof), after)]
@@ -195,4 +202,5 @@ def test_differences_of_other_clips_or_none_are_refused():
     assert paired_differences(([1.0], [0.0]), ([0.0], [1.0]))["auc"] == {
         "difference": -1.0,
         "interval": (-1.0, 1.0),
+        "p_value": 1.0,
     }

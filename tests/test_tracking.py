@@ -13,7 +13,7 @@ import tracking
 from tracking import Tracker
 from training import EpochResult
 
-RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.2, 0.1, 5e-5, 3.0)
+RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.85, 0.95, 0.2, 0.1, 5e-5, 3.0)
 TESTING = {"metrics": {"auc": 0.8, "eer": 0.25}, "intervals_95": {"auc": [0.7, 0.9], "eer": [0.2, 0.3]}}
 
 
@@ -64,12 +64,14 @@ def _values(items) -> dict:
 
 
 def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
-    tracker = Tracker(tmp_path, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}})
-    tracker.log_step(1, 0.9, 5e-5)
-    tracker.log_step(2, 0.5, 5e-5)
-    tracker.log_epoch(RESULT, 2, Figure())
-    tracker.finish(TESTING)
-    rows, config, summary = read_history(tmp_path)
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    with Tracker(folder, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}}) as tracker:
+        tracker.log_step(1, 0.9, 5e-5)
+        tracker.log_step(2, 0.5, 5e-5)
+        tracker.log_epoch(RESULT, 2, Figure())
+        tracker.log_testing(TESTING)
+    rows, config, summary = read_history(folder)
     assert [row["train/loss"] for row in rows] == [0.9, 0.5]
     assert (
         rows[1].items()
@@ -84,23 +86,26 @@ def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
         }.items()
     )
     assert rows[1]["validation/roc._type"] == "image-file"
-    (run,) = tmp_path.glob("wandb/offline-run-*")
+    (run,) = folder.glob("wandb/offline-run-*")
     assert (run / "files" / rows[1]["validation/roc.path"]).is_file()
     assert config["learning_rate"] == 5e-5
     assert config["detector"] == {"sha256": "ab"}
     assert summary["testing/auc"] == 0.8
     assert summary["testing/eer_95"] == [0.2, 0.3]
     shown, error = capsys.readouterr()
-    assert f"to upload it: wandb sync {run}" in shown
+    assert f"to upload it: wandb sync '{run}'" in shown
     assert error == ""
 
 
-def test_nothing_is_logged_when_it_is_off(tmp_path, capsys):
-    tracker = Tracker(tmp_path, {}, enabled=False)
-    tracker.log_step(1, 0.9, 5e-5)
-    tracker.log_epoch(RESULT, 1, Figure())
-    tracker.finish(TESTING)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("off", ["--no-wandb", "WANDB_MODE=disabled"])
+def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, monkeypatch):
+    if off != "--no-wandb":
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    with Tracker(tmp_path, {}, enabled=off != "--no-wandb") as tracker:
+        tracker.log_step(1, 0.9, 5e-5)
+        tracker.log_epoch(RESULT, 1, Figure())
+        tracker.log_testing(TESTING)
+    assert not list(tmp_path.glob("**/*run-*"))
     assert capsys.readouterr() == ("", "")
 
 
@@ -109,28 +114,46 @@ def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path,
     def fail(*args, **options):
         raise RuntimeError("no disk\nno more")
 
-    target = wandb if when == "init" else wandb.Run
-    monkeypatch.setattr(target, when, fail)
-    tracker = Tracker(tmp_path, {})
-    run = wandb.run
-    tracker.log_step(1, 0.9, 5e-5)
-    tracker.log_epoch(RESULT, 1, Figure())
-    tracker.finish(TESTING)
+    monkeypatch.setattr(wandb if when == "init" else wandb.Run, when, fail)
+    with Tracker(tmp_path, {}) as tracker:
+        run = wandb.run
+        tracker.log_step(1, 0.9, 5e-5)
+        tracker.log_epoch(RESULT, 1, Figure())
+        tracker.log_testing(TESTING)
     error = capsys.readouterr().err
-    assert error == "wandb failed, and the run goes on without it: RuntimeError: no disk\n"
+    assert error == "wandb failed, and the run goes on without it: RuntimeError: no disk no more\n"
     monkeypatch.undo()
     if run is not None:
         run.finish()
 
 
-def test_logged_in_but_out_of_reach_is_kept_offline(not_logged_in, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, {}) as tracker:
+        tracker.log_step(1, 0.9, 5e-5)
+        raise KeyboardInterrupt
+    assert wandb.run is None
+    assert "wandb sync" in capsys.readouterr().out
+    assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WANDB_MODE": "online"}, ""),  # nobody is logged in, and nobody is asked to
+        ({"WANDB_API_KEY": "too short"}, "wandb cannot log online, so the run is kept offline: "),
+        (
+            {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},  # nobody listens there
+            "wandb cannot log online, so the run is kept offline: CommError",
+        ),
+    ],
+)
+def test_what_cannot_be_online_is_kept_offline(variables, said, not_logged_in, tmp_path, capsys, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2)
-    tracker = Tracker(tmp_path, {})
-    tracker.log_step(1, 0.9, 5e-5)
-    tracker.finish(TESTING)
+    with Tracker(tmp_path, {}) as tracker:
+        tracker.log_step(1, 0.9, 5e-5)
     assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
     shown = capsys.readouterr().out
-    assert "wandb cannot be reached, so the run is kept offline" in shown
+    assert shown.startswith(said or "wandb kept this run offline")
     assert "wandb sync" in shown

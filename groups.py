@@ -1,0 +1,87 @@
+"""Recordings in groups: by format, sample rate, duration and subfolder."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_utils import CLIP_SAMPLES, FOLDER_LABELS, SAMPLE_RATE, AudioError, Utterance, audio_info
+from evaluation import LABELS, Scored
+
+MOST_GROUPS = 12  # of one property; the rest are taken together
+
+
+def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
+    """For each property (format, sample rate, duration, subfolder) the group that each recording is in.
+
+    The group is "" where a file's header cannot be read.
+    """
+    properties: dict[str, list[str]] = {"format": [], "sample rate": [], "duration": [], "subfolder": []}
+    for utterance in utterances:
+        try:
+            info = audio_info(utterance.path)
+        except AudioError:  # it has no score either, and was named as a failure
+            values = ("", "", "")
+        else:
+            values = (info.format, f"{info.sample_rate} Hz", _duration_group(info.seconds))
+        for name, value in zip(properties, (*values, _subfolder(utterance.name)), strict=True):
+            properties[name].append(value)
+    return properties
+
+
+def groups_of(scored: Scored, properties: dict[str, list[str]]) -> dict[str, dict[str, np.ndarray]]:
+    """Property -> group -> which recordings [n] are in it, of those with label and score.
+
+    Properties with one group are left out; of more than MOST_GROUPS the smallest are one.
+    """
+    usable = scored.mask("bonafide") | scored.mask("spoof")
+    result = {}
+    for title, values in properties.items():
+        values = np.array(values)
+        counts = Counter(values[usable].tolist())
+        if len(counts) < 2:
+            continue
+        common = [group for group, _ in counts.most_common(MOST_GROUPS)]
+        groups = {group: usable & (values == group) for group in sorted(common, key=_natural)}
+        if len(counts) > len(common):
+            groups[f"{len(counts) - len(common)} others"] = usable & ~np.isin(values, common)
+        result[title] = groups
+    return result
+
+
+def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
+    """A group [n]; where it has clips of one class only, with all clips of the other."""
+    for label in LABELS:
+        if not (members & scored.mask(label)).any():
+            members = members | scored.mask(label)
+    return members
+
+
+def is_whole(scored: Scored, members: np.ndarray) -> bool:
+    """Whether a group [n] is all there is, so that its figures are the overall ones."""
+    return bool(members[scored.mask("bonafide") | scored.mask("spoof")].all())
+
+
+def _duration_group(seconds: float) -> str:
+    """Of what the network hears: half of its clip length or less, up to all of it, more (cut)."""
+    clip = CLIP_SAMPLES / SAMPLE_RATE
+    if seconds <= clip / 2:
+        return f"0 to {clip / 2:.1f} s"
+    return f"{clip / 2:.1f} to {clip:.1f} s" if seconds <= clip else f"{clip:.1f} s and more"
+
+
+def _subfolder(name: str) -> str:
+    """The folders of a recording's name that are no label, or "(none)"."""
+    folders = name.split("/")[:-1]
+    words = ["".join(filter(str.isalnum, folder.lower())) for folder in folders]
+    return (
+        "/".join(f for f, word in zip(folders, words, strict=True) if word not in FOLDER_LABELS) or "(none)"
+    )
+
+
+def _natural(text: str) -> list[str | int]:
+    """A key that sorts 8000 before 16000."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
