@@ -143,7 +143,11 @@ class XLSR(nn.Module):
 
 
 class LogSpectrogram(nn.Module):
-    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R."""
+    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R.
+
+    Each bin's mean over the clip is taken off its log power: a clip's level, or a fixed filter on all
+    of it, changes almost nothing.
+    """
 
     def __init__(self, config: SpectrogramConfig):
         super().__init__()
@@ -158,6 +162,7 @@ class LogSpectrogram(nn.Module):
         frames = waves.unfold(-1, c.window, c.hop) * window
         power = torch.fft.rfft(frames, n=c.n_fft).abs().square()
         log_power = torch.log(power + 1e-8)  # [B, F, bins]
+        log_power = log_power - log_power.mean(1, keepdim=True)
         return self.proj(self.norm(log_power.transpose(1, 2)).transpose(1, 2))
 
 

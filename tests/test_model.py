@@ -112,6 +112,12 @@ def test_bf16_runs_the_back_end_in_float32_and_stays_close():
         Detector(PRESETS["small"], precision="fp16")
 
 
+def test_spectrogram_does_not_hear_the_level():
+    front_end = Detector(PRESETS["small"]).eval().front_end
+    waves = 0.05 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(front_end(4 * waves), front_end(waves), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_configuration_survives_json(preset):
     config = PRESETS[preset]
