@@ -45,17 +45,12 @@ def analyse(
     """
     at_eer = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     limit = at_eer if threshold is None else threshold
+    at = "the EER threshold" if threshold is None else f"threshold {threshold:g}"
     parts = [
         f"## {printable(name)}",
         _how_good(summary),
         _decisions(scored, threshold),
-        *_where(
-            scored,
-            properties,
-            limit,
-            "the EER threshold" if threshold is None else f"threshold {limit:g}",
-            seed,
-        ),
+        *_where(scored, properties, limit, at, seed),
         *_unlike_classes(scored, properties),
         _worst_clips(scored, limit),
     ]
@@ -103,15 +98,12 @@ def _decisions(scored: Scored, threshold: float | None) -> str:
     for label, other in (("bonafide", "spoof"), ("spoof", "bonafide")):
         called = verdicts[scored.mask(label)]
         errors[label] = (int((called == other).sum()), len(called))
+    how = "by the larger of the two logits"
+    if threshold is not None:
+        how = f"at threshold {threshold:g}, chosen on other data"
     words = (
-        "**Its decisions**, "
-        + (
-            "by the larger of the two logits"
-            if threshold is None
-            else f"at threshold {threshold:g}, chosen on other data"
-        )
-        + f": {share(*errors['bonafide'])} of the real clips are rejected, {share(*errors['spoof'])} of "
-        "the fake ones accepted. "
+        f"**Its decisions**, {how}: {share(*errors['bonafide'])} of the real clips are rejected, "
+        f"{share(*errors['spoof'])} of the fake ones accepted. "
     )
     if p_value(errors["bonafide"], errors["spoof"]) >= LEVEL:
         return words + "The data do not show that one error is more frequent than the other."
@@ -131,7 +123,7 @@ def _where(
             row = [group]
             for label, _, _ in CLASSES:
                 inside, outside = members & scored.mask(label), ~members & scored.mask(label)
-                errors = count(wrong, inside), count(wrong, outside)
+                errors = _count(wrong, inside), _count(wrong, outside)
                 row += [str(errors[0][1]), share(*errors[0]) if errors[0][1] else ""]
                 if errors[0][1] and errors[1][1] and (number == 0 or len(groups) > 2):
                     comparisons.append((title, group, label, *errors))
@@ -201,7 +193,7 @@ def misjudged(scored: Scored, threshold: float) -> np.ndarray:
     return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
 
 
-def count(wrong: np.ndarray, members: np.ndarray) -> tuple[int, int]:
+def _count(wrong: np.ndarray, members: np.ndarray) -> tuple[int, int]:
     return int((wrong & members).sum()), int(members.sum())
 
 

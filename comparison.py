@@ -155,12 +155,10 @@ def change(
         shown = {group: shown_side(auc, len(compared)) for group, auc in compared.items()}
         found = [f"{group} ({'better' if side > 0 else 'worse'})" for group, side in shown.items() if side]
         words = (
-            f"**Where it changed.** Of {len(compared)} groups with at least {FEWEST} clips of each class, "
+            f"**Where it changed.** Of {len(compared)} groups with at least {FEWEST} clips of each class, a "
+            f"change is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has "
+            "clips of one class only is held against all clips of the other."
         )
-        words += (
-            f"a change is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has "
-        )
-        words += "clips of one class only is held against all clips of the other."
         parts += [words, *tables]
     return "\n\n".join(parts)
 
@@ -183,27 +181,19 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
         words += "these clips are easier for it. "
     else:
         words += "the intervals overlap, so no loss is shown. "
-    rates = {}
-    for label, wrong in (("bonafide", "below"), ("spoof", "above")):
-        scores = after.scores_of(label)
-        below = int((scores < threshold).sum())
-        rates[label] = (below if wrong == "below" else len(scores) - below, len(scores))
+    at = metrics.confusion_at(after.scores_of("bonafide"), after.scores_of("spoof"), threshold)
+    rejected = at["bonafide_spoof"], at["bonafide_spoof"] + at["bonafide_bonafide"]
+    accepted = at["spoof_bonafide"], at["spoof_bonafide"] + at["spoof_spoof"]
     words += (
         f"At the threshold chosen there ({threshold:.4g}), where both errors were about {100 * eer:.0f} %, "
-        f"{share(*rates['bonafide'])} of the real clips here are rejected and {share(*rates['spoof'])} of "
+        f"{share(*rejected)} of the real clips here are rejected and {share(*accepted)} of "
         "the fake ones accepted: "
     )
-    outside = []
-    for word, rate in zip(("first", "second"), rates.values(), strict=True):
-        rate_low, rate_high = wilson(*rate)
-        if not rate_low <= eer <= rate_high:
-            outside.append(word)
-    if outside:
-        return (
-            words
-            + f"the interval of the {' and of the '.join(outside)} excludes that: it does not hold here."
-        )
-    return words + "neither interval excludes that, so these clips do not show that it is off."
+    intervals = {"first": wilson(*rejected), "second": wilson(*accepted)}
+    outside = [word for word, (low, high) in intervals.items() if not low <= eer <= high]
+    if not outside:
+        return words + "neither interval excludes that, so these clips do not show that it is off."
+    return words + f"the interval of the {' and of the '.join(outside)} excludes that: it does not hold here."
 
 
 def shown_side(values: dict, comparisons: int) -> int:
