@@ -33,7 +33,7 @@ NO_THRESHOLD = (
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Score recordings with speech deepfake detectors. Higher score = more likely real.",
-        epilog="With neither data nor checkpoint here, bundled samples are scored by a stand-in detector.",
+        epilog="With neither data nor checkpoint here, bundled samples are scored with random weights.",
     )
     parser.add_argument(
         "--data",
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, command: str) -> int:
             if detector.sha256 in names:
                 print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue
-            name = "stand-in" if path.absolute() == tasks.STAND_IN else path.stem
+            name = path.stem
             if name in names.values():
                 name += f"-{detector.sha256[:8]}"
             names[detector.sha256] = name

@@ -114,15 +114,15 @@ def run(args: argparse.Namespace, command: str) -> int:
 
 
 def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
-    """What to score: as named, else the usual data set; the samples only for the stand-in's descendant."""
+    """What to score: as named, else the usual data set; the samples only for a demonstration."""
     data = args.data or ([tasks.CUSTOM] if tasks.CUSTOM.exists() else [])
     if args.checkpoint is None and tasks.descends_from_stand_in(after):
         if data or known_checkpoints():
             raise CheckpointError(
-                f"{tasks.FINE_TUNED} was fine-tuned from the bundled stand-in, which is for demonstrations. "
-                "Fine-tune a published detector, or name this one with --checkpoint"
+                f"{tasks.FINE_TUNED} was fine-tuned from random weights, for demonstration. Fine-tune a "
+                "published detector, or name this one with --checkpoint"
             )
-        tasks.say_demonstration(f"{tasks.FINE_TUNED} was fine-tuned from the stand-in, and no data are here")
+        tasks.say_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
         return [tasks.SAMPLES / "custom"]
     if not data:
         raise DataError(tasks.NO_CUSTOM)

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 import report
 from checkpoints import NO_CHECKPOINT, known_checkpoints, sha256_of
 from data_utils import FOLDER_LABELS, Found, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
+from model import PRESETS
 from training import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
@@ -23,7 +26,7 @@ FAKE_OR_REAL = Path("for-2seconds")
 FINE_TUNED = Path("results/for", FINAL)
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
-STAND_IN = SAMPLES / "detector.safetensors"
+STAND_IN = Path("results/untrained.safetensors")  # made when it is needed
 
 NO_FAKE_OR_REAL = (
     f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fake-or-Real comes from York University's "
@@ -40,8 +43,8 @@ def choose(
 ) -> tuple[Sequence[str | Path], Sequence[Path]]:
     """The data and detector files to use: those named, else those in the current folder.
 
-    Where neither data nor a detector is named or there, it is the bundled samples and the stand-in,
-    and that is said.
+    Where neither data nor a detector is named or there, it is the bundled samples and a small
+    detector of random weights, which is written to `results/`, and that is said.
 
     Args:
         data, checkpoints: as named on the command line; empty where they are not.
@@ -56,7 +59,8 @@ def choose(
     checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
         say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
-        return [_from_here(samples)], [_from_here(STAND_IN)]
+        _make_stand_in()
+        return [_from_here(samples)], [STAND_IN]
     if not checkpoints:
         raise CheckpointError(NO_CHECKPOINT)
     if not data:
@@ -70,17 +74,26 @@ def _from_here(path: Path) -> Path:
 
 
 def say_demonstration(why: str) -> None:
-    """Print that what follows comes from the samples and the stand-in."""
+    """Print that what follows comes from the samples and from random weights."""
     print(
         f"{why}, so this is a demonstration:\n"
-        "the bundled sample recordings and a small stand-in detector (0.5 million parameters, not XLS-R\n"
-        "300M). Its figures say nothing about the published detectors; samples/README.md tells what\n"
-        "both are.\n"
+        "the bundled sample recordings, and a small detector that starts from RANDOM WEIGHTS. Its figures\n"
+        "mean nothing but that everything works. samples/README.md tells what the recordings are.\n"
     )
 
 
+def _make_stand_in() -> None:
+    """Always the same weights, so that one script knows what another one made."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        detector = Detector(PRESETS["small"])
+    detector.provenance = {"weights": "random, seed 0"}
+    STAND_IN.parent.mkdir(exist_ok=True)
+    detector.save(STAND_IN)
+
+
 def descends_from_stand_in(detector: Detector) -> bool:
-    """Whether it was fine-tuned from the stand-in, or from what was."""
+    """Whether it was fine-tuned from the demonstration's random weights, or from what was."""
     if not STAND_IN.is_file():
         return False
     stand_in, provenance = sha256_of(STAND_IN), detector.provenance

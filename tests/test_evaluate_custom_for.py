@@ -163,19 +163,19 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
     assert words in error
 
 
-def test_the_samples_are_for_what_came_from_the_stand_in_only(workplace, capsys, monkeypatch):
+def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch):
     monkeypatch.setattr(tasks, "SAMPLES", workplace / "samples")
     monkeypatch.setattr(tasks, "STAND_IN", workplace / "start.safetensors")
-    for args in ([], ["--data", tasks.CUSTOM]):  # the stand-in's descendant does not judge these unasked
+    for args in ([], ["--data", tasks.CUSTOM]):  # it does not judge these unasked
         assert run(*args) == 2
-        assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
+        assert "was fine-tuned from random weights" in capsys.readouterr().err
     assert run("--checkpoint", tasks.FINE_TUNED) == 0
     tasks.CUSTOM.rename("other")
     write_clips(workplace / "samples" / "custom", n=3)
     capsys.readouterr()
     assert run() == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("results/for/final_model.safetensors was fine-tuned from the stand-in")
+    assert shown.startswith("results/for/final_model.safetensors is a demonstration's")
     assert "demonstration" in shown.splitlines()[0]
     assert "6 recordings: 3 real, 3 fake" in shown
 
@@ -184,7 +184,7 @@ def test_the_samples_are_for_what_came_from_the_stand_in_only(workplace, capsys,
     assert tasks.descends_from_stand_in(load_detector("again/final.safetensors", device="cpu"))
     Path("LA_model.pth").write_bytes(b"a published detector")
     assert run() == 2
-    assert "was fine-tuned from the bundled stand-in" in capsys.readouterr().err
+    assert "was fine-tuned from random weights" in capsys.readouterr().err
 
 
 def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):

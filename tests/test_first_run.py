@@ -1,4 +1,4 @@
-"""The three scripts without arguments, in an empty folder: the bundled samples and the stand-in."""
+"""The three scripts without arguments, in an empty folder: the bundled samples, and random weights."""
 
 import json
 import re
@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from checkpoints import sha256_of
 from data_utils import find_utterances
-from tasks import SAMPLES, STAND_IN
+from tasks import SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,17 +27,16 @@ def read(path: Path) -> dict:
 def test_the_three_scripts_in_order(tmp_path):
     first = run(tmp_path, "evaluate_custom.py")
     assert first[0].startswith("Neither Dataset_Speech_Assignment/ nor a published detector")
-    assert "stand-in" in first[1]
-    before = read(tmp_path / "results/custom/stand-in/metrics.json")
-    assert before["metrics"]["auc"] > 0.8
-    assert before["detector"]["sha256"] == sha256_of(STAND_IN)
+    assert "RANDOM WEIGHTS" in first[1]
+    before = read(tmp_path / "results/custom/untrained/metrics.json")
+    assert before["counts"]["bonafide_scored"] == before["counts"]["spoof_scored"] == 60
 
     second = run(tmp_path, "fine_tune_for.py", "--epochs", "1", "--no-wandb")
     assert second[0].startswith("Neither for-2seconds/ nor a published detector")
     assert read(tmp_path / "results/for/testing/metrics.json")["counts"]["failed"] == 0
 
     third = run(tmp_path, "evaluate_custom_for.py")
-    assert third[0].startswith("results/for/final_model.safetensors was fine-tuned from the stand-in")
+    assert third[0].startswith("results/for/final_model.safetensors is a demonstration's")
     paired = read(tmp_path / "results/custom_for/comparison.json")
     assert paired["auc"]["before"] == before["metrics"]["auc"]
     assert (tmp_path / "results/custom_for/analysis.md").is_file()
