@@ -155,9 +155,9 @@ def change(
         shown = {group: shown_side(auc, len(compared)) for group, auc in compared.items()}
         found = [f"{group} ({'better' if side > 0 else 'worse'})" for group, side in shown.items() if side]
         words = (
-            f"**Where it changed.** Of {len(compared)} groups with at least {FEWEST} clips of each class, a "
-            f"change is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has "
-            "clips of one class only is held against all clips of the other."
+            f"**Where it changed.** Groups with at least {FEWEST} clips of each class: {len(compared)}; a change "
+            f"is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has clips of "
+            "one class only is held against all clips of the other."
         )
         parts += [words, *tables]
     return "\n\n".join(parts)
@@ -174,7 +174,7 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
         f"{summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]: "
     )
     if not summary["better_than_chance"]:
-        words += "here it is not shown to tell real from fake at all. "
+        words += "it is not shown to tell real from fake on these clips at all. "
     elif high < there_low:
         words += "what it learnt carries over only in part. "
     elif low > there_high:

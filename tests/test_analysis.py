@@ -235,7 +235,7 @@ def test_carrying_over_follows_both_intervals(low, high, said):
     before, after = pair(1, 0)
     assert said in words_on_change(before, after, validation_auc_low=low, validation_auc_high=high)
     _, chance = pair(-0.5, 0)
-    assert "not shown to tell real from fake at all" in words_on_change(before, chance)
+    assert "not shown to tell real from fake on these clips at all" in words_on_change(before, chance)
 
 
 def test_a_threshold_holds_where_the_intervals_include_the_validation_error():
@@ -254,13 +254,13 @@ def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     formats = (["MP3"] * 40 + ["WAV"] * 40) * 2
     properties = properties_of(before, format=formats)
     words = words_on_change(before, after, properties)
-    assert "Of 2 groups with at least 10 clips of each class, a change is shown in none" in words
+    assert "Groups with at least 10 clips of each class: 2; a change is shown in none" in words
     after.logits[:40, 1] += 3
     words = words_on_change(before, after, properties)
     assert "a change is shown in format MP3 (better) (at 5 % over 2 comparisons)" in words
     assert "| MP3 | 40 | 40 |" in words
     by_class = properties_of(before, format=["MP3"] * 80 + ["WAV"] * 80)
-    assert "Of 0 groups" in words_on_change(before, after, by_class)  # each is the whole set over again
+    assert "of each class: 0;" in words_on_change(before, after, by_class)  # each is the whole set over again
     assert is_whole(after, np.ones(160, bool))
 
 
