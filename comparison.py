@@ -155,9 +155,9 @@ def change(
         shown = {group: shown_side(auc, len(compared)) for group, auc in compared.items()}
         found = [f"{group} ({'better' if side > 0 else 'worse'})" for group, side in shown.items() if side]
         words = (
-            f"**Where it changed.** Groups with at least {FEWEST} clips of each class: {len(compared)}; a change "
-            f"is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has clips of "
-            "one class only is held against all clips of the other."
+            f"**Where it changed.** Groups with at least {FEWEST} clips of each class: {len(compared)}; "
+            f"a change is shown in {', '.join(found) or 'none'}{_corrected(len(compared))}. A group that has "
+            "clips of one class only is held against all clips of the other."
         )
         parts += [words, *tables]
     return "\n\n".join(parts)

@@ -229,7 +229,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         (["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"], "cuda:99"),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
-            "detector.safetensors/detector",
+            "Not a directory: 'detector.safetensors",
         ),
     ],
 )

@@ -17,6 +17,7 @@ import transformers
 from conftest import SMALL_SIZES
 
 import evaluate_custom
+import tasks
 from checkpoints import FRONT, PRETRAINING_ONLY, sha256_of
 from detector import Detector, load_detector, load_front_end
 from errors import CheckpointError
@@ -380,7 +381,7 @@ def test_what_is_no_front_end(hugging_face, small_pth, tmp_path):
 
 
 def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, capsys):
-    samples = str(evaluate_custom.SAMPLES)
+    samples = str(tasks.SAMPLES / "custom")
     for path in (fairseq_file, hugging_face):
         assert evaluate_custom.main(["--data", samples, "--checkpoint", str(path), "--workers", "0"]) == 2
         error = capsys.readouterr().err
