@@ -36,10 +36,10 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
     """Two detectors on the clips that both scored, as JSON types.
 
     Returns:
-        "counts" (bonafide, spoof), "auc" and "eer" (each before, after, difference, interval: paired
-        bootstrap, after minus before), "errors" (mended, made: clips on the right side of the own EER
-        threshold with one detector only; p_value of McNemar's exact test) and "spearman" (rank
-        correlation of the scores; None where a detector gives but one).
+        "counts" (bonafide, spoof), "auc" and "eer" (each before, after, and what
+        `metrics.paired_differences` gives), "errors" (mended, made: clips on the right side of the
+        own EER threshold with one detector only; p_value of McNemar's exact test) and "spearman"
+        (rank correlation of the scores; None where a detector gives but one).
 
     Raises:
         ValueError: the two are not of the same recordings.

@@ -116,7 +116,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
     """What to score: as named, else the usual data set; the samples only for a demonstration."""
     data = args.data or ([tasks.CUSTOM] if tasks.CUSTOM.exists() else [])
-    if args.checkpoint is None and tasks.descends_from_stand_in(after):
+    if args.checkpoint is None and tasks.is_of_a_demonstration(after):
         if data or known_checkpoints():
             raise CheckpointError(
                 f"{tasks.FINE_TUNED} was fine-tuned from random weights, for demonstration. Fine-tune a "

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import report
-from checkpoints import NO_CHECKPOINT, known_checkpoints, sha256_of
+from checkpoints import NO_CHECKPOINT, known_checkpoints
 from data_utils import FOLDER_LABELS, Found, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
@@ -26,7 +26,8 @@ FAKE_OR_REAL = Path("for-2seconds")
 FINE_TUNED = Path("results/for", FINAL)
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
-STAND_IN = Path("results/untrained.safetensors")  # made when it is needed
+UNTRAINED = Path("results/untrained.safetensors")  # made for a demonstration
+RANDOM_WEIGHTS = {"weights": "random, seed 0"}  # its provenance
 
 NO_FAKE_OR_REAL = (
     f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fake-or-Real comes from York University's "
@@ -59,8 +60,8 @@ def choose(
     checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
         say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
-        _make_stand_in()
-        return [_from_here(samples)], [STAND_IN]
+        _make_untrained()
+        return [_from_here(samples)], [UNTRAINED]
     if not checkpoints:
         raise CheckpointError(NO_CHECKPOINT)
     if not data:
@@ -82,26 +83,22 @@ def say_demonstration(why: str) -> None:
     )
 
 
-def _make_stand_in() -> None:
-    """Always the same weights, so that one script knows what another one made."""
+def _make_untrained() -> None:
+    """Write the demonstration's detector, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         detector = Detector(PRESETS["small"])
-    detector.provenance = {"weights": "random, seed 0"}
-    STAND_IN.parent.mkdir(exist_ok=True)
-    detector.save(STAND_IN)
+    detector.provenance = RANDOM_WEIGHTS
+    UNTRAINED.parent.mkdir(exist_ok=True)
+    detector.save(UNTRAINED)
 
 
-def descends_from_stand_in(detector: Detector) -> bool:
-    """Whether it was fine-tuned from the demonstration's random weights, or from what was."""
-    if not STAND_IN.is_file():
-        return False
-    stand_in, provenance = sha256_of(STAND_IN), detector.provenance
-    while isinstance(origin := provenance.get("started_from"), dict):
-        if origin.get("sha256") == stand_in:
-            return True
-        provenance = origin.get("provenance") or {}
-    return False
+def is_of_a_demonstration(detector: Detector) -> bool:
+    """Whether it was fine-tuned, at whatever remove, from a demonstration's random weights."""
+    provenance = detector.provenance
+    while isinstance(provenance, dict) and isinstance(origin := provenance.get("started_from"), dict):
+        provenance = origin.get("provenance")
+    return provenance == RANDOM_WEIGHTS
 
 
 def find(data: Sequence[str | Path]) -> Found:

@@ -94,3 +94,13 @@ def small_pth(small_official, tmp_path) -> Path:
     path = tmp_path / "small.pth"
     torch.save(small_official, path)
     return path
+
+
+@pytest.fixture
+def not_logged_in(monkeypatch, tmp_path):
+    """wandb as on a machine where nobody has ever used it."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from conftest import official_shapes
 from PIL import Image
-from test_tracking import not_logged_in, read_history  # noqa: F401 (a fixture)
+from test_tracking import read_history
 
 import fine_tune_for
 import plots
@@ -48,7 +48,7 @@ def run(*args, wandb=False) -> int:
     return fine_tune_for.main([*map(str, args), *options])
 
 
-def test_the_whole_run(not_logged_in, workplace, capsys):  # noqa: F811
+def test_the_whole_run(not_logged_in, workplace, capsys):
     options = ("--checkpoint", "start.safetensors", "--epochs", 2, "--batch-size", 4, "--learning-rate", 1e-3)
     for path in ("training/fake/bad.wav", "testing/real/bad.wav"):
         Path("for-2seconds", path).write_bytes(b"bad")
