@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from decoding import AudioError, AudioInfo, open_audio
 from errors import DataError
 
 SAMPLE_RATE = 16000  # Hz
@@ -36,91 +34,72 @@ FOLDER_LABELS = {
     "spoof": "spoof",
 }
 
-# What counts as a recording when a folder is searched. The second line is sound that libsndfile
-# does not read: such a file is reported as a failure, which is better than not being seen.
+# What counts as a recording when a folder is searched: libsndfile's, then ffmpeg's.
 AUDIO_SUFFIXES = frozenset(
-    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph .wv"
-    " .m4a .m4b .mp4 .aac .wma .webm .mka .amr .3gp .ac3".split()
+    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph"
+    " .wv .m4a .m4b .mp4 .m4v .mov .aac .wma .wmv .webm .mkv .mka .amr .awb .3gp .ac3"
+    " .eac3 .avi .flv .mpg".split()
 )
 
-# Input beyond the last sample wanted that the resampler's filter can reach: far more than soxr's
-# longest filter, so that a clip's beginning is the same whether or not its end was decoded.
+# Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
+# lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
 _RESAMPLER_REACH = 0.5  # s
-
-
-class AudioError(Exception):
-    """A recording that cannot be read; the message is the reason, in one line. It costs no other."""
 
 
 # ------------------------------------------------------------- reading one file
 
 
 def load_audio(
-    path: str | Path, sample_rate: int = SAMPLE_RATE, max_samples: int | None = None
+    path: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    max_samples: int | None = None,
+    offset: float = 0.0,
 ) -> np.ndarray:
-    """Decode, average the channels, resample (soxr, high quality).
+    """Decode, average the channels, resample (soxr, high quality), cut.
 
-    Gives the samples of `librosa.load(path, sr=sample_rate)`, without librosa's seconds of import.
+    Gives the samples of `librosa.load(path, sr=sample_rate)`, without librosa's seconds of import; with
+    `offset` and `max_samples`, that part of them, but only what is needed for it is decoded and resampled.
 
     Args:
-        path: a file in one of libsndfile's formats (wav, flac, mp3, ogg, opus, aiff, ...).
+        path: an audio file, or a video with an audio track, in any format that libsndfile or ffmpeg reads.
         sample_rate: of the result, in Hz.
-        max_samples: decode no more than is needed for this many samples of the result.
+        max_samples: of the result; None for all there are.
+        offset: seconds of the recording to pass over, to the nearest sample of the result.
 
     Returns:
         float32 [n], n >= 1.
 
     Raises:
-        AudioError: the file cannot be opened or decoded, or has no samples, or not only numbers.
+        AudioError: the file cannot be opened or decoded, or has no samples (after the offset), or not only
+            numbers.
     """
-    with _opened(path) as file:
-        rate = file.samplerate
-        frames = -1
+    with open_audio(path) as file:
+        rate = file.info.sample_rate
+        common = math.gcd(rate, sample_rate)
+        # Decoding begins where a sample of the result coincides with one of the file.
+        first = round(offset * sample_rate)
+        steps = max(0, math.floor((first / sample_rate - _RESAMPLER_REACH) * common))
+        skip = first - steps * (sample_rate // common)
+        count = None
         if max_samples is not None:
-            frames = math.ceil((max_samples / sample_rate + _RESAMPLER_REACH) * rate)
+            count = math.ceil(((skip + max_samples) / sample_rate + _RESAMPLER_REACH) * rate)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
-            wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-        if len(wave) == 0:
-            raise AudioError("no samples in it")
-        if rate != sample_rate:
+            wave = file.read(steps * (rate // common), count).mean(axis=1)
+        if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
             wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
     if not np.isfinite(wave).all():
         raise AudioError("has samples that are not numbers (NaN or infinity)")
-    return wave if max_samples is None else wave[:max_samples]
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file's header says: format (WAV, MP3, ...), sample rate in Hz, duration in seconds."""
-
-    format: str
-    sample_rate: int
-    seconds: float
+    wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
+    if len(wave) == 0:
+        raise AudioError(f"it ends before {offset:g} s" if offset else "no samples in it")
+    return wave
 
 
 def audio_info(path: str | Path) -> AudioInfo:
     """Reads the header only. Raises AudioError as `load_audio` does."""
-    with _opened(path) as file:
-        return AudioInfo(file.format, file.samplerate, file.frames / file.samplerate)
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    """The file, open; whatever goes wrong with it in the block is an AudioError."""
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for without end
-            raise AudioError("not a regular file")
-        with open(path, "rb"):  # for the system's own words when it is not permitted
-            pass
-        with soundfile.SoundFile(path) as file:
-            yield file
-    except OSError as error:
-        raise AudioError(error.strerror or str(error)) from error
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError(f"cannot be decoded: {error}") from error
+    with open_audio(path) as file:
+        return file.info
 
 
 def _fit(wave: np.ndarray, n_samples: int) -> np.ndarray:

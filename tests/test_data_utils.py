@@ -78,7 +78,7 @@ def write_bad_files(folder) -> dict[str, str]:
     soundfile.write(folder / "not_numbers.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
     reasons = {
         "text.wav": "libsndfile",
-        "nothing.mp3": "libsndfile",
+        "nothing.mp3": "empty",
         "movie.m4a": "libsndfile",
         "huge.wav": "not numbers",
         "no_samples.wav": "no samples",

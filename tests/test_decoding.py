@@ -1,0 +1,159 @@
+"""Formats that libsndfile does not know, and parts of recordings in every format."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import correlate
+
+from data_utils import AudioError, audio_info, load_audio
+
+
+def speech_like(seconds: float, rate: int) -> np.ndarray:
+    """[n, 2]: low noise that comes and goes, which every codec keeps; the channels are alike."""
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * rate)) / rate
+    noise = np.convolve(rng.standard_normal(len(t)), np.hanning(rate // 1000), "same")
+    wave = 0.2 * noise / np.abs(noise).max() * (1.5 + np.sin(9 * t))
+    return np.stack([wave, wave], axis=1).astype(np.float32)
+
+
+# File name: codec, sample rate, channels. PyAV writes them with ffmpeg's own encoders.
+FFMPEG_FORMATS = {
+    "a.m4a": ("aac", 44100, 2),
+    "lossless.m4a": ("alac", 48000, 2),
+    "a.aac": ("aac", 22050, 1),
+    "video.mp4": ("aac", 48000, 2),
+    "a.webm": ("libopus", 48000, 2),
+    "a.mka": ("aac", 44100, 2),
+    "a.wma": ("wmav2", 44100, 2),
+    "a.amr": ("libopencore_amrnb", 8000, 1),
+    "a.3gp": ("libopencore_amrnb", 8000, 1),
+    "a.ac3": ("ac3", 48000, 2),
+}
+SNDFILE_FORMATS = {
+    "a.wav": ("WAV", "PCM_16", 22051),
+    "low.wav": ("WAV", "ULAW", 8000),
+    "a.flac": ("FLAC", "PCM_16", 48000),
+    "a.mp3": ("MP3", "MPEG_LAYER_III", 44100),
+    "a.ogg": ("OGG", "VORBIS", 44100),
+    "a.opus": ("OGG", "OPUS", 48000),
+}
+
+
+def black() -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+
+
+def write_by_ffmpeg(path: Path, seconds: float) -> np.ndarray:
+    """[n, 2] that was encoded."""
+    codec, rate, channels = FFMPEG_FORMATS[path.name]
+    wave = speech_like(seconds, rate)
+    with av.open(
+        path, "w", format={".wma": "asf", ".aac": "adts", ".mka": "matroska"}.get(path.suffix)
+    ) as file:
+        layout = "stereo" if channels == 2 else "mono"
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        if path.suffix == ".wma":
+            stream.bit_rate = 128000
+        if path.stem == "video":
+            video = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+            for _ in range(5):
+                file.mux(video.encode(black()))
+            file.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(wave[:, :channels].T.copy(), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return wave
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> dict[str, Path]:
+    """20 s in each format."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for name in FFMPEG_FORMATS:
+        write_by_ffmpeg(folder / name, 20)
+    for name, (kind, subtype, rate) in SNDFILE_FORMATS.items():
+        soundfile.write(folder / name, speech_like(20, rate), rate, format=kind, subtype=subtype)
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", FFMPEG_FORMATS)
+def test_ffmpegs_formats_are_read_in_time_and_level(name, recordings):
+    """At the sample rate of the file, so that nothing but the codec stands between."""
+    codec, rate, _ = FFMPEG_FORMATS[name]
+    expected = speech_like(20, rate)[:, 0]
+    wave = load_audio(recordings[name], sample_rate=rate)
+    assert abs(len(wave) - len(expected)) < 0.1 * rate
+    delay = correlate(wave[rate : 6 * rate], expected[rate : 6 * rate]).argmax() - (5 * rate - 1)
+    assert abs(delay) < 0.05 * rate  # the encoder's, where the container has no place to tell of it
+    if name in ("a.m4a", "lossless.m4a", "video.mp4", "a.webm", "a.mka"):
+        assert delay == 0
+    wave, expected = wave[rate + delay : 15 * rate + delay], expected[rate : 15 * rate]
+    assert np.corrcoef(wave, expected)[0, 1] > (0.4 if "amr" in codec else 0.99)
+    if "amr" not in codec:
+        assert wave.std() / expected.std() == pytest.approx(1, abs=0.01)
+    info = audio_info(recordings[name])
+    assert info.sample_rate == rate
+    assert info.seconds == pytest.approx(20, rel=0.05)
+
+
+@pytest.mark.parametrize("name", [*FFMPEG_FORMATS, *SNDFILE_FORMATS])
+def test_a_part_equals_the_whole_cut(name, recordings):
+    rng = np.random.default_rng(1)
+    whole = load_audio(recordings[name])
+    for offset in [0.0, 19.9, *rng.uniform(0, 19, 6), *rng.uniform(0, 1, 2)]:
+        samples = int(rng.choice([1, 400, 64600]))
+        first = round(offset * 16000)
+        part = load_audio(recordings[name], max_samples=samples, offset=offset)
+        np.testing.assert_allclose(part, whole[first : first + samples], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(load_audio(recordings[name], offset=17.3), whole[276800:], atol=1e-4, rtol=0)
+    with pytest.raises(AudioError, match=r"ends before 30 s"):
+        load_audio(recordings[name], offset=30)
+
+
+def test_only_the_part_is_decoded(recordings, monkeypatch):
+    """Whatever the recording's length: samples decoded for 1 s of it."""
+    decoded = []
+    read = soundfile.SoundFile.read
+
+    def counted(self, *args, **kwargs):
+        decoded.append(read(self, *args, **kwargs))
+        return decoded[-1]
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    load_audio(recordings["a.mp3"], max_samples=16000, offset=12)
+    assert sum(map(len, decoded)) <= 44100 * 2.1
+
+
+def test_a_video_without_sound_and_a_playlist_are_refused(tmp_path, recordings):
+    with av.open(tmp_path / "mute.mp4", "w") as file:
+        video = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        file.mux(video.encode(black()))
+        file.mux(video.encode())
+    with pytest.raises(AudioError, match="no audio track"):
+        load_audio(tmp_path / "mute.mp4")
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:20\n#EXTINF:20,\n{recordings['a.aac']}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "playlist.wav").write_text(playlist)
+    with pytest.raises(AudioError, match="libsndfile"):
+        load_audio(tmp_path / "playlist.wav")
+
+
+def test_damage_is_an_error_or_costs_only_what_is_damaged(tmp_path, recordings):
+    rng = np.random.default_rng(2)
+    for name in FFMPEG_FORMATS:
+        content = bytearray(recordings[name].read_bytes())
+        for position in rng.integers(0, len(content), 20):
+            content[position] = rng.integers(256)
+        damaged = tmp_path / name
+        damaged.write_bytes(content[: len(content) * 2 // 3])
+        try:
+            wave = load_audio(damaged)
+        except AudioError as error:
+            assert "\n" not in str(error)
+        else:
+            assert np.isfinite(wave).all()
