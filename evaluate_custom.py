@@ -33,7 +33,7 @@ NO_THRESHOLD = (
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Score recordings with speech deepfake detectors. Higher score = more likely real.",
-        epilog="With neither data nor checkpoint here, bundled samples are scored with random weights.",
+        epilog="With neither data nor checkpoint here, bundled samples are scored with a small stand-in.",
     )
     parser.add_argument(
         "--data",

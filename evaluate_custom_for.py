@@ -119,8 +119,8 @@ def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
     if args.checkpoint is None and tasks.is_of_a_demonstration(after):
         if data or known_checkpoints():
             raise CheckpointError(
-                f"{tasks.FINE_TUNED} was fine-tuned from random weights, for demonstration. Fine-tune a "
-                "published detector, or name this one with --checkpoint"
+                f"{tasks.FINE_TUNED} was fine-tuned from the stand-in detector, for demonstration. Fine-tune "
+                "a published one, or name this one with --checkpoint"
             )
         tasks.say_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
         return [tasks.SAMPLES / "custom"]

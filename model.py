@@ -46,12 +46,10 @@ class XLSRConfig:
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """A light log-spectrogram front end with as many frames a clip as XLS-R (201 in 64600 samples)."""
+    """A light front end of spectrograms, with as many frames a clip as XLS-R (201 in 64600 samples)."""
 
     width: int = 128
-    window: int = 400  # samples; 25 ms at 16 kHz, the receptive field of an XLS-R frame
-    hop: int = 320  # samples; 20 ms, the stride of an XLS-R frame
-    n_fft: int = 512
+    channels: int = 16  # of the first convolution; doubled by each of the next two
 
 
 @dataclass(frozen=True)
@@ -142,33 +140,65 @@ class XLSR(nn.Module):
         return self.model(waves).last_hidden_state
 
 
-class LogSpectrogram(nn.Module):
-    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R.
+class SpectrogramFrontEnd(nn.Module):
+    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R, for 16 kHz.
 
-    Each bin's mean over the clip is taken off its log power: a clip's level, or a fixed filter on all
-    of it, changes almost nothing.
+    Two log-power spectrograms go through three convolutions each. One resolves the harmonics of a
+    voice (25 ms windows), the other its single pitch periods (8 ms): vocoders differ from people in both.
     """
 
     def __init__(self, config: SpectrogramConfig):
         super().__init__()
-        self.config = config
-        bins = config.n_fft // 2 + 1
-        self.norm = nn.BatchNorm1d(bins)
-        self.proj = nn.Linear(bins, config.width)
+        self.branches = nn.ModuleList(
+            [
+                _SpectrogramBranch(400, 160, 512, config.channels, strides=((2, 1), (2, 2), (2, 1))),
+                _SpectrogramBranch(128, 80, 128, config.channels, strides=((1, 2), (2, 2), (2, 1))),
+            ]
+        )
+        self.proj = nn.Linear(sum(branch.size for branch in self.branches), config.width)
 
     def forward(self, waves: Tensor) -> Tensor:
-        c = self.config
-        window = torch.hann_window(c.window, dtype=waves.dtype, device=waves.device)
-        frames = waves.unfold(-1, c.window, c.hop) * window
-        power = torch.fft.rfft(frames, n=c.n_fft).abs().square()
-        log_power = torch.log(power + 1e-8)  # [B, F, bins]
+        count = (waves.shape[-1] - 400) // 320 + 1  # of XLS-R's frames
+        return self.proj(torch.cat([branch(waves)[:, :count] for branch in self.branches], dim=-1))
+
+
+class _SpectrogramBranch(nn.Module):
+    """Waves [B, T] -> [B, frames, size]; window, hop and n_fft are in samples, strides (spectral, time)."""
+
+    def __init__(
+        self, window: int, hop: int, n_fft: int, channels: int, strides: tuple[tuple[int, int], ...]
+    ):
+        super().__init__()
+        self.window, self.hop, self.n_fft = window, hop, n_fft
+        self.norm = nn.BatchNorm2d(1)
+        layers: list[nn.Module] = []
+        before, bins = 1, n_fft // 2
+        for kernel, stride in zip((5, 3, 3), strides, strict=True):
+            layers += [
+                nn.Conv2d(before, channels, kernel, stride, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.SiLU(),
+            ]
+            before, bins, channels = channels, (bins - 1) // stride[0] + 1, 2 * channels
+        self.conv = nn.Sequential(*layers)
+        self.size = before * bins
+
+    def forward(self, waves: Tensor) -> Tensor:
+        window = torch.hann_window(self.window, dtype=waves.dtype, device=waves.device)
+        frames = waves.unfold(-1, self.window, self.hop) * window
+        power = torch.fft.rfft(frames, n=self.n_fft).abs().square()[..., 1:]  # [B, frames, bins]
+        # Relative to the clip's mean power, from -60 dB up, and each bin's own mean taken off: its level,
+        # what lies below speech, and a fixed filter on all of it change almost nothing.
+        power = power / power.mean((1, 2), keepdim=True).clamp_min(1e-10)
+        log_power = torch.log(power + 1e-6)
         log_power = log_power - log_power.mean(1, keepdim=True)
-        return self.proj(self.norm(log_power.transpose(1, 2)).transpose(1, 2))
+        x = self.conv(self.norm(log_power.transpose(1, 2)[:, None]))  # [B, channels, bins', frames']
+        return x.flatten(1, 2).transpose(1, 2)
 
 
 def build_front_end(config: XLSRConfig | SpectrogramConfig) -> nn.Module:
     """The module for a configuration: waves [B, T] -> frames [B, F, config.width]."""
-    return XLSR(config) if isinstance(config, XLSRConfig) else LogSpectrogram(config)
+    return XLSR(config) if isinstance(config, XLSRConfig) else SpectrogramFrontEnd(config)
 
 
 # ------------------------------------------------------------ back end: AASIST

@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 import report
 from checkpoints import NO_CHECKPOINT, known_checkpoints
 from data_utils import FOLDER_LABELS, Found, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
-from model import PRESETS
 from training import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
@@ -26,8 +23,7 @@ FAKE_OR_REAL = Path("for-2seconds")
 FINE_TUNED = Path("results/for", FINAL)
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
-UNTRAINED = Path("results/untrained.safetensors")  # made for a demonstration
-RANDOM_WEIGHTS = {"weights": "random, seed 0"}  # its provenance
+STAND_IN = SAMPLES / "detector.safetensors"  # small; its provenance says "stand_in"
 
 NO_FAKE_OR_REAL = (
     f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fake-or-Real comes from York University's "
@@ -44,8 +40,8 @@ def choose(
 ) -> tuple[Sequence[str | Path], Sequence[Path]]:
     """The data and detector files to use: those named, else those in the current folder.
 
-    Where neither data nor a detector is named or there, it is the bundled samples and a small
-    detector of random weights, which is written to `results/`, and that is said.
+    Where neither data nor a detector is named or there, it is the bundled samples and the bundled
+    stand-in detector, and that is said.
 
     Args:
         data, checkpoints: as named on the command line; empty where they are not.
@@ -60,8 +56,7 @@ def choose(
     checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
         say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
-        _make_untrained()
-        return [_from_here(samples)], [UNTRAINED]
+        return [_from_here(samples)], [_from_here(STAND_IN)]
     if not checkpoints:
         raise CheckpointError(NO_CHECKPOINT)
     if not data:
@@ -75,30 +70,20 @@ def _from_here(path: Path) -> Path:
 
 
 def say_demonstration(why: str) -> None:
-    """Print that what follows comes from the samples and from random weights."""
+    """Print that what follows comes from the samples and from the stand-in detector."""
     print(
         f"{why}, so this is a demonstration:\n"
-        "the bundled sample recordings, and a small detector that starts from RANDOM WEIGHTS. Its figures\n"
-        "mean nothing but that everything works. samples/README.md tells what the recordings are.\n"
+        "the bundled sample recordings, and a small STAND-IN DETECTOR in place of XLS-R 300M. Its figures\n"
+        "say nothing about the published detectors. samples/README.md tells what both are.\n"
     )
 
 
-def _make_untrained() -> None:
-    """Write the demonstration's detector, always with the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        detector = Detector(PRESETS["small"])
-    detector.provenance = RANDOM_WEIGHTS
-    UNTRAINED.parent.mkdir(exist_ok=True)
-    detector.save(UNTRAINED)
-
-
 def is_of_a_demonstration(detector: Detector) -> bool:
-    """Whether it was fine-tuned, at whatever remove, from a demonstration's random weights."""
+    """Whether it was fine-tuned, at whatever remove, from the stand-in detector."""
     provenance = detector.provenance
     while isinstance(provenance, dict) and isinstance(origin := provenance.get("started_from"), dict):
         provenance = origin.get("provenance")
-    return provenance == RANDOM_WEIGHTS
+    return isinstance(provenance, dict) and "stand_in" in provenance
 
 
 def find(data: Sequence[str | Path]) -> Found:

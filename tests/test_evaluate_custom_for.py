@@ -166,12 +166,12 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch):
     monkeypatch.setattr(tasks, "SAMPLES", workplace / "samples")
     start = load_detector("start.safetensors", device="cpu")
-    start.provenance = tasks.RANDOM_WEIGHTS
+    start.provenance = {"stand_in": "yes"}
     start.save("start.safetensors")
     fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED)
     for args in ([], ["--data", tasks.CUSTOM]):  # it does not judge these unasked
         assert run(*args) == 2
-        assert "was fine-tuned from random weights" in capsys.readouterr().err
+        assert "was fine-tuned from the stand-in detector" in capsys.readouterr().err
     assert run("--checkpoint", tasks.FINE_TUNED) == 0
     tasks.CUSTOM.rename("other")
     write_clips(workplace / "samples" / "custom", n=3)
@@ -187,7 +187,7 @@ def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch
     assert tasks.is_of_a_demonstration(load_detector("again/final.safetensors", device="cpu"))
     Path("LA_model.pth").write_bytes(b"a published detector")
     assert run() == 2
-    assert "was fine-tuned from random weights" in capsys.readouterr().err
+    assert "was fine-tuned from the stand-in detector" in capsys.readouterr().err
 
 
 def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):

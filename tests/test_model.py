@@ -133,7 +133,7 @@ def test_configuration_survives_json(preset):
         ({"clip_length": 1}, "clip_length"),
         ({"sample_rate": 0}, "sample_rate is 0"),
         ({"front_end": {"kind": "xlsr", "width": "64"}}, "width is '64'"),
-        ({"front_end": {"kind": "spectrogram", "hop": -1}}, "hop is -1"),
+        ({"front_end": {"kind": "spectrogram", "channels": -1}}, "channels is -1"),
         ({"front_end": None}, "configuration"),
     ],
 )
