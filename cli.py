@@ -32,6 +32,13 @@ def positive(text: str) -> float:
     return finite(text)
 
 
+def not_negative(text: str) -> float:
+    """An argparse type: a finite number from 0."""
+    if finite(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 0")
+    return finite(text)
+
+
 def whole(minimum: int) -> Callable[[str], int]:
     """An argparse type: a whole number from `minimum`."""
 

@@ -224,17 +224,20 @@ def _utterance(path: Path, root: Path) -> Utterance:
 class UtteranceDataset(Dataset):
     """Item i: (i, wave [clip_samples] or None, reason it could not be read or "")."""
 
-    def __init__(self, utterances: Sequence[Utterance], sample_rate: int, clip_samples: int):
+    def __init__(
+        self, utterances: Sequence[Utterance], sample_rate: int, clip_samples: int, offset: float = 0.0
+    ):
         self.paths = [u.path for u in utterances]
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
+        self.offset = offset
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
         try:
-            wave = load_audio(self.paths[i], self.sample_rate, max_samples=self.clip_samples)
+            wave = load_audio(self.paths[i], self.sample_rate, self.clip_samples, self.offset)
         except AudioError as error:
             return i, None, str(error)
         return i, pad(wave, self.clip_samples), ""
@@ -257,16 +260,18 @@ def make_loader(
     workers: int = 0,
     start_method: str | None = None,
     shuffle: torch.Generator | None = None,
+    offset: float = 0.0,
 ) -> DataLoader:
     """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
         shuffle: draws a new order for every pass; None keeps the order.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
+        offset: where in each recording its clip begins, in seconds.
     """
     workers = min(workers, math.ceil(len(utterances) / batch_size))
     return DataLoader(
-        UtteranceDataset(utterances, sample_rate, clip_samples),
+        UtteranceDataset(utterances, sample_rate, clip_samples, offset),
         batch_size=batch_size,
         shuffle=shuffle is not None,
         generator=shuffle,

@@ -60,6 +60,13 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="X",
         help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
     )
+    parser.add_argument(
+        "--offset",
+        type=cli.not_negative,
+        default=0.0,
+        metavar="SECONDS",
+        help="where in each recording its clip begins (default: 0, as published)",
+    )
     cli.add_machine_options(parser, batch_size=8)
     parser.add_argument(
         "--seed", type=cli.whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
@@ -98,7 +105,7 @@ def run(args: argparse.Namespace, command: str) -> int:
                 name += f"-{detector.sha256[:8]}"
             names[detector.sha256] = name
             results[name] = tasks.evaluate(
-                name, detector, found, args.output / name, args, command, args.threshold
+                name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )
         except (CheckpointError, DataError) as error:
             exit_code = cli.complain(error)

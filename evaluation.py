@@ -73,16 +73,23 @@ def score_utterances(
     batch_size: int = 8,
     workers: int = 0,
     start_method: str | None = None,
+    offset: float = 0.0,
 ) -> Scored:
     """Score every recording; one that cannot be read costs no other its score.
 
     Args:
         workers: processes that decode ahead; 0 decodes in this one.
-        start_method: see `data_utils.make_loader`.
+        start_method, offset: see `data_utils.make_loader`.
     """
     config = detector.config
     loader = make_loader(
-        utterances, config.sample_rate, config.clip_samples, batch_size, workers, start_method
+        utterances,
+        config.sample_rate,
+        config.clip_samples,
+        batch_size,
+        workers,
+        start_method,
+        offset=offset,
     )
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     with tqdm(total=len(utterances), unit="clip", disable=None) as progress, torch.inference_mode():

@@ -118,6 +118,7 @@ def evaluate(
     args: argparse.Namespace,
     command: str,
     threshold: float | None = None,
+    offset: float = 0.0,
 ) -> tuple[Scored, dict]:
     """Score with one detector, write its results folder, name what could not be scored.
 
@@ -127,6 +128,7 @@ def evaluate(
         args: with batch_size, workers and seed.
         command: the command line, for the results.
         threshold: one chosen on other data; None for the network's own decision.
+        offset: where in each recording its clip begins, in seconds.
 
     Returns:
         What `score_utterances` and `summarise` give.
@@ -136,10 +138,13 @@ def evaluate(
     """
     folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
     print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}")
-    scored = score_utterances(detector, found.utterances, batch_size=args.batch_size, workers=args.workers)
+    scored = score_utterances(
+        detector, found.utterances, batch_size=args.batch_size, workers=args.workers, offset=offset
+    )
     summary = summarise(scored, threshold=threshold, seed=args.seed)
     about = {
         "data_root": str(found.root),
+        "offset_seconds": offset,
         "detector": {"name": name} | detector.describe(),
         "command": command,
     }

@@ -323,7 +323,8 @@ def test_few_clips_below_chance_are_mentioned_not_accused():
 
 
 @pytest.mark.parametrize(
-    "bad", [["--threshold", "nan"], ["--batch-size", "0"], ["--seed", "x"], ["--workers", "-1"]]
+    "bad",
+    [["--threshold", "nan"], ["--batch-size", "0"], ["--seed", "x"], ["--workers", "-1"], ["--offset", "-1"]],
 )
 def test_options_that_make_no_sense_are_refused(bad, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -348,3 +349,19 @@ def test_an_analysis_does_not_outlive_its_labels(workplace, detector, capsys):
     assert analysis.exists()
     assert run("--data", "data/Real", "--checkpoint", "detector.safetensors") == 0
     assert not analysis.exists()
+
+
+def test_an_offset_scores_what_comes_later(workplace, detector, capsys):
+    long, short = tone(9, 22050), tone(2, 44100)
+    soundfile.write("long.wav", long, 22050, subtype="FLOAT")
+    soundfile.write("short.wav", short, 44100)
+    args = ("--data", "long.wav", "short.wav", "--checkpoint", "detector.safetensors")
+    assert run(*args, "--offset", 3.5) == 0
+    folder = workplace / "results" / "custom" / "detector"
+    rows = read_scores(folder)
+    later = load_audio("long.wav")[56000:]
+    expected = detector.score(torch.from_numpy(pad(later))[None]).item()
+    assert float(rows["long.wav"]["score"]) == pytest.approx(expected, abs=1e-5)
+    assert rows["short.wav"]["score"] == ""
+    assert "it ends before 3.5 s" in (folder / "failures.csv").read_text(encoding="utf-8")
+    assert read_metrics(folder)["offset_seconds"] == 3.5
