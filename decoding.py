@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -62,17 +62,15 @@ def open_audio(path: str | Path) -> Iterator[OpenAudio]:
             raise AudioError("not a regular file")
         if Path(path).stat().st_size == 0:
             raise AudioError("the file is empty")
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, ExitStack() as stack:
             try:
-                with soundfile.SoundFile(path) as known:
-                    if known.seekable():  # else it neither knows its length nor jumps
-                        yield _Sndfile(known)
-                        return
-                    reason = "cannot seek in it."
+                known = stack.enter_context(soundfile.SoundFile(path))
+                reason = "" if known.seekable() else "cannot seek in it."  # nor tell its length
             except soundfile.LibsndfileError as error:
                 reason = error.error_string
-            with _opened_by_ffmpeg(file, reason) as container:
-                yield container
+            yield stack.enter_context(_opened_by_ffmpeg(file, reason)) if reason else _Sndfile(known)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
     except OSError as error:
         raise AudioError(error.strerror or str(error)) from error
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:

@@ -157,3 +157,12 @@ def test_damage_is_an_error_or_costs_only_what_is_damaged(tmp_path, recordings):
             assert "\n" not in str(error)
         else:
             assert np.isfinite(wave).all()
+
+
+def test_an_error_after_opening_is_one_too(recordings, monkeypatch):
+    def failing(self, *args, **kwargs):
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", failing)
+    with pytest.raises(AudioError, match="libsndfile cannot read it: System error"):
+        load_audio(recordings["a.flac"])
