@@ -9,9 +9,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import report
 from errors import UserError
+from label_files import EVAL, PHASES
 
 
 def finite(text: str) -> float:
@@ -48,6 +50,24 @@ def whole(minimum: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """--data, --root, --phase.
+
+    Args:
+        what: the data may be, and are where nothing is named.
+    """
+    parser.add_argument("--data", nargs="+", action="extend", metavar="PATH", help=what)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="where the recordings of a list of labels are (default: they are looked for beside it)",
+    )
+    parser.add_argument(
+        "--phase", choices=PHASES, help=f"of ASVspoof's sets (default: {EVAL}, as in the published figures)"
+    )
 
 
 def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
@@ -99,6 +119,7 @@ def run_script(
 
 
 def complain(error: Exception) -> int:
-    """Print an error as one line on stderr; the exit code, 2."""
-    print(f"error: {report.printable(str(error))}", file=sys.stderr)
+    """Print an error as one line on stderr (of a UserError one for each argument); the exit code, 2."""
+    for line in error.args if isinstance(error, UserError) else [error]:
+        print(f"error: {report.printable(str(line))}", file=sys.stderr)
     return 2

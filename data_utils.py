@@ -1,45 +1,25 @@
-"""Audio in: finding recordings, decoding, resampling, padding, batching.
+"""Audio in: decoding, resampling, padding, batching.
 
 Every wave that leaves this module is float32, mono, 16 kHz (unless asked otherwise), in [-1, 1],
-not normalised. Labels are "bonafide" (real), "spoof" (fake) or "" (not known).
+not normalised.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soxr
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_sets import Utterance
 from decoding import AudioError, AudioInfo, open_audio
-from errors import DataError
 
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
-
-# Folder names that label what is below them, in lower case without punctuation.
-FOLDER_LABELS = {
-    "real": "bonafide",
-    "bonafide": "bonafide",
-    "genuine": "bonafide",
-    "fake": "spoof",
-    "spoof": "spoof",
-}
-
-# What counts as a recording when a folder is searched: libsndfile's, then ffmpeg's.
-AUDIO_SUFFIXES = frozenset(
-    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph"
-    " .wv .m4a .m4b .mp4 .m4v .mov .aac .wma .wmv .webm .mkv .mka .amr .awb .3gp .ac3"
-    " .eac3 .avi .flv .mpg".split()
-)
 
 # Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
 # lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
@@ -122,100 +102,6 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
     if len(x) == 0:
         raise ValueError("cannot pad a clip without samples")
     return np.tile(x, math.ceil(max_len / len(x)))[:max_len]
-
-
-# -------------------------------------------------------------- finding the files
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording: where it is, its name relative to the data root, and its label if known."""
-
-    path: Path
-    name: str
-    label: str
-
-
-class Found(NamedTuple):
-    """What `find_utterances` found: recordings by name, and files that are none, under one root."""
-
-    root: Path
-    utterances: list[Utterance]
-    ignored: list[Path]
-
-
-def find_utterances(paths: Sequence[str | Path]) -> Found:
-    """All recordings in the given files and folders, each once, sorted by name.
-
-    A folder is searched to any depth, links included; hidden files and `__MACOSX` are passed over.
-    The label comes from the folders between the root and the file: real, bonafide, bona-fide,
-    genuine; fake, spoof (any case). A file named directly is taken whatever its suffix.
-
-    Args:
-        paths: one folder (then the root), or files and folders (their common parent is the root).
-
-    Raises:
-        DataError: a path does not exist, a folder cannot be read, no recording is found, or one is
-            both real and fake by its folders.
-    """
-    if not all(map(str, paths)):
-        raise DataError("an empty path")
-    paths = [Path(os.path.abspath(p)) for p in paths]
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-    root = _common_root(paths)
-    utterances: dict[str, Utterance] = {}  # by what a path leads to
-    ignored = []
-    for given in paths:
-        for path in _walk(given) if given.is_dir() else [given]:
-            if path != given and path.suffix.lower() not in AUDIO_SUFFIXES:
-                ignored.append(path)
-                continue
-            utterance = _utterance(path, root)
-            known = utterances.setdefault(os.path.realpath(path), utterance)
-            if known.label and utterance.label and known.label != utterance.label:
-                raise DataError(f"{path} and {known.path} are one file, called real and fake")
-            if utterance.label and not known.label:
-                utterances[os.path.realpath(path)] = utterance
-    if not utterances:
-        raise DataError(f"no recordings in {', '.join(map(str, paths))}")
-    return Found(root, sorted(utterances.values(), key=lambda u: u.name), ignored)
-
-
-def _common_root(paths: Sequence[Path]) -> Path:
-    folders = [p if p.is_dir() else p.parent for p in paths]
-    try:
-        return Path(os.path.commonpath(folders))
-    except ValueError as error:  # Windows: two drives
-        raise DataError("the given paths have no folder in common") from error
-
-
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Files below a folder; a link that leads back to a folder it stands in is not followed."""
-    above += (os.path.realpath(folder),)
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be searched: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if not entry.is_dir():
-            yield entry
-        elif os.path.realpath(entry) not in above:
-            yield from _walk(entry, above)
-
-
-def _utterance(path: Path, root: Path) -> Utterance:
-    parts = path.relative_to(root).parts
-    words = (re.sub(r"[\W_]", "", part.lower()) for part in parts[:-1])
-    labels = {FOLDER_LABELS[word] for word in words if word in FOLDER_LABELS}
-    if len(labels) > 1:
-        raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
-    # A name whose bytes are no text must still be printed and written.
-    name = os.fsencode("/".join(parts)).decode("utf-8", errors="backslashreplace")
-    return Utterance(path, name, labels.pop() if labels else "")
 
 
 # -------------------------------------------------------------------- batches

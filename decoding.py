@@ -20,6 +20,13 @@ import soundfile
 if TYPE_CHECKING:
     import av
 
+# What counts as a recording when a folder is searched: libsndfile's, then ffmpeg's.
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph"
+    " .wv .m4a .m4b .mp4 .m4v .mov .aac .wma .wmv .webm .mkv .mka .amr .awb .3gp .ac3"
+    " .eac3 .avi .flv .mpg".split()
+)
+
 # The containers that ffmpeg may open. Playlists are not among them: they would make it read other files.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,mov,matroska,mp3,mpeg,mpegts,ogg,w64,wav,wv"

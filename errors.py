@@ -2,7 +2,13 @@
 
 
 class UserError(ValueError):
-    """The base of errors whose message is one line for the user; scripts end with exit code 2."""
+    """The base of errors whose message is one line for the user; scripts end with exit code 2.
+
+    Of several arguments each is a line: what is wrong with several rows of one file.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class DataError(UserError):

@@ -35,13 +35,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         description="Score recordings with speech deepfake detectors. Higher score = more likely real.",
         epilog="With neither data nor checkpoint here, bundled samples are scored with a small stand-in.",
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        action="extend",
-        metavar="PATH",
-        help="a folder with real and fake subfolders, or any recordings or folders without labels "
-        f"(default: {tasks.CUSTOM}/)",
+    cli.add_data_options(
+        parser,
+        "a folder with real and fake subfolders, a list of labels, a published data set, any of these as zip "
+        f"or tar, or any recordings without labels (default: {tasks.CUSTOM}/)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -89,7 +86,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         args.data or [], args.checkpoint or [], tasks.CUSTOM, tasks.SAMPLES / "custom", tasks.NO_CUSTOM
     )
     device = resolve_device(args.device)
-    found = tasks.find(data)
+    found = tasks.find(data, args.root, args.phase)
     report.clear(args.output, ["analysis.md"])
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}

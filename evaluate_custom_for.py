@@ -34,12 +34,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Compare a fine-tuned detector with the one it started from, on the same recordings."
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        action="extend",
-        metavar="PATH",
-        help=f"a folder with real and fake subfolders (default: {tasks.CUSTOM}/)",
+    cli.add_data_options(
+        parser,
+        "a folder with real and fake subfolders, a list of labels, a published data set, or any of these as "
+        f"zip or tar (default: {tasks.CUSTOM}/)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -79,7 +77,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     device = resolve_device(args.device)
     after = load_detector(checkpoint, device=device, precision=args.precision)
     origin, epoch = read_provenance(after)
-    found = tasks.find(_data(args, after))
+    found = tasks.find(_data(args, after), args.root, args.phase)
     if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
         raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
     before = _before(args, after, origin, device)

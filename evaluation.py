@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 import metrics
-from data_utils import Utterance, make_loader
+from data_sets import Utterance
+from data_utils import make_loader
 from detector import Detector
 from model import BONAFIDE, SPOOF
 

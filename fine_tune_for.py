@@ -25,7 +25,7 @@ import metrics
 import plots
 import report
 import tasks
-from data_utils import Found, Utterance, find_utterances
+from data_sets import Found, Utterance, find_splits, find_utterances
 from detector import Detector, load_detector, load_front_end, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored, summarise
@@ -86,7 +86,8 @@ def run(args: argparse.Namespace, command: str) -> int:
         tasks.NO_FAKE_OR_REAL,
     )
     device = resolve_device(args.device)
-    splits = {name: _split(Path(data[0]), name) for name in SPLITS}
+    folder = find_splits(Path(data[0]), SPLITS)
+    splits = {name: _split(folder / name) for name in SPLITS}
     _check_output(args.output, checkpoints[0])
     detector = _starting_point(checkpoints[0], device, args)
     if args.export_official and not detector.has_official_names:
@@ -160,17 +161,12 @@ def _starting_point(checkpoint: Path, device: torch.device, args: argparse.Names
     return detector
 
 
-def _split(data: Path, name: str) -> Found:
-    folder = data / name
-    if not folder.is_dir():
-        raise DataError(
-            f"there is no folder {folder}: Fake-or-Real has {', '.join(SPLITS)}, each with real and fake"
-        )
+def _split(folder: Path) -> Found:
     found = find_utterances([folder])
     labels = [u.label for u in found.utterances]
     if set(labels) != {"bonafide", "spoof"}:
         raise DataError(f"{folder} must hold real and fake recordings, and only such")
-    print(f"{name}: {labels.count('bonafide')} real, {labels.count('spoof')} fake")
+    print(f"{folder.name}: {labels.count('bonafide')} real, {labels.count('spoof')} fake")
     return found
 
 

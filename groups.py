@@ -1,4 +1,4 @@
-"""Recordings in groups: by format, sample rate, duration and subfolder."""
+"""Recordings in groups: by format, sample rate, duration, subfolder, and what a list of labels tells."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_utils import CLIP_SAMPLES, FOLDER_LABELS, SAMPLE_RATE, AudioError, Utterance, audio_info
+from data_sets import Utterance
+from data_utils import CLIP_SAMPLES, SAMPLE_RATE, AudioError, audio_info
 from evaluation import LABELS, Scored
+from label_files import LABEL_WORDS, plain
 
 MOST_GROUPS = 12  # of one property; the rest are taken together
 
 
 def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
-    """For each property (format, sample rate, duration, subfolder) the group that each recording is in.
+    """For each property the group that each recording is in, or "" where it is in none.
 
-    The group is "" where a file's header cannot be read.
+    Properties are format, sample rate, duration and subfolder, and the columns of a list of labels (attack,
+    codec, ...) that do not tell nearly every recording from every other.
     """
     properties: dict[str, list[str]] = {"format": [], "sample rate": [], "duration": [], "subfolder": []}
     for utterance in utterances:
@@ -29,6 +32,10 @@ def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
             values = (info.format, f"{info.sample_rate} Hz", _duration_group(info.seconds))
         for name, value in zip(properties, (*values, _subfolder(utterance.name)), strict=True):
             properties[name].append(value)
+    for name in dict.fromkeys(name for utterance in utterances for name in utterance.columns):
+        values = [utterance.columns.get(name, "") for utterance in utterances]
+        if len(set(values)) <= len(values) / 4:
+            properties[name] = values
     return properties
 
 
@@ -41,13 +48,13 @@ def groups_of(scored: Scored, properties: dict[str, list[str]]) -> dict[str, dic
     result = {}
     for title, values in properties.items():
         values = np.array(values)
-        counts = Counter(values[usable].tolist())
+        counts = Counter(filter(None, values[usable].tolist()))
         if len(counts) < 2:
             continue
         common = [group for group, _ in counts.most_common(MOST_GROUPS)]
         groups = {group: usable & (values == group) for group in sorted(common, key=_natural)}
         if len(counts) > len(common):
-            groups[f"{len(counts) - len(common)} others"] = usable & ~np.isin(values, common)
+            groups[f"{len(counts) - len(common)} others"] = usable & ~np.isin(values, ["", *common])
         result[title] = groups
     return result
 
@@ -75,11 +82,7 @@ def _duration_group(seconds: float) -> str:
 
 def _subfolder(name: str) -> str:
     """The folders of a recording's name that are no label, or "(none)"."""
-    folders = name.split("/")[:-1]
-    words = ["".join(filter(str.isalnum, folder.lower())) for folder in folders]
-    return (
-        "/".join(f for f, word in zip(folders, words, strict=True) if word not in FOLDER_LABELS) or "(none)"
-    )
+    return "/".join(f for f in name.split("/")[:-1] if plain(f) not in LABEL_WORDS) or "(none)"
 
 
 def _natural(text: str) -> list[str | int]:

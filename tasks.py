@@ -12,10 +12,11 @@ from pathlib import Path
 
 import report
 from checkpoints import NO_CHECKPOINT, known_checkpoints
-from data_utils import FOLDER_LABELS, Found, find_utterances
+from data_sets import Found, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
+from label_files import LABEL_WORDS, MOST_PROBLEMS
 from training import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
@@ -86,13 +87,14 @@ def is_of_a_demonstration(detector: Detector) -> bool:
     return isinstance(provenance, dict) and "stand_in" in provenance
 
 
-def find(data: Sequence[str | Path]) -> Found:
+def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Found:
     """`find_utterances`, with a few words on what was found.
 
     Raises:
         DataError: as there, or all recordings have one and the same label.
     """
-    found = find_utterances(data)
+    found = find_utterances(data, root, phase)
+    say_notes(found)
     counts = Counter(u.label for u in found.utterances)
     print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
     print(f", {counts['']} without a label" if counts[""] else "")
@@ -100,7 +102,7 @@ def find(data: Sequence[str | Path]) -> Found:
         suffixes = report.printable(", ".join(sorted({p.suffix or p.name for p in found.ignored})))
         print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
     if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
-        print(f"No folder in {found.root} is called {', '.join(FOLDER_LABELS)}: there are no labels.")
+        print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
     if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
         empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
         raise DataError(
@@ -108,6 +110,15 @@ def find(data: Sequence[str | Path]) -> Found:
             f"labels, give the {full} folder itself as --data"
         )
     return found
+
+
+def say_notes(found: Found) -> None:
+    """Print what is to be said of its lists of labels, not more than a screen of it."""
+    for note in found.notes[: MOST_PROBLEMS + 1]:
+        print(report.printable(note))
+    left = len(found.notes) - MOST_PROBLEMS - 1
+    if left > 0:
+        print(f"... and {left} more lines like these")
 
 
 def evaluate(

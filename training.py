@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import metrics
-from data_utils import Utterance, make_loader
+from data_sets import Utterance
+from data_utils import make_loader
 from detector import Detector
 from errors import CheckpointError, DataError, TrainingError
 from evaluation import NOT_A_NUMBER, Scored, score_utterances

@@ -9,7 +9,7 @@ import soundfile
 
 from analysis import analyse, misjudged
 from comparison import change, compare, compare_all, difference, shown_side
-from data_utils import Utterance
+from data_sets import Utterance
 from errors import DataError
 from evaluation import Scored, summarise
 from groups import clip_properties, groups_of, is_whole, with_other_class

@@ -1,8 +1,7 @@
-"""Reading recordings of every kind, finding them, and surviving the bad ones."""
+"""Reading recordings of every kind, and surviving the bad ones."""
 
 import os
 import sys
-from pathlib import Path
 
 import librosa
 import numpy as np
@@ -10,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from data_utils import AudioError, find_utterances, load_audio, make_loader, pad
-from errors import DataError
+from data_sets import find_utterances
+from data_utils import AudioError, load_audio, make_loader, pad
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
@@ -100,114 +99,6 @@ def test_unreadable_files_say_why(tmp_path):
     (tmp_path / "headless.raw").write_bytes(bytes(100))  # soundfile asks for its sample rate
     with pytest.raises(AudioError, match="cannot be decoded"):
         load_audio(tmp_path / "headless.raw")
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
-def found(*paths):
-    result = find_utterances(paths)
-    return {u.name: u.label for u in result.utterances}, {path.name for path in result.ignored}
-
-
-def test_labels_come_from_folder_names_in_any_case_and_nesting(tmp_path):
-    touch(
-        tmp_path,
-        "Set/Set/Real/a.wav",
-        "Set/Set/FAKE/b.MP3",
-        "x/bona-fide/deep/er/c.flac",
-        "x/Bona_Fide/d.ogg",
-        "x/bonafide/e.opus",
-        "genuine/f.wav",
-        "spoof/g.wav",
-        "other/really/h.wav",
-        "i.wav",
-    )
-    labels, _ = found(tmp_path)
-    assert labels == {
-        "Set/Set/Real/a.wav": "bonafide",
-        "Set/Set/FAKE/b.MP3": "spoof",
-        "x/bona-fide/deep/er/c.flac": "bonafide",
-        "x/Bona_Fide/d.ogg": "bonafide",
-        "x/bonafide/e.opus": "bonafide",
-        "genuine/f.wav": "bonafide",
-        "spoof/g.wav": "spoof",
-        "other/really/h.wav": "",
-        "i.wav": "",
-    }
-
-
-def test_what_is_not_a_recording_is_left_out_and_named(tmp_path):
-    touch(tmp_path, "a.wav", "notes.txt", ".hidden.wav", "__MACOSX/._a.wav", ".cache/b.wav", "c.m4a")
-    assert found(tmp_path) == ({"a.wav": "", "c.m4a": ""}, {"notes.txt"})
-
-
-def test_files_and_lists_of_files(tmp_path):
-    touch(tmp_path, "Real/a.wav", "Real/b.wav", "Fake/c.wav", "odd.bin")
-    real, fake = tmp_path / "Real", tmp_path / "Fake"
-    assert found(real / "a.wav")[0] == {"a.wav": ""}
-    assert found(real)[0] == {"a.wav": "", "b.wav": ""}
-    assert found(real / "a.wav", fake / "c.wav")[0] == {"Real/a.wav": "bonafide", "Fake/c.wav": "spoof"}
-    assert found(real, fake, real / "a.wav")[0].keys() == {"Real/a.wav", "Real/b.wav", "Fake/c.wav"}
-    assert found(tmp_path / "odd.bin")[0] == {"odd.bin": ""}  # asked for by name
-
-
-def test_the_root_folders_own_name_is_no_label(tmp_path):
-    touch(tmp_path, "fake or real/fake/a.wav", "fake/real/b.wav")
-    assert found(tmp_path / "fake or real")[0] == {"fake/a.wav": "spoof"}
-    assert found(tmp_path / "fake")[0] == {"real/b.wav": "bonafide"}
-    with pytest.raises(DataError, match="not clear"):
-        find_utterances([tmp_path])
-
-
-def test_missing_and_empty_data(tmp_path):
-    with pytest.raises(DataError, match="nowhere: no such"):
-        find_utterances([tmp_path / "nowhere"])
-    with pytest.raises(DataError, match="no recordings"):
-        find_utterances([tmp_path])
-    with pytest.raises(DataError, match="empty path"):
-        find_utterances([""])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
-    touch(tmp_path, "data/real/a.wav", "elsewhere/b.wav")
-    (tmp_path / "data" / "fake").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
-    assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
-    touch(tmp_path, "data/real/a.wav", "data/fake/b.wav")
-    (tmp_path / "data" / "all").symlink_to(tmp_path / "data" / "real")
-    assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
-    (tmp_path / "data" / "fake" / "also.wav").symlink_to(tmp_path / "data" / "real" / "a.wav")
-    with pytest.raises(DataError, match="called real and fake"):
-        find_utterances([tmp_path / "data"])
-
-
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
-    touch(tmp_path, "a/x.wav", "b/y.wav")
-    listing = Path.iterdir
-
-    def iterdir(folder):
-        if folder.name == "b":
-            raise PermissionError(13, "Permission denied")
-        return listing(folder)
-
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    with pytest.raises(DataError, match="b cannot be searched: Permission denied"):
-        find_utterances([tmp_path])
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
-def test_names_that_are_no_text_are_escaped(tmp_path):
-    touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
-    assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
 
 
 START_METHODS = [None, "spawn"] + (["fork", "forkserver"] if os.name == "posix" else [])

@@ -16,7 +16,7 @@ from test_tracking import read_history
 import fine_tune_for
 import plots
 from checkpoints import FRONT, sha256_of
-from data_utils import find_utterances
+from data_sets import find_utterances
 from detector import Detector, load_detector, load_front_end
 from evaluation import Scored
 from model import PRESETS
@@ -103,13 +103,15 @@ def test_curves_show_the_history(workplace, capsys):
 
 def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
     Path("for-2seconds").rename("elsewhere")
-    Path("half/training/real").mkdir(parents=True)
+    for folder in ("half/training/real", "half/validation", "half/testing", "none/training"):
+        Path(folder).mkdir(parents=True)
     soundfile.write("half/training/real/a.wav", np.zeros(8000), 16000)
     for args, words in (
         (["--checkpoint", "start.safetensors"], "no data: there is no for-2seconds/ in this folder"),
         (["--data", "elsewhere"], "no checkpoint: none of"),
         (["--data", "half", "--checkpoint", "start.safetensors"], "must hold real and fake recordings"),
-        (["--data", "gone", "--checkpoint", "start.safetensors"], "there is no folder gone/training"),
+        (["--data", "none", "--checkpoint", "start.safetensors"], "there is no folder in none that holds"),
+        (["--data", "gone", "--checkpoint", "start.safetensors"], "gone: no such file or folder"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
         (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),
     ):

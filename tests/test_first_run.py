@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data_utils import find_utterances
+from data_sets import find_utterances
 from tasks import SAMPLES
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from checkpoints import sha256_of
-from data_utils import Utterance, find_utterances
+from data_sets import Utterance, find_utterances
 from detector import Detector, load_detector
 from errors import DataError, TrainingError
 from evaluation import score_utterances

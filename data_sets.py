@@ -1,0 +1,318 @@
+"""Data sets: which recordings there are, and what they are labelled.
+
+A data set is a folder with real and fake subfolders, a list of labels (`label_files.py`), a folder that
+holds such a list in its published place, or any of these packed (`archives.py`). Labels are "bonafide"
+(real), "spoof" (fake) or "" (not known).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import archives
+from decoding import AUDIO_SUFFIXES
+from errors import DataError
+from label_files import EVAL, LABEL_WORDS, LabelFile, Trial, plain, read_labels, read_table
+
+LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # of a list of labels
+
+# Where the published sets keep their lists below their folder (each at most one folder deeper: archives
+# bring one of their own).
+_LISTS = (
+    "meta.csv",  # In-the-Wild
+    "metadata.csv",  # Speech DF Arena
+    "trial_metadata.txt",  # ASVspoof 2021
+    "CM/trial_metadata.txt",
+    "*/CM/trial_metadata.txt",
+    "*/*/CM/trial_metadata.txt",
+    "ASVspoof2019.*.cm.*.txt",
+    "*/ASVspoof2019.*.cm.*.txt",
+    "ASVspoof5.train.tsv",
+    "ASVspoof5.*.track_1.tsv",
+    "*/ASVspoof5.train.tsv",
+    "*/ASVspoof5.*.track_1.tsv",
+)
+# Where the recordings may be, from the list's folder or one of the three above it.
+_AUDIO_FOLDERS = ("", "flac", "wav", "*/flac", "*/wav", "flac_*", "*/flac_*", "*/*/flac")
+_AUDIO_ENDINGS = (".flac", ".wav", "")  # that a list may leave out
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording.
+
+    Attributes:
+        path: the file.
+        name: relative to the data set's root, with slashes.
+        label: "bonafide", "spoof" or "".
+        trial: what a list of labels calls it (an utterance id, or a path); "" where there is no list.
+        columns: what else the list tells of it (speaker, attack, codec, ...), by column name.
+    """
+
+    path: Path
+    name: str
+    label: str
+    trial: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `find_utterances` found.
+
+    Attributes:
+        root: the folder that names are relative to.
+        utterances: the recordings, each once, by name.
+        ignored: files that are no recordings.
+        notes: what is to be said of the lists of labels: which they are, and a line for each row
+            whose recording is not there. (It is among the utterances all the same, and fails.)
+    """
+
+    root: Path
+    utterances: list[Utterance]
+    ignored: list[Path]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Source:
+    """One of the given paths, read: (file, label, trial) of each recording, under its root."""
+
+    root: Path
+    files: list[tuple[Path, str, Trial | None]]
+    ignored: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_utterances(
+    paths: Sequence[str | Path], root: str | Path | None = None, phase: str | None = None
+) -> Found:
+    """All recordings of the given files, folders, lists of labels and archives, each once, sorted by name.
+
+    A folder that holds a published set's list of labels, or one folder that does, is read by that list. Any
+    other is searched to any depth, links included; hidden files and `__MACOSX` are passed over. Then the
+    label comes from the folders between the root and the file: real, bonafide, bona-fide, genuine; fake,
+    spoof (any case). A recording named directly is taken whatever its suffix, unless that is one of an
+    archive or of a list of labels (csv, tsv, txt).
+
+    Args:
+        paths: one folder (then the root), or several paths (their common parent is the root).
+        root: where the recordings of a list of labels are; else they are looked for beside it.
+        phase: of ASVspoof's sets, one of `label_files.PHASES`; None is "eval".
+
+    Raises:
+        DataError: a path does not exist, a folder cannot be read, an archive or a list is refused, no
+            recording is found, or one is both real and fake by its folders.
+    """
+    if not all(map(str, paths)):
+        raise DataError("an empty path")
+    paths = [Path(os.path.abspath(p)) for p in paths]
+    for path in [*paths, *([Path(root)] if root else [])]:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+    paths = [archives.extract(path) if archives.is_archive(path) else path for path in paths]
+    sources = [_read(path, Path(os.path.abspath(root)) if root else None, phase) for path in paths]
+    if root and not any(source.notes for source in sources):
+        raise DataError("--root is where the recordings of a list of labels are, and no list is given")
+    common = _common_root([source.root for source in sources])
+    utterances: dict[str, Utterance] = {}  # by what a path leads to
+    for source in sources:
+        for path, label, trial in source.files:
+            utterance = _utterance(path, common, label, trial)
+            known = utterances.setdefault(os.path.realpath(path), utterance)
+            if known.label and utterance.label and known.label != utterance.label:
+                raise DataError(f"{path} and {known.path} are one file, called real and fake")
+            if utterance.label and not known.label:
+                utterances[os.path.realpath(path)] = utterance
+    if not utterances:
+        raise DataError(f"no recordings in {', '.join(map(str, paths))}")
+    return Found(
+        common,
+        sorted(utterances.values(), key=lambda u: u.name),
+        [path for source in sources for path in source.ignored],
+        [note for source in sources for note in source.notes],
+    )
+
+
+def find_splits(path: Path, names: Sequence[str]) -> Path:
+    """The folder that holds all the named folders: the given one, or one at most two folders deeper.
+
+    Args:
+        path: a folder, or an archive of one.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    folder = archives.extract(path) if archives.is_archive(path) else path
+    for pattern in ("", "*", "*/*"):
+        found = [f for f in _matches(folder, pattern) if all((f / name).is_dir() for name in names)]
+        if len(found) > 1:
+            raise DataError(f"{path} holds several data sets: {', '.join(map(str, found))}; name one")
+        if found:
+            return found[0]
+    raise DataError(f"there is no folder in {path} that holds {', '.join(names)}, each with real and fake")
+
+
+def _common_root(folders: Sequence[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError as error:  # Windows: two drives
+        raise DataError("the given paths have no folder in common") from error
+
+
+def _utterance(path: Path, root: Path, label: str, trial: Trial | None) -> Utterance:
+    parts = Path(os.path.relpath(path, root)).parts
+    if trial is None:
+        label = _folder_label(path, parts[:-1])
+    # A name whose bytes are no text must still be printed and written.
+    name = os.fsencode("/".join(parts)).decode("utf-8", errors="backslashreplace")
+    return Utterance(path, name, label, trial.name, trial.columns) if trial else Utterance(path, name, label)
+
+
+def _folder_label(path: Path, folders: Sequence[str]) -> str:
+    labels = {LABEL_WORDS[word] for word in map(plain, folders) if word in LABEL_WORDS}
+    if len(labels) > 1:
+        raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
+    return labels.pop() if labels else ""
+
+
+# ------------------------------------------------------------------- one given path
+
+
+def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
+    if path.is_dir():
+        lists = _published_lists(path, phase)
+        return _read_lists(lists, root, phase, path) if lists else _read_folder(path)
+    if path.suffix.lower() in LABEL_SUFFIXES:
+        return _read_lists([path], root, phase, path.parent)
+    return _Source(path.parent, [(path, "", None)])
+
+
+def _read_folder(folder: Path) -> _Source:
+    source = _Source(folder, [])
+    for path in _walk(folder):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            source.files.append((path, "", None))
+        else:
+            source.ignored.append(path)
+    return source
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Files below a folder; a link that leads back to a folder it stands in is not followed."""
+    above += (os.path.realpath(folder),)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be searched: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if not entry.is_dir():
+            yield entry
+        elif os.path.realpath(entry) not in above:
+            yield from _walk(entry, above)
+
+
+# ------------------------------------------------------------------ lists of labels
+
+
+def _published_lists(folder: Path, phase: str | None) -> list[Path]:
+    """The lists of labels that a published set keeps in its folder, of the phase asked for."""
+    for above in ("", "*/"):
+        lists = [p for pattern in _LISTS for p in _matches(folder, above + pattern) if _is_list(p)]
+        if lists:
+            break
+    else:
+        return []
+    sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
+    if len(sets) > 1:
+        raise DataError(f"{folder} holds several lists of labels: {', '.join(map(str, lists))}; name one")
+    # ASVspoof 2019 and 5 have a list for each phase, and say so in its name.
+    of_phase = {p: phase for p in lists for phase in p.name.split(".") if phase in ("train", "dev", "eval")}
+    if not of_phase or phase == "all":
+        return lists
+    chosen = [p for p in lists if of_phase.get(p) == (phase or EVAL)]
+    if not chosen:
+        raise DataError(f"{folder} has no phase {phase or EVAL}, only {', '.join(sorted(of_phase.values()))}")
+    return chosen
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file with a list's name is one: others call a file meta.csv too."""
+    if path.suffix != ".csv":
+        return True
+    try:
+        header = {plain(name) for name in read_table(path).header}
+    except DataError:
+        return False
+    return "label" in header and bool(header & {"file", "filename"})
+
+
+def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, above: Path) -> _Source:
+    source = _Source(above, [])
+    homes: Counter[Path] = Counter()
+    for path in lists:
+        labels = read_labels(path, phase)
+        folders = _audio_folders(path, labels, root)
+        missing = []
+        for trial in labels.trials:
+            home, file = _locate(trial.name, folders)
+            if home is None:
+                missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
+            else:
+                homes[home] += 1
+            source.files.append((file, trial.label, trial))
+        if len(missing) == len(labels.trials):
+            raise DataError(
+                f"{path}: none of its {len(missing)} recordings is in {root or path.parent} (the first is "
+                f"{labels.trials[0].name}); name their folder with --root"
+            )
+        of_phase = f" of phase {labels.phase} (of {labels.n_rows})" if labels.phase else ""
+        source.notes.append(f"{path}: {labels.layout}, {len(labels.trials)} rows{of_phase}")
+        source.notes += missing
+    source.root = _common_root(list(homes))
+    return source
+
+
+def _audio_folders(path: Path, labels: LabelFile, root: Path | None) -> list[Path]:
+    """Where the recordings of a list may be.
+
+    Beside paths only the list's own folder is; utterance ids are looked for in the published places.
+    """
+    first = [trial.name for trial in labels.trials[:10]]
+    if root is None and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in first):
+        return [path.parent]
+    for base in [root] if root else [path.parent, *path.parent.parents[:3]]:
+        folders = [f for pattern in _AUDIO_FOLDERS for f in _matches(base, pattern) if f.is_dir()]
+        if any(_locate(name, folders)[0] for name in first):
+            return folders
+    return [root or path.parent]
+
+
+def _locate(name: str, folders: list[Path]) -> tuple[Path | None, Path]:
+    """The folder that a recording's name is relative to, and its file; no folder where it is in none.
+
+    A folder that has one moves to the front: the next is likely in it too.
+    """
+    given = Path(name)
+    endings = ("",) if given.suffix.lower() in AUDIO_SUFFIXES else _AUDIO_ENDINGS
+    for i, folder in enumerate(folders):
+        for ending in endings:
+            file = folder / f"{name}{ending}"
+            if file.is_file():
+                folders.insert(0, folders.pop(i))
+                return (file.parent if given.is_absolute() else folder), file
+    return None, folders[0] / f"{name}{endings[0]}"
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    """What a pattern finds below a folder; hidden ones are passed over."""
+    found = sorted(folder.glob(pattern)) if pattern else [folder]
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]

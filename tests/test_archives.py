@@ -1,0 +1,259 @@
+"""Packed data sets, and archives that mean harm."""
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import archives
+from data_sets import find_splits, find_utterances
+from errors import DataError
+
+
+def recording() -> bytes:
+    wave = 0.1 * np.random.default_rng(0).standard_normal(1600)
+    soundfile.write(file := io.BytesIO(), wave, 16000, format="WAV")
+    return file.getvalue()
+
+
+CLIPS = {"Set/Set/Real/a.wav": recording(), "Set/Set/Fake/b.wav": recording(), "Set/Set/notes.pdf": b"%PDF"}
+
+
+def write_zip(path, files=CLIPS, **options):
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path, files=CLIPS, mode="w:gz", change=lambda member: member):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(change(member), io.BytesIO(content))
+    return path
+
+
+PACKED = {
+    "a.zip": lambda path: write_zip(path, compression=zipfile.ZIP_DEFLATED),
+    "B.ZIP": lambda path: write_zip(path, compression=zipfile.ZIP_LZMA),
+    "a.tar": lambda path: write_tar(path, mode="w"),
+    "a.tar.gz": write_tar,
+    "a.tgz": write_tar,
+    "a.tar.bz2": lambda path: write_tar(path, mode="w:bz2"),
+    "a.tar.xz": lambda path: write_tar(path, mode="w:xz"),
+    "pax.tar.gz": lambda path: write_tar(path, mode="w:gz", change=named_by_pax),
+}
+
+
+def named_by_pax(member):
+    member.pax_headers = {"comment": "by pax"}
+    return member
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
+    archive = PACKED[name](tmp_path / name)
+    result = find_utterances([archive])
+    assert {u.name: u.label for u in result.utterances} == {
+        "Set/Set/Real/a.wav": "bonafide",
+        "Set/Set/Fake/b.wav": "spoof",
+    }
+    assert all(u.path.read_bytes() == CLIPS[u.name] for u in result.utterances)
+    assert result.root == tmp_path / f"{name}.extracted"
+    assert "2 files were unpacked to" in capsys.readouterr().out
+    first = result.utterances[0].path.stat().st_mtime_ns
+    assert find_utterances([archive]).utterances == result.utterances
+    assert result.utterances[0].path.stat().st_mtime_ns == first
+    assert "was unpacked before" in capsys.readouterr().out
+
+
+def test_a_changed_archive_is_unpacked_again(tmp_path):
+    archive = write_zip(tmp_path / "a.zip")
+    archives.extract(archive)
+    write_zip(archive, {"Real/new.wav": recording()})
+    assert [u.name for u in find_utterances([archive]).utterances] == ["Real/new.wav"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "a.zip.extracted"]
+
+
+def test_a_folder_that_is_something_else_is_left_alone(tmp_path):
+    (tmp_path / "a.zip.extracted").mkdir()
+    (tmp_path / "a.zip.extracted" / "mine.txt").touch()
+    with pytest.raises(DataError, match="in the way"):
+        archives.extract(write_zip(tmp_path / "a.zip"))
+    assert (tmp_path / "a.zip.extracted" / "mine.txt").exists()
+
+
+def test_labels_and_splits_in_an_archive(tmp_path):
+    meta = b"file,speaker,label\n0.wav,A,spoof\n1.wav,A,bona-fide\n"
+    files = {"release_in_the_wild/meta.csv": meta}
+    files |= {f"release_in_the_wild/{i}.wav": recording() for i in range(2)}
+    labels = {u.name: u.label for u in find_utterances([write_zip(tmp_path / "w.zip", files)]).utterances}
+    assert labels == {"0.wav": "spoof", "1.wav": "bonafide"}
+    splits = ("training", "validation", "testing")
+    files = {f"for-2sec/for-2seconds/{s}/{c}/x.wav": recording() for s in splits for c in ("fake", "real")}
+    folder = find_splits(write_tar(tmp_path / "for-2sec.tar.gz", files), splits)
+    assert folder == tmp_path / "for-2sec.tar.gz.extracted/for-2sec/for-2seconds"
+
+
+def test_a_zip_of_windows_has_folders_too(tmp_path):
+    write_zip(tmp_path / "a.zip", {"Real/a.wav": recording()})
+    packed = (tmp_path / "a.zip").read_bytes().replace(b"Real/a.wav", b"Real\\a.wav")
+    (tmp_path / "a.zip").write_bytes(packed)
+    assert find_utterances([tmp_path / "a.zip"]).utterances[0].label == "bonafide"
+
+
+def as_kind(kind, target=""):
+    def change(member):
+        member.type, member.linkname, member.size = kind, target, 0
+        return member
+
+    return change
+
+
+def one_kind(kind, target="a.wav"):
+    return lambda path: write_tar(path, {"x.wav": b""}, change=as_kind(kind, target))
+
+
+def linking_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("Real/link.wav")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+
+
+def encrypted_zip(path):
+    write_zip(path)
+    packed = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := packed.find(signature, at + 1)) >= 0:
+            packed[at + flags] |= 1
+    path.write_bytes(packed)
+
+
+def cut_between_members(path) -> bytes:
+    whole = write_tar(path, mode="w").read_bytes()
+    return whole[: whole.index(b"Set/Set/Fake")]
+
+
+def growing_without_end(path, size=200 * 2**20):
+    with gzip.open(path, "wb") as packed:
+        member = tarfile.TarInfo("zeros.wav")
+        member.size = size
+        packed.write(member.tobuf())
+        for _ in range(size // 2**20):
+            packed.write(bytes(2**20))
+        packed.write(bytes(1024))
+
+
+def endless_header(path, size=2**31):
+    """A pax header of 2 GiB: tarfile would read it into memory whole."""
+    with gzip.open(path, "wb") as packed:
+        member = tarfile.TarInfo("pax")
+        member.size, member.type = size, tarfile.XHDTYPE
+        packed.write(member.tobuf() + bytes(2**20))
+
+
+def lying_zip(path):
+    """Announces ten bytes and holds more."""
+    write_zip(path, {"Real/a.wav": bytes(10**6)}, compression=zipfile.ZIP_DEFLATED)
+    packed = path.read_bytes()
+    path.write_bytes(packed.replace((10**6).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+
+
+HOSTILE = {
+    "parent.zip": (lambda p: write_zip(p, {"Real/../../out.wav": b"x"}), "leads outside"),
+    "absolute.zip": (lambda p: write_zip(p, {"/tmp/out.wav": b"x"}), "leads outside"),
+    "backslash.zip": (lambda p: write_zip(p, {"..\\out.wav": b"x"}), "leads outside"),
+    "drive.zip": (lambda p: write_zip(p, {"C:\\out.wav": b"x"}), "leads outside"),
+    "link.zip": (linking_zip, "link or a device"),
+    "encrypted.zip": (encrypted_zip, "is encrypted"),
+    "lying.zip": (lying_zip, "is damaged"),
+    "parent.tar.gz": (lambda p: write_tar(p, {"../out.wav": b"x"}), "leads outside"),
+    "absolute.tar.gz": (lambda p: write_tar(p, {"/tmp/out.wav": b"x"}), "leads outside"),
+    "symbolic.tar.gz": (one_kind(tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
+    "inside.tar.gz": (one_kind(tarfile.SYMTYPE, "Real"), "link or a device"),
+    "hard.tar.gz": (one_kind(tarfile.LNKTYPE, "../../etc/passwd"), "link or a device"),
+    "device.tar.gz": (one_kind(tarfile.CHRTYPE), "link or a device"),
+    "pipe.tar.gz": (one_kind(tarfile.FIFOTYPE), "link or a device"),
+    "bomb.tar.gz": (growing_without_end, "unpacks to more than"),
+    "header.tar.gz": (endless_header, "a header of"),
+    "twice.tar.gz": (lambda p: write_tar(p, {"a.wav": b"x", "./a.wav": b"y"}), "twice"),
+    "case.txt.zip": (lambda p: p.write_bytes(b"PK this is no archive"), "is damaged"),
+    "cut.tar.gz": (lambda p: p.write_bytes(write_tar(p).read_bytes()[:200]), "is damaged"),
+    "cut.tar": (lambda p: p.write_bytes(write_tar(p, mode="w").read_bytes()[:2000]), "is damaged"),
+    "cut_between.tar": (lambda p: p.write_bytes(cut_between_members(p)), "ends too early"),
+    "cut_header.tar": (lambda p: p.write_bytes(cut_between_members(p) + b"Real"), "ends too early"),
+    "empty.zip": (lambda p: write_zip(p, {"notes.pdf": b"x"}), "holds no recordings"),
+    "nothing.tar": (lambda p: p.write_bytes(b""), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused_and_leaves_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 50 * 2**20)
+    make, words = HOSTILE[name]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    make(folder / name)
+    with pytest.raises(DataError, match=words) as caught:
+        archives.extract(folder / name)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.rglob("*")] == ["in", name]
+
+
+def test_too_many_files_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_FILES", 1)
+    with pytest.raises(DataError, match="more than 1 files"):
+        archives.extract(write_zip(tmp_path / "a.zip"))
+
+
+def test_damage_anywhere_is_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"):
+        whole = PACKED[name](tmp_path / name).read_bytes()
+        for _ in range(40):
+            content = bytearray(whole)
+            for position in rng.integers(0, len(content), 4):
+                content[position] = rng.integers(256)
+            (tmp_path / name).write_bytes(content)
+            try:
+                archives.extract(tmp_path / name)
+            except DataError as error:
+                assert "\n" not in str(error)
+                assert name in str(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of the address space is Unix's")
+def test_memory_stays_small(tmp_path):
+    """The bombs again, in a process that may not have the memory to hold them."""
+    growing_without_end(tmp_path / "bomb.tar.gz", 2**31)
+    endless_header(tmp_path / "header.tar.gz")
+    code = (
+        "import resource, sys, pathlib, archives, errors\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: archives.extract(pathlib.Path(name))\n"
+        "    except errors.DataError as error: print(error)\n"
+    )
+    files = [str(tmp_path / name) for name in ("bomb.tar.gz", "header.tar.gz")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *files],
+        capture_output=True,
+        text=True,
+        cwd=Path(archives.__file__).parent,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # each thread reserves address space
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unpacks to more than" in done.stdout
+    assert "a header of" in done.stdout

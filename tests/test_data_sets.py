@@ -1,0 +1,389 @@
+"""Finding recordings and their labels: folders of every shape, and the data sets of the field."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_sets import find_splits, find_utterances
+from errors import DataError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def found(*paths):
+    result = find_utterances(paths)
+    return {u.name: u.label for u in result.utterances}, {path.name for path in result.ignored}
+
+
+def test_labels_come_from_folder_names_in_any_case_and_nesting(tmp_path):
+    touch(
+        tmp_path,
+        "Set/Set/Real/a.wav",
+        "Set/Set/FAKE/b.MP3",
+        "x/bona-fide/deep/er/c.flac",
+        "x/Bona_Fide/d.ogg",
+        "x/bonafide/e.opus",
+        "genuine/f.wav",
+        "spoof/g.wav",
+        "other/really/h.wav",
+        "i.wav",
+    )
+    labels, _ = found(tmp_path)
+    assert labels == {
+        "Set/Set/Real/a.wav": "bonafide",
+        "Set/Set/FAKE/b.MP3": "spoof",
+        "x/bona-fide/deep/er/c.flac": "bonafide",
+        "x/Bona_Fide/d.ogg": "bonafide",
+        "x/bonafide/e.opus": "bonafide",
+        "genuine/f.wav": "bonafide",
+        "spoof/g.wav": "spoof",
+        "other/really/h.wav": "",
+        "i.wav": "",
+    }
+
+
+def test_what_is_not_a_recording_is_left_out_and_named(tmp_path):
+    touch(tmp_path, "a.wav", "notes.txt", ".hidden.wav", "__MACOSX/._a.wav", ".cache/b.wav", "c.m4a")
+    assert found(tmp_path) == ({"a.wav": "", "c.m4a": ""}, {"notes.txt"})
+
+
+def test_files_and_lists_of_files(tmp_path):
+    touch(tmp_path, "Real/a.wav", "Real/b.wav", "Fake/c.wav", "odd.bin")
+    real, fake = tmp_path / "Real", tmp_path / "Fake"
+    assert found(real / "a.wav")[0] == {"a.wav": ""}
+    assert found(real)[0] == {"a.wav": "", "b.wav": ""}
+    assert found(real / "a.wav", fake / "c.wav")[0] == {"Real/a.wav": "bonafide", "Fake/c.wav": "spoof"}
+    assert found(real, fake, real / "a.wav")[0].keys() == {"Real/a.wav", "Real/b.wav", "Fake/c.wav"}
+    assert found(tmp_path / "odd.bin")[0] == {"odd.bin": ""}  # asked for by name
+
+
+def test_the_root_folders_own_name_is_no_label(tmp_path):
+    touch(tmp_path, "fake or real/fake/a.wav", "fake/real/b.wav")
+    assert found(tmp_path / "fake or real")[0] == {"fake/a.wav": "spoof"}
+    assert found(tmp_path / "fake")[0] == {"real/b.wav": "bonafide"}
+    with pytest.raises(DataError, match="not clear"):
+        find_utterances([tmp_path])
+
+
+def test_missing_and_empty_data(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such"):
+        find_utterances([tmp_path / "nowhere"])
+    with pytest.raises(DataError, match="no recordings"):
+        find_utterances([tmp_path])
+    with pytest.raises(DataError, match="empty path"):
+        find_utterances([""])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    touch(tmp_path, "data/real/a.wav", "elsewhere/b.wav")
+    (tmp_path / "data" / "fake").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
+    assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
+    touch(tmp_path, "data/real/a.wav", "data/fake/b.wav")
+    (tmp_path / "data" / "all").symlink_to(tmp_path / "data" / "real")
+    assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+    (tmp_path / "data" / "fake" / "also.wav").symlink_to(tmp_path / "data" / "real" / "a.wav")
+    with pytest.raises(DataError, match="called real and fake"):
+        find_utterances([tmp_path / "data"])
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.wav", "b/y.wav")
+    listing = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match="b cannot be searched: Permission denied"):
+        find_utterances([tmp_path])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
+    assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
+
+
+# ----------------------------------------------------------------- published data sets
+
+
+def write(root, lists, *recordings):
+    """Lists of labels by path, each with its text, and recordings."""
+    for name, text in lists.items():
+        touch(root, name)
+        (root / name).write_text(text, encoding="utf-8")
+    touch(root, *recordings)
+
+
+def in_the_wild(root):
+    meta = "file,speaker,label\n0.wav,Alec Guinness,spoof\n1.wav,Alec Guinness,bona-fide\n"
+    write(
+        root, {"release_in_the_wild/meta.csv": meta}, "release_in_the_wild/0.wav", "release_in_the_wild/1.wav"
+    )
+
+
+PROTOCOLS_2019 = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
+
+
+def asvspoof_2019(root):
+    write(
+        root,
+        {
+            f"{PROTOCOLS_2019}.train.trn.txt": "LA_0079 LA_T_1 - - bonafide\nLA_0098 LA_T_2 - A01 spoof\n",
+            f"{PROTOCOLS_2019}.dev.trl.txt": "LA_0069 LA_D_1 - - bonafide\n",
+            f"{PROTOCOLS_2019}.eval.trl.txt": "LA_0039 LA_E_1 - A11 spoof\nLA_0039 LA_E_2 - - bonafide\n",
+        },
+        *(f"LA/ASVspoof2019_LA_train/flac/LA_T_{i}.flac" for i in (1, 2)),
+        "LA/ASVspoof2019_LA_dev/flac/LA_D_1.flac",
+        *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in (1, 2)),
+    )
+
+
+def asvspoof_2021_la(root):
+    keys = (
+        "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
+        "LA_0009 LA_E_2 alaw ita_tx bonafide bonafide notrim eval\n"
+        "LA_0020 LA_E_3 g722 loc_tx A17 spoof notrim progress\n"
+        "LA_0020 LA_E_4 none - - bonafide trim hidden\n"
+    )
+    asv = "LA_0007-alaw-ita_tx LA_E_9-alaw-ita_tx alaw ita_tx bonafide nontarget notrim eval\n"
+    write(
+        root,
+        {"keys/LA/CM/trial_metadata.txt": keys, "keys/LA/ASV/trial_metadata.txt": asv},
+        *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in range(1, 5)),
+    )
+
+
+def asvspoof_2021_df(root):
+    """Its recordings come in four archives, each with the same folder in it."""
+    rows = (
+        "LA_0023 DF_E_1 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n"
+        "TEF2 DF_E_2 low_m4a vcc2020 Task1-team20 spoof notrim eval neural_vocoder_autoregressive "
+        "Task1 team20 FF E\n"
+        "VCC2TM2 DF_E_3 mp3m4a vcc2018 - bonafide notrim eval bonafide - - - -\n"
+    )
+    write(
+        root,
+        {"keys/DF/CM/trial_metadata.txt": rows},
+        *(f"part0{i}/ASVspoof2021_DF_eval/flac/DF_E_{i}.flac" for i in (1, 2, 3)),
+    )
+
+
+def asvspoof_5(root):
+    lists = "ASVspoof5_protocols/ASVspoof5"
+    write(
+        root,
+        {
+            f"{lists}.train.tsv": "T_4850 T_0000000001 F - - - AC3 A05 spoof -\n",
+            f"{lists}.dev.track_1.tsv": "D_1 D_0000000001 F - - - - bonafide bonafide -\n",
+            f"{lists}.eval.track_1.tsv": (
+                "E_1607 E_0000000001 F C05 5 E_0000000003 AC1 A19 spoof -\n"
+                "E_0755 E_0000000002 M - - - - bonafide bonafide -\n"
+            ),
+        },
+        "flac_T/T_0000000001.flac",
+        "flac_D/D_0000000001.flac",
+        *(f"flac_E_eval/E_000000000{i}.flac" for i in (1, 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lay_out", "labels", "of_phases"),
+    [
+        (in_the_wild, {"0.wav": "spoof", "1.wav": "bonafide"}, {}),
+        (
+            asvspoof_2019,
+            {"LA_E_1.flac": "spoof", "LA_E_2.flac": "bonafide"},
+            {"train": 2, "dev": 1, "eval": 2, "all": 5},
+        ),
+        (
+            asvspoof_2021_la,
+            {"LA_E_1.flac": "spoof", "LA_E_2.flac": "bonafide"},
+            {"eval": 2, "progress": 1, "hidden": 1, "all": 4},
+        ),
+        (
+            asvspoof_2021_df,
+            {
+                "part02/ASVspoof2021_DF_eval/flac/DF_E_2.flac": "spoof",
+                "part03/ASVspoof2021_DF_eval/flac/DF_E_3.flac": "bonafide",
+            },
+            {"eval": 2, "progress": 1, "all": 3},
+        ),
+        (
+            asvspoof_5,
+            {"E_0000000001.flac": "spoof", "E_0000000002.flac": "bonafide"},
+            {"train": 1, "dev": 1, "eval": 2, "all": 4},
+        ),
+    ],
+)
+def test_a_published_set_is_read_by_its_own_list(lay_out, labels, of_phases, tmp_path):
+    lay_out(tmp_path)
+    result = find_utterances([tmp_path])
+    assert {u.name: u.label for u in result.utterances} == labels
+    assert all(u.path.is_file() for u in result.utterances)
+    assert len(result.notes) == 1  # what was read
+    for phase, count in of_phases.items():
+        assert len(find_utterances([tmp_path], phase=phase).utterances) == count
+
+
+@pytest.mark.parametrize(("lay_out", "phase"), [(asvspoof_2019, "progress"), (asvspoof_2021_la, "train")])
+def test_a_phase_that_is_not_there_is_refused(lay_out, phase, tmp_path):
+    lay_out(tmp_path)
+    with pytest.raises(DataError, match=f"no (rows of )?phase {phase}, only"):
+        find_utterances([tmp_path], phase=phase)
+
+
+def test_what_the_keys_tell_is_kept(tmp_path):
+    asvspoof_2021_df(tmp_path)
+    spoof, bonafide = find_utterances([tmp_path]).utterances
+    assert spoof.trial == "DF_E_2"
+    assert spoof.columns == {
+        "speaker": "TEF2",
+        "codec": "low_m4a",
+        "source": "vcc2020",
+        "attack": "Task1-team20",
+        "trim": "notrim",
+        "phase": "eval",
+        "vocoder": "neural_vocoder_autoregressive",
+        "task": "Task1",
+        "team": "team20",
+        "pair": "FF",
+        "language": "E",
+    }
+    assert "attack" not in bonafide.columns
+    assert "vocoder" not in bonafide.columns
+
+
+def test_a_list_may_lie_elsewhere(tmp_path):
+    asvspoof_2021_la(tmp_path / "set")
+    (tmp_path / "keys.txt").write_text((tmp_path / "set/keys/LA/CM/trial_metadata.txt").read_text())
+    result = find_utterances([tmp_path / "keys.txt"], root=tmp_path / "set")
+    assert [u.name for u in result.utterances] == ["LA_E_1.flac", "LA_E_2.flac"]
+    assert result.root == tmp_path / "set/ASVspoof2021_LA_eval/flac"
+    with pytest.raises(DataError, match=r"none of its 2 recordings is in .*LA_E_1.*--root"):
+        find_utterances([tmp_path / "keys.txt"], root=tmp_path / "set/keys")
+    with pytest.raises(DataError, match="no list is given"):
+        find_utterances([tmp_path / "set/ASVspoof2021_LA_eval/flac"], root=tmp_path)
+
+
+PATHS = ("Real/a.wav", "Fake/b, c.wav", "d.mp3")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'path,label\nReal/a.wav,real\n"Fake/b, c.wav",Fake\nd.mp3,bona-fide\n'),
+        ("bom.csv", '\ufeffPath,Label\r\nReal/a.wav,real\r\n"Fake/b, c.wav",fake\r\n\r\nd.mp3,genuine\r\n'),
+        (
+            "a.tsv",
+            "label\tfile_name\tattack\nreal\tReal/a.wav\t-\nspoof\tFake/b, c.wav\tA1\nreal\td.mp3\t-\n",
+        ),
+        ("plain.csv", 'Real/a.wav,BONAFIDE\n"Fake/b, c.wav",SPOOF\nd.mp3,Real\n'),
+        ("plain.txt", "Real/a.wav\tbonafide\nFake/b, c.wav\tspoof\nd.mp3\treal\n"),
+        ("semicolon.csv", "filename;key\nReal/a.wav;real\nFake/b, c.wav;fake\nd.mp3;real\n"),
+    ],
+)
+def test_csv_and_tsv_of_path_and_label(name, text, tmp_path):
+    write(tmp_path, {name: text}, *PATHS)
+    expected = dict(zip(PATHS, ("bonafide", "spoof", "bonafide"), strict=True))
+    assert found(tmp_path / name)[0] == expected
+    (tmp_path / "lists").mkdir()
+    (tmp_path / name).rename(tmp_path / "lists" / name)
+    result = find_utterances([tmp_path / "lists" / name], root=tmp_path)
+    assert {u.name: u.label for u in result.utterances} == expected
+
+
+def test_speech_df_arenas_absolute_paths(tmp_path):
+    rows = "".join(f"{tmp_path}/audio/{n}.flac,{label}\n" for n, label in (("a", "spoof"), ("b", "bonafide")))
+    write(tmp_path, {"elsewhere/metadata.csv": f"file_name,label\n{rows}"}, "audio/a.flac", "audio/b.flac")
+    result = find_utterances([tmp_path / "elsewhere"])
+    assert {u.name: u.label for u in result.utterances} == {"a.flac": "spoof", "b.flac": "bonafide"}
+    assert result.utterances[0].trial == f"{tmp_path}/audio/a.flac"
+
+
+def test_a_list_of_something_else_is_no_list(tmp_path):
+    write(tmp_path, {"meta.csv": "file,duration\na.wav,3\n"}, "real/a.wav", "fake/b.wav")
+    labels, ignored = found(tmp_path)
+    assert labels == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+    assert ignored == {"meta.csv"}
+
+
+def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "l.csv").write_text("path,label\na.wav,real\nb.wav,1\na.wav,fake\n,real\nc.wav\n")
+    with pytest.raises(DataError) as caught:
+        find_utterances([tmp_path / "l.csv"])
+    place = f"{tmp_path / 'l.csv'}, row "
+    assert list(caught.value.args) == [
+        place + "3: unknown label '1': known are real, bonafide, genuine, fake, spoof",
+        place + "4: a.wav stands in row 2 already",
+        place + "5: no recording is named",
+        place + "6: 1 columns instead of 2",
+    ]
+    (tmp_path / "l.csv").write_text("path,label\n" + "a.wav,maybe\n" * 30)
+    with pytest.raises(DataError) as caught:
+        find_utterances([tmp_path / "l.csv"])
+    assert len(caught.value.args) == 11
+    assert caught.value.args[-1] == "... and 20 more such rows"
+
+
+def test_a_missing_recording_is_noted_and_kept(tmp_path):
+    write(tmp_path, {"l.csv": "path,label\na.wav,real\ngone.wav,fake\nb.wav,fake\n"}, "a.wav", "b.wav")
+    result = find_utterances([tmp_path / "l.csv"])
+    assert [u.name for u in result.utterances] == ["a.wav", "b.wav", "gone.wav"]
+    assert result.notes[1:] == [f"{tmp_path / 'l.csv'}, row 3: there is no recording gone.wav"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"path,label\n", "a header but no rows"),
+        (b"path,score\na.wav,1\n", "is called label"),
+        (b"label,score\nreal,1\n", "is called path"),
+        (b"one two three\n", "no known list of labels"),
+        (b"\xff\xfe\x00", "no table of text"),
+        (b'path,label\n"a.wav,real\n', "no table of text"),
+        (b"path,label\n" + b"a" * 200000 + b",real\n", "no table of text"),
+    ],
+)
+def test_what_is_no_list_is_refused(content, words, tmp_path):
+    (tmp_path / "l.csv").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        find_utterances([tmp_path / "l.csv"])
+
+
+def test_two_sets_in_one_folder_are_not_mixed(tmp_path):
+    asvspoof_2021_la(tmp_path)
+    asvspoof_2021_df(tmp_path)
+    with pytest.raises(DataError, match="holds several lists of labels"):
+        find_utterances([tmp_path])
+    assert len(find_utterances([tmp_path / "keys/DF"]).utterances) == 2
+
+
+def test_splits_are_found_in_the_folder_or_below(tmp_path):
+    names = ("training", "validation")
+    for name in names:
+        (tmp_path / "for-2sec" / "for-2seconds" / name).mkdir(parents=True)
+    inner = tmp_path / "for-2sec" / "for-2seconds"
+    assert find_splits(tmp_path, names) == find_splits(inner, names) == inner
+    with pytest.raises(DataError, match="no folder in"):
+        find_splits(inner / "training", names)
+    for name in names:
+        (tmp_path / "for-2sec" / "copy" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match="holds several data sets"):
+        find_splits(tmp_path, names)
