@@ -160,6 +160,8 @@ def _unlike_classes(scored: Scored, properties: dict[str, list[str]]) -> list[st
         counts = np.array(
             [[(members & scored.mask(label)).sum() for label, _, _ in CLASSES] for members in groups.values()]
         )
+        if not counts.sum(axis=0).all():
+            continue  # told of one class only, as attacks are
         if scipy.stats.chi2_contingency(counts, correction=False).pvalue < LEVEL / len(candidates):
             found.append(f"{title} (Cramér's V {scipy.stats.contingency.association(counts):.2f})")
     if not found:

@@ -70,6 +70,21 @@ def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def add_threshold_option(parser: argparse.ArgumentParser) -> None:
+    """--threshold."""
+    parser.add_argument(
+        "--threshold",
+        type=finite,
+        metavar="X",
+        help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
+    )
+
+
+def add_seed_option(parser: argparse.ArgumentParser) -> None:
+    """--seed, of the bootstrap."""
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)")
+
+
 def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
     """--device, --precision, --batch-size, --workers."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")

@@ -274,9 +274,7 @@ def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, abo
                 f"{path}: none of its {len(missing)} recordings is in {root or path.parent} (the first is "
                 f"{labels.trials[0].name}); name their folder with --root"
             )
-        of_phase = f" of phase {labels.phase} (of {labels.n_rows})" if labels.phase else ""
-        source.notes.append(f"{path}: {labels.layout}, {len(labels.trials)} rows{of_phase}")
-        source.notes += missing
+        source.notes += [labels.describe(), *missing]
     source.root = _common_root(list(homes))
     return source
 

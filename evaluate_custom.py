@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cli
 import report
+import score_files
 import tasks
 from analysis import analyse
 from comparison import compare_all
@@ -51,12 +52,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--threshold",
-        type=cli.finite,
-        metavar="X",
-        help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
-    )
+    cli.add_threshold_option(parser)
     parser.add_argument(
         "--offset",
         type=cli.not_negative,
@@ -66,8 +62,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     cli.add_machine_options(parser, batch_size=8)
     parser.add_argument(
-        "--seed", type=cli.whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
+        "--scores-as",
+        nargs="+",
+        action="extend",
+        choices=score_files.FORMATS,
+        default=[],
+        help="also write the scores in these formats of the field",
     )
+    cli.add_seed_option(parser)
     return parser.parse_args(argv)
 
 
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace, command: str) -> int:
     )
     device = resolve_device(args.device)
     found = tasks.find(data, args.root, args.phase)
+    for format_ in args.scores_as:
+        score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
     report.clear(args.output, ["analysis.md"])
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
@@ -108,6 +112,8 @@ def run(args: argparse.Namespace, command: str) -> int:
             exit_code = cli.complain(error)
             continue
         scored, summary = results[name]
+        for format_ in args.scores_as:
+            score_files.write_scores(args.output / name, format_, scored)
         if "metrics" not in summary:
             print(report.scores_table(scored, scored.verdicts(args.threshold)))
             print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)

@@ -55,9 +55,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
     )
     cli.add_machine_options(parser, batch_size=8)
-    parser.add_argument(
-        "--seed", type=cli.whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)"
-    )
+    cli.add_seed_option(parser)
     return parser.parse_args(argv)
 
 

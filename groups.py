@@ -39,19 +39,21 @@ def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
     return properties
 
 
-def groups_of(scored: Scored, properties: dict[str, list[str]]) -> dict[str, dict[str, np.ndarray]]:
+def groups_of(
+    scored: Scored, properties: dict[str, list[str]], fewest: int = 2, most: int | None = MOST_GROUPS
+) -> dict[str, dict[str, np.ndarray]]:
     """Property -> group -> which recordings [n] are in it, of those with label and score.
 
-    Properties with one group are left out; of more than MOST_GROUPS the smallest are one.
+    Properties with fewer than `fewest` groups are left out; of more than `most` the smallest are one.
     """
     usable = scored.mask("bonafide") | scored.mask("spoof")
     result = {}
     for title, values in properties.items():
         values = np.array(values)
         counts = Counter(filter(None, values[usable].tolist()))
-        if len(counts) < 2:
+        if len(counts) < fewest:
             continue
-        common = [group for group, _ in counts.most_common(MOST_GROUPS)]
+        common = [group for group, _ in counts.most_common(most)]
         groups = {group: usable & (values == group) for group in sorted(common, key=_natural)}
         if len(counts) > len(common):
             groups[f"{len(counts) - len(common)} others"] = usable & ~np.isin(values, ["", *common])

@@ -84,6 +84,10 @@ class LabelFile:
     phase: str
     n_rows: int
 
+    def describe(self) -> str:
+        of_phase = f" of phase {self.phase} (of {self.n_rows})" if self.phase else ""
+        return f"{self.path}: {self.layout}, {len(self.trials)} rows{of_phase}"
+
 
 @dataclass(frozen=True)
 class Table:

@@ -38,7 +38,7 @@ def error_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> ErrorRat
     Raises:
         ValueError: a class has no scores, or a score is not a finite number.
     """
-    return _count_errors(*_sorted_scores(bonafide_scores, spoof_scores)).rates()
+    return _Ranked.of(*_checked(bonafide_scores, spoof_scores)).count().rates()
 
 
 def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict:
@@ -58,8 +58,8 @@ def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict
     Raises:
         ValueError: a class has no scores, or a score is not a finite number.
     """
-    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
-    counts = _count_errors(bonafide, spoof)
+    bonafide, spoof = _checked(bonafide_scores, spoof_scores)
+    counts = _Ranked.of(bonafide, spoof).count()
     points = counts.rates()
     eer, at_eer = counts.eer()
     bayes_threshold = -np.log(C_MISS * (1 - P_SPOOF) / (C_FA * P_SPOOF))
@@ -87,14 +87,11 @@ def bootstrap_intervals(
     A bootstrap sees only the clips there are: on a set without a single error it gives an interval
     of no width, which is not certainty. One clip in a class says nothing of others: (0, 1).
     """
-    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
+    bonafide, spoof = _checked(bonafide_scores, spoof_scores)
     if min(len(bonafide), len(spoof)) < 2:
         return {"auc": (0.0, 1.0), "eer": (0.0, 1.0)}
-
-    def auc_and_eer(bonafide_clips: np.ndarray, spoof_clips: np.ndarray) -> np.ndarray:
-        return _auc_and_eer(bonafide[bonafide_clips], spoof[spoof_clips])
-
-    return _bootstrap(auc_and_eer, len(bonafide), len(spoof), n_resamples, seed)[0]
+    ranked = _Ranked.of(np.sort(bonafide), np.sort(spoof))  # the same in whatever order they come
+    return _bootstrap(ranked.auc_and_eer, len(bonafide), len(spoof), n_resamples, seed)[0]
 
 
 def paired_differences(
@@ -118,18 +115,16 @@ def paired_differences(
     Raises:
         ValueError: the two are not of the same clips, a class has no scores, or one is not finite.
     """
-    sets = [tuple(np.asarray(scores, dtype=np.float64) for scores in pair) for pair in (before, after)]
-    if [scores.shape for scores in sets[0]] != [scores.shape for scores in sets[1]]:
+    before, after = _checked(*before), _checked(*after)
+    if [len(scores) for scores in before] != [len(scores) for scores in after]:
         raise ValueError("the two sets of scores are not of the same clips")
-    for pair in sets:
-        _sorted_scores(*pair)  # for its checks
-    (bonafide_before, spoof_before), (bonafide_after, spoof_after) = sets
+    ranked_before, ranked_after = _Ranked.of(*before), _Ranked.of(*after)
 
     def difference(bonafide_clips: np.ndarray, spoof_clips: np.ndarray) -> np.ndarray:
-        after = _auc_and_eer(bonafide_after[bonafide_clips], spoof_after[spoof_clips])
-        return after - _auc_and_eer(bonafide_before[bonafide_clips], spoof_before[spoof_clips])
+        clips = bonafide_clips, spoof_clips
+        return ranked_after.auc_and_eer(*clips) - ranked_before.auc_and_eer(*clips)
 
-    n_bonafide, n_spoof = len(bonafide_before), len(spoof_before)
+    n_bonafide, n_spoof = map(len, before)
     observed = difference(np.arange(n_bonafide), np.arange(n_spoof))
     if min(n_bonafide, n_spoof) < 2:
         intervals, errors = {"auc": (-1.0, 1.0), "eer": (-1.0, 1.0)}, np.array([np.inf, np.inf])
@@ -160,7 +155,7 @@ def _bootstrap(
         (np.arange(n_bonafide), np.arange(n_spoof)),
         of_resamples,
         n_resamples=n_resamples,
-        batch=100,  # bounds the memory
+        batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # bounds the memory
         vectorized=True,
         method="percentile",
         rng=seed,
@@ -168,11 +163,6 @@ def _bootstrap(
     low, high = result.confidence_interval
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(("auc", "eer"))}
     return intervals, result.standard_error
-
-
-def _auc_and_eer(bonafide: np.ndarray, spoof: np.ndarray) -> np.ndarray:
-    counts = _count_errors(np.sort(bonafide), np.sort(spoof))
-    return np.array([counts.auc(), counts.eer()[0]])
 
 
 def shown_direction(
@@ -201,7 +191,7 @@ def confusion_at(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold:
         threshold, accuracy, frr, far, and the four counts `true_called`: bonafide_bonafide,
         bonafide_spoof, spoof_bonafide, spoof_spoof.
     """
-    bonafide, spoof = _sorted_scores(bonafide_scores, spoof_scores)
+    bonafide, spoof = _checked(bonafide_scores, spoof_scores)
     rejected, accepted = int((bonafide < threshold).sum()), int((spoof >= threshold).sum())
     return {
         "threshold": float(threshold),
@@ -215,10 +205,10 @@ def confusion_at(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold:
     }
 
 
-def _sorted_scores(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _checked(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     sets = []
     for name, scores in (("bona fide", bonafide_scores), ("spoof", spoof_scores)):
-        scores = np.sort(np.asarray(scores, dtype=np.float64).ravel())
+        scores = np.asarray(scores, dtype=np.float64).ravel()
         if len(scores) == 0:
             raise ValueError(f"no {name} scores")
         if not np.isfinite(scores).all():
@@ -244,7 +234,9 @@ class _ErrorCounts(NamedTuple):
         """The equal error rate, and the index of its threshold."""
         n_bonafide, n_spoof = self.misses[-1], self.false_alarms[0]
         frr, far = self.misses * n_spoof, self.false_alarms * n_bonafide  # both times n_bonafide * n_spoof
-        at = np.lexsort((-(frr + far), np.abs(frr - far)))[0]
+        # frr - far never falls: it is closest to 0 at the first place where it is not below, or just before
+        after = np.searchsorted(frr - far, 0)
+        at = min((after - 1, after), key=lambda i: (abs(frr[i] - far[i]), -(frr[i] + far[i])))
         return float((frr[at] + far[at]) / (2 * n_bonafide * n_spoof)), int(at)
 
     def auc(self) -> float:
@@ -254,15 +246,41 @@ class _ErrorCounts(NamedTuple):
         return float(twice_area / (2 * self.misses[-1] * self.false_alarms[0]))
 
 
-def _count_errors(bonafide: np.ndarray, spoof: np.ndarray) -> _ErrorCounts:
-    """Of scores that are sorted."""
-    thresholds = np.append(np.unique(np.concatenate([bonafide, spoof])), np.inf)
-    misses = np.searchsorted(bonafide, thresholds, side="left")
-    false_alarms = len(spoof) - np.searchsorted(spoof, thresholds, side="left")
-    return _ErrorCounts(thresholds, misses, false_alarms)
+class _Ranked(NamedTuple):
+    """Scores as places among their distinct values, +infinity after them: a resample needs no sorting."""
+
+    thresholds: np.ndarray
+    bonafide: np.ndarray
+    spoof: np.ndarray
+
+    @classmethod
+    def of(cls, bonafide: np.ndarray, spoof: np.ndarray) -> _Ranked:
+        values, places = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+        return cls(np.append(values, np.inf), places[: len(bonafide)], places[len(bonafide) :])
+
+    def count(self) -> _ErrorCounts:
+        below_bonafide, below_spoof = (
+            np.append(0, np.bincount(places, minlength=len(self.thresholds) - 1).cumsum())
+            for places in (self.bonafide, self.spoof)
+        )
+        return _ErrorCounts(self.thresholds, below_bonafide, len(self.spoof) - below_spoof)
+
+    def auc_and_eer(self, bonafide_clips: np.ndarray, spoof_clips: np.ndarray) -> np.ndarray:
+        """Of a resample, given by the numbers of the clips in it."""
+        drawn = self._replace(bonafide=self.bonafide[bonafide_clips], spoof=self.spoof[spoof_clips])
+        counts = drawn.count()
+        return np.array([counts.auc(), counts.eer()[0]])
 
 
 def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Detection cost over that of the better of accepting everything and rejecting everything."""
     cost = C_MISS * (1 - P_SPOOF) * frr + C_FA * P_SPOOF * far
     return cost / min(C_MISS * (1 - P_SPOOF), C_FA * P_SPOOF)
+
+
+if __name__ == "__main__":
+    import sys
+
+    import score_files  # the command: a file of scores and what it is worth
+
+    sys.exit(score_files.main())

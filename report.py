@@ -53,9 +53,9 @@ def results(summaries: dict[str, dict]) -> str:
     return "\n\n".join(parts)
 
 
-def results_table(summaries: dict[str, dict]) -> str:
-    """One line for each detector: AUC and EER with their 95 % intervals, min DCF, counts."""
-    rows = [("detector", "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
+def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
+    """One line for each detector (or other kind): AUC and EER with their 95 % intervals, min DCF, counts."""
+    rows = [(what, "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
     for name, summary in summaries.items():
         values, intervals, counts = summary["metrics"], summary["intervals_95"], summary["counts"]
         low, high = (100 * x for x in intervals["eer"])
@@ -165,10 +165,14 @@ def write_results(
     """
     clear(folder, RESULT_FILES)
     rows = zip(scored.utterances, scored.scores, verdicts, strict=True)
+    told = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
     _write_csv(
         folder / "scores.csv",
-        ("path", "label", "score", "verdict"),
-        [(u.name, u.label, "" if np.isnan(score) else repr(float(score)), v) for u, score, v in rows],
+        ("path", "label", "score", "verdict", *told),
+        (
+            (u.name, u.label, "" if np.isnan(score) else repr(float(score)), v, *map(u.columns.get, told))
+            for u, score, v in rows
+        ),
     )
     _write_csv(
         folder / "failures.csv",
@@ -223,9 +227,11 @@ def clear(folder: Path, names: Iterable[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,232 @@
+"""Score files: written as the field reads them, read as the field writes them, and what they are worth."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import evaluate_custom
+import metrics
+from data_sets import Utterance
+from errors import DataError
+from evaluation import Scored
+from label_files import read_labels
+from score_files import FORMATS, main, names_in, read_scores, with_keys, write_scores
+
+ROOT = Path(__file__).parents[1]
+
+KEYS_2021 = """\
+LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval
+LA_0009 LA_E_2 alaw ita_tx bonafide bonafide notrim eval
+LA_0020 LA_E_3 g722 loc_tx A17 spoof notrim eval
+LA_0020 LA_E_4 none - - bonafide notrim eval
+LA_0020 LA_E_5 none - A17 spoof notrim progress
+"""
+
+
+def scored_of(names, scores, trials=None) -> Scored:
+    trials = trials or [""] * len(names)
+    utterances = [Utterance(Path("/data", n), n, "spoof", t) for n, t in zip(names, trials, strict=True)]
+    return Scored(utterances, np.stack([np.zeros(len(scores)), scores], axis=1), {})
+
+
+def test_asvspoofs_formats_are_what_its_tools_read(tmp_path):
+    scored = scored_of(
+        ["flac/LA_E_1.flac", "flac/LA_E_2.flac", "x.wav"], [0.1, -1e-7, np.nan], ["LA_E_1", "", ""]
+    )
+    lines = write_scores(tmp_path, "asvspoof", scored).read_text(encoding="utf-8").splitlines()
+    assert lines == ["LA_E_1 0.1", "LA_E_2 -1e-07"]
+    lines = write_scores(tmp_path, "asvspoof5", scored).read_text(encoding="utf-8").splitlines()
+    assert lines == ["filename\tcm-score", "LA_E_1\t0.1", "LA_E_2\t-1e-07"]
+
+
+def test_the_arenas_format_has_the_names_of_its_csv(tmp_path):
+    scored = scored_of(["a.flac", "b c.flac"], [1.5, 2.5], ["/elsewhere/a.flac", "b c.flac"])
+    path = write_scores(tmp_path, "arena", scored)
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter=" "))
+    assert rows == [["/elsewhere/a.flac", "1.5"], ["/data/b c.flac", "2.5"]]
+
+
+def test_names_that_a_format_cannot_hold_are_refused():
+    with pytest.raises(DataError, match="2 recordings would be called a"):
+        names_in("asvspoof", scored_of(["Real/a.wav", "Fake/a.wav"], [0, 0]).utterances)
+    with pytest.raises(DataError, match="hold no blanks, but 'a b' does"):
+        names_in("asvspoof5", scored_of(["a b.wav"], [0]).utterances)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_what_is_written_is_read(format_, tmp_path):
+    scored = scored_of(["a.flac", "b.flac"], [0.1 + 0.2, -3.0])
+    rows = read_scores(write_scores(tmp_path, format_, scored))
+    assert [row.score for row in rows] == [0.1 + 0.2, -3.0]
+    assert [Path(row.name).stem for row in rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LA_E_1 -1.5\nLA_E_2 2\nLA_E_3 -3e0\nLA_E_4 4\nLA_E_5 9\n",  # ASVspoof 2021
+        "filename\tcm-score\nLA_E_1\t-1.5\nLA_E_2\t2\nLA_E_3\t-3\nLA_E_4\t4\nLA_E_5\t9\n",  # ASVspoof 5
+        "LA_E_1 A07 spoof -1.5\nLA_E_2 - bonafide 2\nLA_E_3 A17 spoof -3\nLA_E_4 - bonafide 4\n",  # 2019
+        "path,score\nflac/LA_E_1.flac,-1.5\nflac/LA_E_2.flac,2\nLA_E_3.flac,-3\nb/LA_E_4.flac,4\n",
+        "file_name,cm_score\n/d/LA_E_4.wav,4\n/d/LA_E_3.wav,-3\n/d/LA_E_2.wav,2\n/d/LA_E_1.wav,-1.5\nother,0\n",
+    ],
+)
+def test_every_format_meets_its_keys(text, tmp_path):
+    (tmp_path / "scores").write_text(text, encoding="utf-8")
+    (tmp_path / "keys.txt").write_text(KEYS_2021, encoding="utf-8")
+    scores = read_scores(tmp_path / "scores")
+    scored, without = with_keys(scores, read_labels(tmp_path / "keys.txt"))
+    assert scored.scores.tolist() == [-1.5, 2, -3, 4]
+    assert scored.scores_of("bonafide").tolist() == [2, 4]
+    assert without == len(scores) - 4
+    assert not scored.failures
+
+
+def test_a_trial_without_a_score_fails(tmp_path):
+    (tmp_path / "keys.txt").write_text(KEYS_2021, encoding="utf-8")
+    keys = read_labels(tmp_path / "keys.txt")
+    (tmp_path / "s.csv").write_text("path,score\nLA_E_1.wav,1\nLA_E_2.wav,\na/LA_E_3.wav,1\nb/LA_E_3.wav,2\n")
+    scored, _ = with_keys(read_scores(tmp_path / "s.csv"), keys)
+    assert scored.failures == dict.fromkeys((1, 2, 3), "no score")  # none, two of the name, none
+    (tmp_path / "s.csv").write_text("path,score\nother.wav,1\n")
+    with pytest.raises(DataError, match=r"none of its trials has a score; the first is LA_E_1.*of other.wav"):
+        with_keys(read_scores(tmp_path / "s.csv"), keys)
+
+
+def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("path,score,label\na,1,real\nb,x,real\nc,nan,fake\nd,inf,\na,2,\ne,1,maybe\nf,1\n")
+    with pytest.raises(DataError) as caught:
+        read_scores(path)
+    assert list(caught.value.args) == [
+        f"{path}, row 3: the score 'x' is not a number",
+        f"{path}, row 4: the score 'nan' is not a number",
+        f"{path}, row 5: the score 'inf' is not a number",
+        f"{path}, row 6: a stands in row 2 already",
+        f"{path}, row 7: unknown label 'maybe'",
+        f"{path}, row 8: 2 columns instead of 3",
+    ]
+    for text in ("path,label\na,real\n", "one two three\n", "", "score,label\n1,real\n"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"no known file of scores|is empty"):
+            read_scores(path)
+
+
+@pytest.fixture
+def asvspoof_like(tmp_path, monkeypatch):
+    """Scores and keys of 600 trials, two attacks and two codecs, the second attack the harder one."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(600):
+        label, attack = (("bonafide", "-"), ("spoof", "A07"), ("spoof", "A08"))[i % 3]
+        mean = {"-": 2, "A07": -1, "A08": 1}[attack]
+        rows.append((f"LA_E_{i}", ("alaw", "none")[i % 2], attack, label, rng.normal(mean, 1)))
+    keys = "".join(f"S {n} {codec} x {attack} {label} notrim eval\n" for n, codec, attack, label, _ in rows)
+    Path("keys.txt").write_text(keys, encoding="utf-8")
+    Path("scores.txt").write_text("".join(f"{row[0]} {row[-1]}\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def test_the_command_on_scores_and_keys(asvspoof_like, capsys):
+    assert main(["scores.txt", "--keys", "keys.txt", "--output", "out"]) == 0
+    shown = capsys.readouterr().out
+    assert "ASVspoof 2021 LA, 600 rows of phase eval (of 600)" in shown
+    written = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
+    scores = np.array([row[-1] for row in asvspoof_like])
+    is_real = np.array([row[3] == "bonafide" for row in asvspoof_like])
+    assert written["metrics"]["auc"] == pytest.approx(roc_auc_score(is_real, scores), abs=1e-12)
+    for attack in ("A07", "A08"):  # of one attack: its fakes against all real ones
+        chosen = is_real | np.array([row[2] == attack for row in asvspoof_like])
+        expected = roc_auc_score(is_real[chosen], scores[chosen])
+        assert written["by"]["attack"][attack]["metrics"]["auc"] == pytest.approx(expected, abs=1e-12)
+        assert re.search(rf"^{attack} +{expected:.3f} \[", shown, re.MULTILINE)
+    for codec in ("alaw", "none"):  # of one codec: both classes
+        chosen = np.array([row[1] == codec for row in asvspoof_like])
+        expected = roc_auc_score(is_real[chosen], scores[chosen])
+        assert written["by"]["codec"][codec]["metrics"]["auc"] == pytest.approx(expected, abs=1e-12)
+    assert all(Path("out", name).is_file() for name in ("roc.png", "det.png", "histogram.png", "scores.csv"))
+    # what was written has all that the keys told
+    assert main(["out/scores.csv", "--by", "attack"]) == 0
+    again = capsys.readouterr().out
+    assert again[again.index("attack") :].splitlines()[:3] == shown[shown.index("attack") :].splitlines()[:3]
+
+
+def test_a_reversed_file_is_announced(asvspoof_like, capsys):
+    lines = Path("scores.txt").read_text(encoding="utf-8").split("\n")
+    flipped = "\n".join(f"{line.split()[0]} {-float(line.split()[1])}" for line in lines if line)
+    Path("flipped.txt").write_text(flipped, encoding="utf-8")
+    assert main(["flipped.txt", "--keys", "keys.txt"]) == 0
+    assert "wholly below 0.5" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["scores.txt"], "has no labels: name a list of them with --keys"),
+        (["gone.txt"], "No such file"),
+        (
+            ["scores.txt", "--keys", "keys.txt", "--by", "vocoder"],
+            "--by vocoder: the columns are speaker, codec",
+        ),
+        (["scores.txt", "--keys", "keys.txt", "--phase", "hidden"], "no rows of phase hidden, only of eval"),
+        (["scores.txt", "--keys", "real.txt"], "need scores of both real and fake"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(args, words, asvspoof_like, capsys):
+    Path("real.txt").write_text("LA_E_0\treal\nLA_E_3\treal\n", encoding="utf-8")
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_metrics_py_is_the_command(asvspoof_like):
+    command = [sys.executable, ROOT / "metrics.py", "scores.txt", "--keys", "keys.txt", "--threshold", "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "at threshold 0.5" in done.stdout
+
+
+def test_a_detector_over_a_published_set_and_its_score_files(tmp_path, monkeypatch, capsys):
+    """From ASVspoof's layout to scores by attack, in all formats, which give one and the same figures."""
+    monkeypatch.chdir(tmp_path)
+    samples = ROOT / "samples" / "custom"
+    rows = []
+    Path("set/ASVspoof2021_LA_eval/flac").mkdir(parents=True)
+    for i, path in enumerate(sorted(samples.glob("*/*-0[1-4].flac"))):
+        label, attack = (
+            ("bonafide", "-") if path.parent.name == "Real" else ("spoof", path.name.split("-")[0])
+        )
+        rows.append(f"S LA_E_{i} {('alaw', 'none')[i % 2]} x {attack} {label} notrim eval\n")
+        Path(f"set/ASVspoof2021_LA_eval/flac/LA_E_{i}.flac").symlink_to(path)
+    Path("set/keys/LA/CM").mkdir(parents=True)
+    keys = Path("set/keys/LA/CM/trial_metadata.txt")
+    keys.write_text("".join(rows), encoding="utf-8")
+    detector = str(ROOT / "samples" / "detector.safetensors")
+    args = ["--data", "set", "--checkpoint", detector, "--workers", "0", "--scores-as", *FORMATS]
+    assert evaluate_custom.main(args) == 0
+    assert "| attack" in capsys.readouterr().out
+    folder = Path("results/custom/detector")
+    expected = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    for name in ("scores.txt", "scores.tsv", "scores_arena.txt", "scores.csv"):
+        assert main([str(folder / name), "--keys", str(keys), "--output", "again"]) == 0
+        again = json.loads(Path("again/metrics.json").read_text(encoding="utf-8"))
+        assert again["metrics"] == expected
+        assert again["by"].keys() == {"attack", "codec"}
+
+
+def test_the_bootstrap_does_not_depend_on_the_order():
+    rng = np.random.default_rng(0)
+    bonafide, spoof = rng.normal(1, 1, 80), rng.normal(0, 1, 90)
+    shuffled = metrics.bootstrap_intervals(rng.permutation(bonafide), rng.permutation(spoof))
+    assert shuffled == metrics.bootstrap_intervals(bonafide, spoof)
