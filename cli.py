@@ -97,12 +97,24 @@ def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> Non
     parser.add_argument(
         "--batch-size", type=whole(1), default=batch_size, metavar="N", help="clips (default: %(default)s)"
     )
+    add_workers_option(parser)
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """--workers."""
     parser.add_argument(
         "--workers",
         type=whole(0),
         default=min(4, os.cpu_count() or 1),
         metavar="N",
         help="processes that decode ahead, 0 for none (default here: %(default)s)",
+    )
+
+
+def add_audit_option(parser: argparse.ArgumentParser) -> None:
+    """--no-audit."""
+    parser.add_argument(
+        "--no-audit", action="store_true", help="do not look for the same audio twice before the work"
     )
 
 

@@ -18,6 +18,8 @@ from decoding import AUDIO_SUFFIXES
 from errors import DataError
 from label_files import EVAL, LABEL_WORDS, LabelFile, Trial, plain, read_labels, read_table
 
+SPLITS = ("training", "validation", "testing")  # folders of Fake-or-Real
+
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # of a list of labels
 
 # Where the published sets keep their lists below their folder (each at most one folder deeper: archives
@@ -138,25 +140,28 @@ def find_utterances(
     )
 
 
-def find_splits(path: Path, names: Sequence[str]) -> Path:
-    """The folder that holds all the named folders: the given one, or one at most two folders deeper.
+def find_splits(path: Path) -> Path | None:
+    """The folder that holds Fake-or-Real's three splits: the given one, or one at most two folders deeper.
 
     Args:
         path: a folder, or an archive of one.
 
+    Returns:
+        The folder with SPLITS in it; None where there is none.
+
     Raises:
-        DataError: there is none, or more than one.
+        DataError: the path does not exist, or there is more than one.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     folder = archives.extract(path) if archives.is_archive(path) else path
     for pattern in ("", "*", "*/*"):
-        found = [f for f in _matches(folder, pattern) if all((f / name).is_dir() for name in names)]
+        found = [f for f in _matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
         if len(found) > 1:
             raise DataError(f"{path} holds several data sets: {', '.join(map(str, found))}; name one")
         if found:
             return found[0]
-    raise DataError(f"there is no folder in {path} that holds {', '.join(names)}, each with real and fake")
+    return None
 
 
 def _common_root(folders: Sequence[Path]) -> Path:

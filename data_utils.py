@@ -108,25 +108,46 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
 
 
 class UtteranceDataset(Dataset):
-    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "")."""
+    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "").
+
+    The clip begins at `offset` seconds; or, where `crop_seed` is a number, anywhere that leaves a whole
+    clip, drawn from that seed, the attribute `epoch` and i alone: no other order or worker changes it.
+    """
 
     def __init__(
-        self, utterances: Sequence[Utterance], sample_rate: int, clip_samples: int, offset: float = 0.0
+        self,
+        utterances: Sequence[Utterance],
+        sample_rate: int,
+        clip_samples: int,
+        offset: float = 0.0,
+        crop_seed: int | None = None,
     ):
         self.paths = [u.path for u in utterances]
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
         self.offset = offset
+        self.crop_seed = crop_seed
+        self.epoch = 0  # to be set before each pass
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
         try:
-            wave = load_audio(self.paths[i], self.sample_rate, self.clip_samples, self.offset)
+            wave = self._load(i)
         except AudioError as error:
             return i, None, str(error)
         return i, pad(wave, self.clip_samples), ""
+
+    def _load(self, i: int) -> np.ndarray:
+        if self.crop_seed is None:
+            return load_audio(self.paths[i], self.sample_rate, self.clip_samples, self.offset)
+        spare = audio_info(self.paths[i]).seconds - self.clip_samples / self.sample_rate
+        draw = np.random.default_rng((self.crop_seed, self.epoch, i)).random()
+        try:
+            return load_audio(self.paths[i], self.sample_rate, self.clip_samples, max(0.0, spare) * draw)
+        except AudioError:  # a header may promise more than there is
+            return load_audio(self.paths[i], self.sample_rate, self.clip_samples)
 
 
 def collate(
@@ -147,17 +168,18 @@ def make_loader(
     start_method: str | None = None,
     shuffle: torch.Generator | None = None,
     offset: float = 0.0,
+    crop_seed: int | None = None,
 ) -> DataLoader:
     """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
         shuffle: draws a new order for every pass; None keeps the order.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
-        offset: where in each recording its clip begins, in seconds.
+        offset, crop_seed: where in each recording its clip begins, see `UtteranceDataset`.
     """
     workers = min(workers, math.ceil(len(utterances) / batch_size))
     return DataLoader(
-        UtteranceDataset(utterances, sample_rate, clip_samples, offset),
+        UtteranceDataset(utterances, sample_rate, clip_samples, offset, crop_seed),
         batch_size=batch_size,
         shuffle=shuffle is not None,
         generator=shuffle,

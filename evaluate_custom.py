@@ -18,6 +18,7 @@ import report
 import score_files
 import tasks
 from analysis import analyse
+from audit import DUPLICATES, say_audit
 from comparison import compare_all
 from detector import load_detector, resolve_device
 from errors import CheckpointError, DataError
@@ -60,6 +61,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="SECONDS",
         help="where in each recording its clip begins (default: 0, as published)",
     )
+    cli.add_audit_option(parser)
     cli.add_machine_options(parser, batch_size=8)
     parser.add_argument(
         "--scores-as",
@@ -92,6 +94,9 @@ def run(args: argparse.Namespace, command: str) -> int:
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
     report.clear(args.output, ["analysis.md"])
+    if not args.no_audit:
+        args.output.mkdir(parents=True, exist_ok=True)
+        say_audit({"": found.utterances}, args.workers, args.output / DUPLICATES)
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
     names: dict[str, str] = {}  # of detectors, by sha256

@@ -20,6 +20,7 @@ import plots
 import report
 import tasks
 from analysis import analyse
+from audit import DUPLICATES, say_audit
 from checkpoints import known_checkpoints
 from comparison import change, compare, difference
 from detector import Detector, load_detector, resolve_device
@@ -54,6 +55,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
     )
+    cli.add_audit_option(parser)
     cli.add_machine_options(parser, batch_size=8)
     cli.add_seed_option(parser)
     return parser.parse_args(argv)
@@ -80,6 +82,9 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
     before = _before(args, after, origin, device)
     report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
+    if not args.no_audit:
+        args.output.mkdir(parents=True, exist_ok=True)
+        say_audit({"": found.utterances}, args.workers, args.output / DUPLICATES)
     report.clear(args.output / "before", report.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]

@@ -25,7 +25,8 @@ import metrics
 import plots
 import report
 import tasks
-from data_sets import Found, Utterance, find_splits, find_utterances
+from audit import DUPLICATES, say_audit
+from data_sets import SPLITS, Found, Utterance, find_splits, find_utterances
 from detector import Detector, load_detector, load_front_end, resolve_device
 from errors import CheckpointError, DataError
 from evaluation import Scored, summarise
@@ -33,7 +34,6 @@ from front_ends import is_front_end
 from tracking import Tracker
 from training import FINAL, LAST, EpochResult, TrainingConfig, fine_tune, read_provenance
 
-SPLITS = ("training", "validation", "testing")
 OFFICIAL = "final_model.pth"  # with --export-official
 TIMED_STEPS = 5  # after these it is said how long the rest will take
 
@@ -67,6 +67,13 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--no-wandb", action="store_true", help="log nothing to Weights & Biases, offline neither"
     )
+    parser.add_argument(
+        "--crop",
+        choices=("start", "random"),
+        default="start",
+        help="which part of a longer training recording is heard, in each epoch anew (default: start)",
+    )
+    cli.add_audit_option(parser)
     cli.add_machine_options(parser, batch_size=16)
     return parser.parse_args(argv)
 
@@ -86,7 +93,9 @@ def run(args: argparse.Namespace, command: str) -> int:
         tasks.NO_FAKE_OR_REAL,
     )
     device = resolve_device(args.device)
-    folder = find_splits(Path(data[0]), SPLITS)
+    folder = find_splits(Path(data[0]))
+    if folder is None:
+        raise DataError(f"no folder in {data[0]} holds {', '.join(SPLITS)}, each with real and fake")
     splits = {name: _split(folder / name) for name in SPLITS}
     _check_output(args.output, checkpoints[0])
     detector = _starting_point(checkpoints[0], device, args)
@@ -94,8 +103,16 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise CheckpointError(
             f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
         )
+    if not args.no_audit:
+        utterances = {name: found.utterances for name, found in splits.items()}
+        say_audit(utterances, args.workers, args.output / DUPLICATES)
     config = TrainingConfig(
-        args.epochs, args.learning_rate, args.batch_size, seed=args.seed, data=str(data[0])
+        args.epochs,
+        args.learning_rate,
+        args.batch_size,
+        seed=args.seed,
+        data=str(data[0]),
+        crop=args.crop,
     )
     steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
     print(f"\nFine-tuning {checkpoints[0]} on {device.type}: {config.epochs} epochs, {steps} steps\n")

@@ -37,6 +37,7 @@ class TrainingConfig:
     batch_size: int = 16
     weight_decay: float = 0.0
     seed: int = 0
+    crop: str = "start"  # of longer training recordings; or "random", drawn anew in each epoch
     data: str | None = None  # what the data set is called, for the record
 
 
@@ -96,7 +97,13 @@ def fine_tune(
     order = torch.Generator().manual_seed(config.seed)
     sizes = detector.config
     loader = make_loader(
-        training, sizes.sample_rate, sizes.clip_samples, config.batch_size, workers, shuffle=order
+        training,
+        sizes.sample_rate,
+        sizes.clip_samples,
+        config.batch_size,
+        workers,
+        shuffle=order,
+        crop_seed=config.seed if config.crop == "random" else None,
     )
     targets = torch.tensor([CLASS_OF[u.label] for u in training], device=detector.device)
     trainable = [p for p in detector.parameters() if p.requires_grad]
@@ -111,6 +118,7 @@ def fine_tune(
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         first_step = (epoch - 1) * len(loader) + 1
+        loader.dataset.epoch = epoch
         train_loss = _train_epoch(detector, loader, targets, optimizer, first_step, on_step, unreadable)
         if epoch == 1:
             for i, reason in sorted(unreadable.items()):

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import archives
-from data_sets import find_splits, find_utterances
+from data_sets import SPLITS, find_splits, find_utterances
 from errors import DataError
 
 
@@ -99,9 +99,8 @@ def test_labels_and_splits_in_an_archive(tmp_path):
     files |= {f"release_in_the_wild/{i}.wav": recording() for i in range(2)}
     labels = {u.name: u.label for u in find_utterances([write_zip(tmp_path / "w.zip", files)]).utterances}
     assert labels == {"0.wav": "spoof", "1.wav": "bonafide"}
-    splits = ("training", "validation", "testing")
-    files = {f"for-2sec/for-2seconds/{s}/{c}/x.wav": recording() for s in splits for c in ("fake", "real")}
-    folder = find_splits(write_tar(tmp_path / "for-2sec.tar.gz", files), splits)
+    files = {f"for-2sec/for-2seconds/{s}/{c}/x.wav": recording() for s in SPLITS for c in ("fake", "real")}
+    folder = find_splits(write_tar(tmp_path / "for-2sec.tar.gz", files))
     assert folder == tmp_path / "for-2sec.tar.gz.extracted/for-2sec/for-2seconds"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_sets import find_splits, find_utterances
+from data_sets import SPLITS, find_splits, find_utterances
 from errors import DataError
 
 
@@ -376,14 +376,12 @@ def test_two_sets_in_one_folder_are_not_mixed(tmp_path):
 
 
 def test_splits_are_found_in_the_folder_or_below(tmp_path):
-    names = ("training", "validation")
-    for name in names:
-        (tmp_path / "for-2sec" / "for-2seconds" / name).mkdir(parents=True)
     inner = tmp_path / "for-2sec" / "for-2seconds"
-    assert find_splits(tmp_path, names) == find_splits(inner, names) == inner
-    with pytest.raises(DataError, match="no folder in"):
-        find_splits(inner / "training", names)
-    for name in names:
+    for name in SPLITS:
+        (inner / name).mkdir(parents=True)
+    assert find_splits(tmp_path) == find_splits(inner) == inner
+    assert find_splits(inner / "training") is None
+    for name in SPLITS:
         (tmp_path / "for-2sec" / "copy" / name).mkdir(parents=True)
     with pytest.raises(DataError, match="holds several data sets"):
-        find_splits(tmp_path, names)
+        find_splits(tmp_path)

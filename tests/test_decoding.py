@@ -6,10 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import scipy.stats
 import soundfile
+import torch
 from scipy.signal import correlate
 
-from data_utils import AudioError, audio_info, load_audio
+from data_sets import find_utterances
+from data_utils import AudioError, UtteranceDataset, audio_info, load_audio, make_loader, pad
 
 
 def speech_like(seconds: float, rate: int) -> np.ndarray:
@@ -166,3 +169,49 @@ def test_an_error_after_opening_is_one_too(recordings, monkeypatch):
     monkeypatch.setattr(soundfile.SoundFile, "read", failing)
     with pytest.raises(AudioError, match="libsndfile cannot read it: System error"):
         load_audio(recordings["a.flac"])
+
+
+def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp_path):
+    """Each item is one cut of the whole, drawn from seed, epoch and number alone."""
+    for i, seconds in enumerate((20, 6, 4.0375, 1)):
+        soundfile.write(tmp_path / f"{i}.wav", speech_like(seconds, 44100), 44100)
+    (tmp_path / "4.aac").write_bytes(encoded_aac(tmp_path)[:-2000])  # its header's length is an estimate
+    utterances = find_utterances([tmp_path]).utterances
+
+    def epoch_of(number, workers=0, seed=7, order=None):
+        loader = make_loader(utterances, batch_size=2, workers=workers, crop_seed=seed, shuffle=order)
+        loader.dataset.epoch = number
+        return {
+            i: wave.numpy() for indices, waves, _ in loader for i, wave in zip(indices, waves, strict=True)
+        }
+
+    first = epoch_of(1)
+    for other in (epoch_of(1, workers=2), epoch_of(1, order=torch.Generator())):
+        assert all(np.array_equal(first[i], other[i]) for i in range(5))
+    offsets = []
+    for waves in (first, epoch_of(2), epoch_of(1, seed=8)):
+        whole = load_audio(utterances[0].path)
+        offset = correlate(whole, waves[0], "valid").argmax()
+        np.testing.assert_allclose(waves[0], whole[offset : offset + 64600], atol=1e-4)
+        offsets.append(offset)
+        for i in (2, 3):  # no longer than the clip: there is nothing to choose
+            np.testing.assert_array_equal(waves[i], pad(load_audio(utterances[i].path))[:64600])
+    assert len(set(offsets)) == 3
+
+
+def encoded_aac(folder) -> bytes:
+    write_by_ffmpeg(folder / "a.aac", 5)
+    content = (folder / "a.aac").read_bytes()
+    (folder / "a.aac").unlink()
+    return content
+
+
+def test_random_crops_reach_every_part(tmp_path):
+    soundfile.write(tmp_path / "ramp.wav", np.linspace(-0.9, 0.9, 16000 * 9), 16000, subtype="FLOAT")
+    dataset = UtteranceDataset(find_utterances([tmp_path]).utterances, 16000, 16000, crop_seed=0)
+    starts = []
+    for dataset.epoch in range(200):
+        starts.append((dataset[0][1][0] + 0.9) / 1.8 * 9)  # s
+    assert min(starts) < 0.3
+    assert max(starts) > 7.7
+    assert scipy.stats.kstest(np.array(starts) / 8, "uniform").pvalue > 0.01

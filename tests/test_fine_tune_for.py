@@ -110,7 +110,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
         (["--checkpoint", "start.safetensors"], "no data: there is no for-2seconds/ in this folder"),
         (["--data", "elsewhere"], "no checkpoint: none of"),
         (["--data", "half", "--checkpoint", "start.safetensors"], "must hold real and fake recordings"),
-        (["--data", "none", "--checkpoint", "start.safetensors"], "there is no folder in none that holds"),
+        (["--data", "none", "--checkpoint", "start.safetensors"], "no folder in none holds training"),
         (["--data", "gone", "--checkpoint", "start.safetensors"], "gone: no such file or folder"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
         (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),

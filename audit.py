@@ -1,0 +1,191 @@
+"""The same audio more than once: in a data set, in both of its classes, or in two of its splits.
+
+    python audit.py --data my_folder
+    python audit.py --data for-2seconds            # within and between its three splits
+
+A recording that is also in the training split flatters a test; one that is both real and fake is
+labelled wrongly once. Recordings are compared by what they decode to, at 16 bits and their own sample rate,
+whatever their names and formats. A lossy copy, or one at another sample rate, is another recording here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import cli
+import tasks
+from data_sets import SPLITS, Utterance, find_splits, find_utterances
+from decoding import AudioError, open_audio
+from report import printable
+
+DUPLICATES = "duplicates.csv"  # the listing, among results
+LISTED = 10  # groups on screen
+# Of longer recordings only the beginning is decoded; the rest counts by its length.
+DECODED_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Member:
+    """One recording: the split it is in ("" where there are none), and what it is."""
+
+    split: str
+    utterance: Utterance
+
+    @property
+    def name(self) -> str:
+        return "/".join(filter(None, (self.split, self.utterance.name)))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `find_duplicates` found: groups of recordings that are the same, the worst first.
+
+    Attributes:
+        groups: of two or more each; those in both classes come first, then those in two splits.
+        n_compared: how many recordings could be decoded.
+        n_failed: how many could not.
+    """
+
+    groups: list[list[Member]]
+    n_compared: int
+    n_failed: int
+
+    def describe(self) -> str:
+        """A line on the whole, and one for each of the first groups."""
+        unread = f" ({self.n_failed} could not be read)" if self.n_failed else ""
+        if not self.groups:
+            return f"Audit: none of {self.n_compared} recordings{unread} is there twice."
+        worst = [
+            f"{count} {words}"
+            for count, words in (
+                (sum(_in_both_classes(group) for group in self.groups), "in both classes"),
+                (sum(_in_two_splits(group) for group in self.groups), "in two splits"),
+            )
+            if count
+        ]
+        what = f"{len(self.groups)} of them are there more than once"
+        lines = [f"AUDIT: of {self.n_compared} recordings{unread}, {', '.join([what, *worst])}:"]
+        for group in self.groups[:LISTED]:
+            where = [" in both classes"] * _in_both_classes(group) + [" in two splits"] * _in_two_splits(
+                group
+            )
+            lines.append(printable(f"the same audio{','.join(where)}: {' = '.join(m.name for m in group)}"))
+        left = len(self.groups) - LISTED
+        return "\n".join(lines + ([f"... and {left} more"] if left > 0 else []))
+
+    def write(self, path: Path) -> None:
+        """A CSV file, a row for each recording of each group; where there are none an earlier file goes."""
+        if not self.groups:
+            path.unlink(missing_ok=True)
+            return
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("group", "split", "path", "label"))
+            for number, group in enumerate(self.groups, start=1):
+                writer.writerows((number, m.split, m.utterance.name, m.utterance.label) for m in group)
+
+
+def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int = 1) -> Audit:
+    """Compare all recordings of one or several splits with each other. What cannot be read is left out.
+
+    Args:
+        splits: recordings by the name of their split; of a set without splits by "".
+        threads: that decode at once.
+    """
+    members = [Member(split, utterance) for split, utterances in splits.items() for utterance in utterances]
+    found: dict[bytes, list[Member]] = {}
+    with (
+        ThreadPoolExecutor(max(1, threads)) as pool,
+        tqdm(total=len(members), desc="audit", unit="clip", disable=None) as progress,
+    ):
+        for start in range(0, len(members), 1000):  # not a million of tasks at once
+            some = members[start : start + 1000]
+            for member, print_ in zip(some, pool.map(_print_of, some), strict=True):
+                found.setdefault(print_, []).append(member)
+                progress.update()
+    failed = found.pop(b"", [])
+    groups = [group for group in found.values() if len(group) > 1]
+    groups.sort(key=lambda group: (not _in_both_classes(group), not _in_two_splits(group), group[0].name))
+    return Audit(groups, len(members) - len(failed), len(failed))
+
+
+def _in_both_classes(group: Sequence[Member]) -> bool:
+    return len({member.utterance.label for member in group} - {""}) > 1
+
+
+def _in_two_splits(group: Sequence[Member]) -> bool:
+    return len({member.split for member in group}) > 1
+
+
+def say_audit(splits: Mapping[str, Sequence[Utterance]], threads: int, listing: Path) -> None:
+    """Compare, print what was found, and list it all in a file."""
+    audit = find_duplicates(splits, threads)
+    print(audit.describe())
+    audit.write(listing)
+    if audit.groups:
+        print(f"All are listed in {listing}")
+
+
+def _print_of(member: Member) -> bytes:
+    """b"" for what cannot be read: it is named where it is needed, as a failure there."""
+    try:
+        return fingerprint(member.utterance.path)
+    except AudioError:
+        return b""
+
+
+def fingerprint(path: str | Path) -> bytes:
+    """Equal for two recordings that decode to the same samples. Raises AudioError for what cannot be read."""
+    with open_audio(path) as file:
+        rate = file.info.sample_rate
+        wave = np.nan_to_num(file.read(0, DECODED_SECONDS * rate)).clip(-1, 1).mean(axis=1)
+        seconds = round(file.info.seconds) if len(wave) == DECODED_SECONDS * rate else 0
+    if not len(wave):
+        raise AudioError("no samples in it")
+    samples = np.round(wave * 32768).astype("<i4")
+    return hashlib.blake2b(samples.tobytes(), digest_size=16, key=f"{rate} {seconds}".encode()).digest()
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Find the same audio twice: in a set, in both classes, in two splits."
+    )
+    cli.add_data_options(parser, f"as for the other scripts (default: {tasks.CUSTOM}/)")
+    cli.add_workers_option(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path(DUPLICATES), metavar="FILE", help="default: %(default)s"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
+    return cli.run_script("audit.py", run, parse_args, argv)
+
+
+def run(args: argparse.Namespace, command: str) -> int:
+    """Find, compare, list. Raises UserError or OSError for what stands in the way."""
+    data = args.data or [tasks.CUSTOM]
+    folder = find_splits(Path(data[0])) if len(data) == 1 else None
+    if folder:
+        splits = {name: find_utterances([folder / name]).utterances for name in SPLITS}
+    else:
+        found = find_utterances(data, args.root, args.phase)
+        tasks.say_notes(found)
+        splits = {"": found.utterances}
+    say_audit(splits, args.workers, args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

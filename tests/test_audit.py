@@ -1,0 +1,162 @@
+"""The same audio twice is found by what it decodes to, whatever its name and format."""
+
+import csv
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from test_data_utils import tone, write_bad_files
+from test_decoding import write_by_ffmpeg
+
+import audit
+import evaluate_custom
+import fine_tune_for
+from audit import find_duplicates, fingerprint
+from data_sets import find_utterances
+from detector import Detector
+from model import PRESETS
+
+
+def groups_of(*folders) -> list[list[str]]:
+    splits = {
+        folder.name if len(folders) > 1 else "": find_utterances([folder]).utterances for folder in folders
+    }
+    return [[member.name for member in group] for group in find_duplicates(splits).groups]
+
+
+def test_formats_that_keep_every_sample_are_the_same(tmp_path):
+    wave = (tone(1, 22050) * 32767).astype(np.int16)
+    for name, kind, subtype in (
+        ("a.wav", "WAV", "PCM_16"),
+        ("b.wav", "WAV", "FLOAT"),
+        ("c.flac", "FLAC", "PCM_16"),
+        ("d.aiff", "AIFF", "PCM_24"),
+    ):
+        samples = wave / np.float32(32768) if subtype == "FLOAT" else wave
+        soundfile.write(tmp_path / name, samples, 22050, format=kind, subtype=subtype)
+    soundfile.write(tmp_path / "e.wav", np.repeat(wave, 2, axis=1), 22050)  # two channels of the same
+    with av.open(tmp_path / "f.m4a", "w") as file:
+        stream = file.add_stream("alac", rate=22050, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave.T.copy(), format="s16p", layout="mono")
+        frame.sample_rate = 22050
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert groups_of(tmp_path) == [["a.wav", "b.wav", "c.flac", "d.aiff", "e.wav", "f.m4a"]]
+
+
+def test_what_differs_at_all_is_not_the_same(tmp_path):
+    wave = (tone(1, 16000) * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    other = wave.copy()
+    other[-1] += 1
+    soundfile.write(tmp_path / "one_step.wav", other, 16000)
+    soundfile.write(tmp_path / "shorter.wav", wave[:-1], 16000)
+    soundfile.write(tmp_path / "faster.wav", wave, 16001)
+    soundfile.write(tmp_path / "lossy.mp3", wave, 16000)
+    assert groups_of(tmp_path) == []
+
+
+def test_of_long_recordings_the_beginning_and_the_length_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "DECODED_SECONDS", 2)
+    wave = (tone(10, 8000) * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    soundfile.write(tmp_path / "b.flac", wave, 8000)
+    soundfile.write(tmp_path / "cut.wav", wave[: 8000 * 7], 8000)
+    soundfile.write(tmp_path / "end.wav", wave[: 8000 * 2], 8000)
+    assert groups_of(tmp_path) == [["a.wav", "b.flac"]]
+
+
+def test_classes_and_splits(tmp_path):
+    waves = [tone(0.5, 8000 + i) for i in range(5)]
+    for name, i in {
+        "training/real/a.wav": 0,
+        "training/real/b.wav": 1,
+        "training/fake/c.wav": 1,
+        "training/fake/d.wav": 2,
+        "training/fake/e.wav": 2,
+        "testing/fake/f.wav": 3,
+        "testing/fake/g.wav": 4,
+        "training/fake/h.wav": 4,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, waves[i], 8000)
+    splits = {s: find_utterances([tmp_path / s]).utterances for s in ("training", "testing")}
+    found = find_duplicates(splits, threads=2)
+    assert [[member.name for member in group] for group in found.groups] == [
+        ["training/fake/c.wav", "training/real/b.wav"],
+        ["training/fake/h.wav", "testing/fake/g.wav"],
+        ["training/fake/d.wav", "training/fake/e.wav"],
+    ]
+    assert found.describe().splitlines() == [
+        "AUDIT: of 8 recordings, 3 of them are there more than once, 1 in both classes, 1 in two splits:",
+        "the same audio in both classes: training/fake/c.wav = training/real/b.wav",
+        "the same audio in two splits: training/fake/h.wav = testing/fake/g.wav",
+        "the same audio: training/fake/d.wav = training/fake/e.wav",
+    ]
+    found.write(tmp_path / "duplicates.csv")
+    with open(tmp_path / "duplicates.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[2] == {"group": "2", "split": "training", "path": "fake/h.wav", "label": "spoof"}
+
+
+def test_what_cannot_be_read_is_counted_and_no_copy_of_anything(tmp_path):
+    reasons = write_bad_files(tmp_path)
+    soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
+    found = find_duplicates({"": find_utterances([tmp_path]).utterances})
+    assert found.groups == []
+    readable = ("huge.wav", "not_numbers.wav")  # they have samples, if strange ones
+    assert found.n_failed == len(reasons) - len(readable)
+    assert "could not be read) is there twice" in found.describe()
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.amr", "a.wma"])
+def test_ffmpegs_formats_are_compared_too(name, tmp_path):
+    write_by_ffmpeg(tmp_path / name, 3)
+    (tmp_path / f"copy.{name}").write_bytes((tmp_path / name).read_bytes())
+    assert fingerprint(tmp_path / name) == fingerprint(tmp_path / f"copy.{name}")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Fake-or-Real in small, one of its test recordings also in training; and a detector."""
+    monkeypatch.chdir(tmp_path)
+    for s, split in enumerate(("training", "validation", "testing")):
+        for c, label in enumerate(("fake", "real")):
+            for i in range(2):
+                path = Path("for-2seconds", split, label, f"{i}.wav")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, tone(0.5, 8000 + 100 * s + 10 * c + i), 16000)
+    Path("for-2seconds/testing/real/leak.wav").write_bytes(
+        Path("for-2seconds/training/fake/0.wav").read_bytes()
+    )
+    Detector(PRESETS["small"]).save("detector.safetensors")
+    return tmp_path
+
+
+def test_it_comes_before_training_and_before_scoring(workplace, capsys):
+    leak = "the same audio in both classes, in two splits: training/fake/0.wav = testing/real/leak.wav"
+    assert audit.main(["--data", "for-2seconds"]) == 0
+    assert leak in capsys.readouterr().out
+    assert Path("duplicates.csv").is_file()
+
+    args = ["--checkpoint", "detector.safetensors", "--epochs", "1", "--no-wandb", "--workers", "0"]
+    assert fine_tune_for.main(args) == 0
+    shown = capsys.readouterr().out
+    assert shown.index(leak) < shown.index("Fine-tuning")
+    assert Path("results/for/duplicates.csv").is_file()
+
+    args = ["--data", "for-2seconds", "--checkpoint", "detector.safetensors", "--workers", "0"]
+    assert evaluate_custom.main(args) == 0
+    shown = capsys.readouterr().out
+    line = "the same audio in both classes: testing/real/leak.wav = training/fake/0.wav"
+    assert shown.index(line) < shown.index("Scoring")
+    assert Path("results/custom/duplicates.csv").is_file()
+    Path("for-2seconds/testing/real/leak.wav").unlink()
+    assert evaluate_custom.main(args) == 0
+    assert "none of 12 recordings is there twice" in capsys.readouterr().out
+    assert not Path("results/custom/duplicates.csv").exists()
+    assert evaluate_custom.main([*args, "--no-audit"]) == 0
+    assert "udit:" not in capsys.readouterr().out
