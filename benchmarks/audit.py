@@ -1,0 +1,69 @@
+"""What looking for the same audio twice costs, against decoding the recordings once, in one run.
+
+    python benchmarks/audit.py                  # 10,000 clips of noise, wav and flac, 2 s each
+    python benchmarks/audit.py --data my_folder
+
+Each round decodes every recording as the audit does, then audits; both on one thread, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import audit
+from data_sets import Utterance, find_utterances
+from decoding import open_audio
+
+
+def write_clips(folder: Path, n: int) -> None:
+    rng = np.random.default_rng(0)
+    for i in tqdm(range(n), desc="writing", disable=None):
+        samples = (3000 * rng.standard_normal(32000)).astype(np.int16)
+        soundfile.write(folder / f"{i}.{('wav', 'flac')[i % 2]}", samples, 16000)
+
+
+def decode(utterances: list[Utterance]) -> None:
+    for utterance in utterances:
+        with open_audio(utterance.path) as file:
+            file.read(0, audit.DECODED_SECONDS * file.info.sample_rate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", nargs="+", metavar="PATH", help="default: clips made for this")
+    parser.add_argument("--clips", type=int, default=10000, help="that are made (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.data:
+            write_clips(Path(folder), args.clips)
+        utterances = find_utterances(args.data or [folder]).utterances
+        seconds: dict[str, list[float]] = {"decoding once": [], "audit": []}
+        for number in range(args.rounds + 1):
+            for name, work in (
+                ("decoding once", lambda: decode(utterances)),
+                ("audit", lambda: audit.find_duplicates({"": utterances})),
+            ):
+                started = time.perf_counter()
+                work()
+                if number:  # the first round fills the disk's cache
+                    seconds[name].append(time.perf_counter() - started)
+    for name, values in seconds.items():
+        print(f"{name}: median {statistics.median(values):.2f} s for {len(utterances)} recordings")
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
