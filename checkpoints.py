@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from errors import CheckpointError
+from errors import CheckpointError, FairseqError
 
 # The published detectors' file names, in the order they are reported.
 KNOWN_NAMES = (
@@ -114,6 +114,8 @@ def errors_of(path: Path) -> Iterator[None]:
     """Raises what is wrong with a file, or with what was read from it, as one line that names it."""
     try:
         yield
+    except FairseqError:  # no fault of the file
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except (ValueError, TypeError, RuntimeError) as error:  # sizes that make no network, too

@@ -86,13 +86,20 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """--device, --precision, --batch-size, --workers."""
+    """--device, --precision, --frontend, --batch-size, --workers."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
         help="of the front end (default: fp32, as published)",
+    )
+    parser.add_argument(
+        "--frontend",
+        choices=("transformers", "fairseq"),
+        default="transformers",
+        help="what computes XLS-R, with the same scores; fairseq needs requirements-fairseq.txt "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size", type=whole(1), default=batch_size, metavar="N", help="clips (default: %(default)s)"

@@ -31,15 +31,26 @@ class Detector(nn.Module):
         config: the architecture.
         precision: "fp32", or "bf16" to run the front end under bfloat16 autocast. The back end is
             1 % of the work and stays in float32: close node gates change order at lower precision.
+        frontend: "transformers", or "fairseq" for the same XLS-R as fairseq itself computes it.
+
+    Raises:
+        CheckpointError: fairseq is wanted for a front end that is not XLS-R.
+        FairseqError: fairseq cannot be imported.
     """
 
-    def __init__(self, config: DetectorConfig | None = None, precision: str = "fp32"):
+    def __init__(
+        self,
+        config: DetectorConfig | None = None,
+        precision: str = "fp32",
+        frontend: str = "transformers",
+    ):
         super().__init__()
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, not {precision!r}")
         self.config = config or DetectorConfig()
         self.precision = precision
-        self.front_end = build_front_end(self.config.front_end)
+        self.frontend = frontend
+        self.front_end = _build_front_end(self.config, frontend)
         self.back_end = AASIST(self.config.front_end.width)
         self.provenance: dict = {}  # where the weights come from: JSON types, saved with them
         self.path: Path | None = None  # the file the weights were read from
@@ -63,6 +74,7 @@ class Detector(nn.Module):
             "sha256": self.sha256,
             "provenance": self.provenance,
             "config": self.config.to_dict(),
+            "frontend": self.frontend if self.has_official_names else None,
             "precision": self.precision,
             "device": str(self.device),
         }
@@ -120,11 +132,24 @@ class Detector(nn.Module):
         return [name for name in checkpoints.PRETRAINING_ONLY if name not in tensors]
 
 
+def _build_front_end(config: DetectorConfig, frontend: str) -> nn.Module:
+    if frontend == "transformers":
+        return build_front_end(config.front_end)
+    if frontend != "fairseq":
+        raise ValueError(f"frontend must be transformers or fairseq, not {frontend!r}")
+    if not isinstance(config.front_end, XLSRConfig):
+        raise CheckpointError("its front end is not XLS-R, so not fairseq's: leave out --frontend fairseq")
+    from fairseq_front_end import FairseqXLSR  # what it needs is optional
+
+    return FairseqXLSR(config.front_end)
+
+
 def load_detector(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "auto",
     precision: str = "fp32",
+    frontend: str = "transformers",
     config: DetectorConfig | None = None,
 ) -> Detector:
     """A detector in evaluation mode, from an official `.pth` or one of our safetensors files.
@@ -134,13 +159,15 @@ def load_detector(
             file written by `Detector.save`.
         device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name.
         precision: "fp32" (as published) or "bf16", see `Detector`.
+        frontend: "transformers" or "fairseq", see `Detector`: the same scores from the same file.
         config: the architecture of an official `.pth`, which does not say its own; XLS-R 300M
             unless given. A safetensors file carries its own, which is used.
 
     Raises:
         CheckpointError: one line: the file is missing, unreadable, wants to run code, is a front
-            end alone, or has a missing, extra or misshapen key (named).
+            end alone, or has a missing, extra or misshapen key (named); or as in `Detector`.
         DeviceError: the device is not there.
+        FairseqError: fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
@@ -148,10 +175,10 @@ def load_detector(
         with checkpoints.errors_of(path):
             tensors, header = checkpoints.read_tensors(path)
             if header is None:
-                detector = _with_weights(config, precision, tensors, checkpoints.official_name)
+                detector = _with_weights(config, precision, frontend, tensors, checkpoints.official_name)
             else:
                 config = DetectorConfig.from_dict(header["config"])
-                detector = _with_weights(config, precision, tensors, lambda key: key)
+                detector = _with_weights(config, precision, frontend, tensors, lambda key: key)
             detector.path, detector.sha256 = path, checkpoints.sha256_of(path)
     except CheckpointError:
         if front_ends.is_front_end(path):
@@ -169,6 +196,7 @@ def load_front_end(
     *,
     device: str | torch.device = "auto",
     precision: str = "fp32",
+    frontend: str = "transformers",
     config: DetectorConfig | None = None,
     seed: int = 0,
 ) -> Detector:
@@ -179,7 +207,7 @@ def load_front_end(
     Args:
         checkpoint: fairseq's pre-training file (`xlsr2_300m.pt`), or a Hugging Face folder of
             wav2vec 2.0 with `config.json` and `model.safetensors` or `pytorch_model.bin`.
-        device, precision: as in `load_detector`.
+        device, precision, frontend: as in `load_detector`.
         config: the architecture of a fairseq file; XLS-R 300M unless given. A folder carries its
             own, which is used.
         seed: of the back end's random weights. The same seed gives the same ones.
@@ -188,12 +216,14 @@ def load_front_end(
         CheckpointError: one line: as in `load_detector`; or the folder's architecture is not that
             of the XLS-R family.
         DeviceError: the device is not there.
+        FairseqError: fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
     with checkpoints.errors_of(path):
         file = front_ends.read_front_end(path)
-        detector = _with_weights(file.config or config, precision, file.tensors, file.name_of, seed)
+        config = file.config or config
+        detector = _with_weights(config, precision, frontend, file.tensors, file.name_of, seed)
         detector.path, detector.sha256 = file.path, checkpoints.sha256_of(file.path)
     detector.provenance = {
         "front_end_file": file.path.name,
@@ -206,6 +236,7 @@ def load_front_end(
 def _with_weights(
     config: DetectorConfig | None,
     precision: str,
+    frontend: str,
     tensors: dict[str, Tensor],
     name_of: Callable[[str], str],
     back_end_seed: int | None = None,
@@ -220,7 +251,7 @@ def _with_weights(
         CheckpointError: a key of the file is missing, extra or misshapen (named as the file does).
     """
     with torch.device("meta"):  # no time spent on random weights that are about to be replaced
-        detector = Detector(config, precision)
+        detector = Detector(config, precision, frontend)
     fresh = {}
     if back_end_seed is not None:
         with torch.random.fork_rng(devices=[]):

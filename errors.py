@@ -19,6 +19,10 @@ class CheckpointError(UserError):
     """A detector file that cannot be used."""
 
 
+class FairseqError(UserError):
+    """fairseq is asked for, and cannot be used here."""
+
+
 class DeviceError(UserError):
     """A device that is not there."""
 

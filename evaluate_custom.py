@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
-            detector = load_detector(path, device=device, precision=args.precision)
+            detector = load_detector(path, device=device, precision=args.precision, frontend=args.frontend)
             if detector.sha256 in names:
                 print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, command: str) -> int:
             "one with --checkpoint"
         )
     device = resolve_device(args.device)
-    after = load_detector(checkpoint, device=device, precision=args.precision)
+    after = load_detector(checkpoint, device=device, precision=args.precision, frontend=args.frontend)
     origin, epoch = read_provenance(after)
     found = tasks.find(_data(args, after), args.root, args.phase)
     if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
@@ -141,7 +141,9 @@ def _before(args: argparse.Namespace, after: Detector, origin: dict, device: tor
                 f"the detector that {after.path} started from is not here: {origin['file']}, sha256 "
                 f"{origin['sha256']}. Name it with --before"
             )
-    before = load_detector(args.before or origin["file"], device=device, precision=args.precision)
+    before = load_detector(
+        args.before or origin["file"], device=device, precision=args.precision, frontend=args.frontend
+    )
     if before.sha256 != origin["sha256"]:
         raise CheckpointError(
             f"{before.path} is not the detector that {after.path} started from, whose sha256 is "

@@ -130,7 +130,9 @@ def run(args: argparse.Namespace, command: str) -> int:
             on_epoch=progress.on_epoch,
             on_unreadable=_say_left_out,
         )
-        final = load_detector(args.output / FINAL, device=device, precision=args.precision)
+        final = load_detector(
+            args.output / FINAL, device=device, precision=args.precision, frontend=args.frontend
+        )
         tracker.log_testing(_test(final, splits["testing"], args, command))
         if args.export_official:
             left_out = final.export_official(args.output / OFFICIAL)
@@ -168,9 +170,10 @@ def _say_left_out(utterance: Utterance, reason: str) -> None:
 
 
 def _starting_point(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> Detector:
+    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
     if not is_front_end(checkpoint):
-        return load_detector(checkpoint, device=device, precision=args.precision)
-    detector = load_front_end(checkpoint, device=device, precision=args.precision, seed=args.seed)
+        return load_detector(checkpoint, **options)
+    detector = load_front_end(checkpoint, **options, seed=args.seed)
     print(
         f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so the "
         "first epoch starts from guessing"

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import json
 import platform
+import sys
 import textwrap
 from collections.abc import Iterable
 from functools import partial
@@ -237,6 +238,8 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> No
 def _versions() -> dict[str, str]:
     packages = ("torch", "transformers", "numpy", "scipy", "soundfile", "soxr")
     versions = {name: version(name) for name in packages}
+    if fairseq := sys.modules.get("fairseq"):  # imported only where it is used
+        versions["fairseq"] = fairseq.__version__
     return {"python": platform.python_version(), "libsndfile": soundfile.__libsndfile_version__} | versions
 
 

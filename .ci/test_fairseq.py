@@ -1,27 +1,51 @@
-"""The front end against fairseq itself, in evaluation and in training, through an exported file.
+"""Both front ends against the published outputs, and against a fairseq that none of our modules built.
 
-And as fairseq's pre-training writes it, with settings that OmegaConf itself has pickled.
+At both sizes, in evaluation and in training, and from what fairseq's pre-training writes, with settings that
+OmegaConf itself has pickled.
 """
 
+# ruff: noqa: F401, F811 (fixtures are imported, and named again as arguments)
+
 import argparse
+import dataclasses
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import small_config, small_official, small_pth  # noqa: F401 (fixtures)
+from conftest import assert_as_published, filled, official_shapes, small_config, small_official, small_pth
+from test_evaluate_custom import read_metrics, read_scores
+from test_fine_tune_for import workplace
+from test_front_ends import features, hugging_face
 
-from checkpoints import official_name
-from detector import load_detector, load_front_end
+import evaluate_custom
+import evaluate_custom_for
+import fine_tune_for
+import tasks
+from checkpoints import FRONT, PRETRAINING_ONLY, official_name
+from detector import Detector, load_detector, load_front_end
+from errors import CheckpointError
 
-FRONT = "ssl_model.model."
+FRONTENDS = ("transformers", "fairseq")
 
 
-@pytest.fixture
-def pair(small_pth, small_config, tmp_path):  # noqa: F811
-    """Our detector, and fairseq's wav2vec 2.0 with what the detector exported."""
+@pytest.fixture(scope="module")
+def files(small_official, tmp_path_factory):
+    """A folder with an official file of each size."""
+    folder = tmp_path_factory.mktemp("official")
+    torch.save(small_official, folder / "small.pth")
+    torch.save(filled(official_shapes()), folder / "xlsr300m.pth")
+    yield folder
+    (folder / "xlsr300m.pth").unlink()
+
+
+@pytest.fixture(params=FRONTENDS)
+def pair(request, small_pth, small_config, tmp_path):
+    """A detector, and fairseq's wav2vec 2.0, built here, with what the detector exported."""
     import fairseq.models.wav2vec as wav2vec
 
-    detector = load_detector(small_pth, device="cpu", config=small_config)
+    detector = load_detector(small_pth, device="cpu", config=small_config, frontend=request.param)
     assert detector.export_official(tmp_path / "exported.pth") == []
     exported = torch.load(tmp_path / "exported.pth", weights_only=True)
     sizes = small_config.front_end
@@ -53,6 +77,14 @@ def features_of(theirs, waves):
     return theirs(waves, mask=False, features_only=True)["x"]
 
 
+@pytest.mark.parametrize("frontend", FRONTENDS)
+@pytest.mark.parametrize("size", ["small", "xlsr300m"])
+def test_published_outputs(size, frontend, files, small_config):
+    config = small_config if size == "small" else None
+    detector = load_detector(files / f"{size}.pth", device="cpu", config=config, frontend=frontend)
+    assert_as_published(detector, size)
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("samples", [1040, 5000, 16000, 64600, 100000])
 def test_features(samples, training, pair):
@@ -64,10 +96,10 @@ def test_features(samples, training, pair):
 
 
 @pytest.mark.parametrize("namespace", [None, argparse.Namespace(arch="wav2vec2", seed=1)])
-def test_a_pretraining_file(namespace, pair, small_config, tmp_path):  # noqa: F811
+def test_a_pretraining_file(namespace, pair, small_config, tmp_path):
     from omegaconf import OmegaConf
 
-    _, theirs = pair
+    detector, theirs = pair
     settings = {"common": {"seed": 1, "log": None}, "lr": [5e-4, "${common.seed}", {}], "length": 2**40}
     cfg = OmegaConf.create(settings, flags={"allow_objects": True})
     cfg.task = namespace
@@ -79,8 +111,9 @@ def test_a_pretraining_file(namespace, pair, small_config, tmp_path):  # noqa: F
         "extra_state": {"metrics": [(0, "loss", "AverageMeter", {"val": np.float64(0.5)})]},
         "last_optimizer_state": torch.optim.Adam(theirs.parameters()).state_dict(),
     }
-    torch.save(content, tmp_path / "xlsr2_300m.pt")
-    detector = load_front_end(tmp_path / "xlsr2_300m.pt", device="cpu", config=small_config)
+    path = tmp_path / "xlsr2_300m.pt"
+    torch.save(content, path)
+    detector = load_front_end(path, device="cpu", config=small_config, frontend=detector.frontend)
     waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = features_of(theirs.eval(), waves)
@@ -88,19 +121,98 @@ def test_a_pretraining_file(namespace, pair, small_config, tmp_path):  # noqa: F
     assert detector.export_official(tmp_path / "exported.pth") == []
 
 
+def test_a_hugging_face_folder(hugging_face):
+    ours, theirs = (load_front_end(hugging_face, device="cpu", frontend=name) for name in FRONTENDS)
+    torch.testing.assert_close(features(theirs), features(ours), atol=1e-5, rtol=0)
+
+
 def test_gradients(pair):
     detector, theirs = (module.train() for module in pair)
     waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     weight = torch.linspace(0, 1, 64)
-    for features in (detector.features(waves), features_of(theirs, waves)):
-        (features.square() * weight).mean().backward()
+    for output in (detector.features(waves), features_of(theirs, waves)):
+        (output.square() * weight).mean().backward()
     expected = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     ours = {
         official_name(name).removeprefix(FRONT): p.grad
-        for name, p in detector.named_parameters()
+        for name, p in detector.state_dict(keep_vars=True).items()
         if p.grad is not None
     }
     assert ours.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = max(float(gradient.abs().max()), 1e-6)
         torch.testing.assert_close(ours[name] / scale, gradient / scale, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pretraining", [True, False])
+def test_either_front_end_writes_the_same_files_and_reads_them(
+    pretraining,
+    pair,
+    small_official,
+    small_config,
+    tmp_path,
+):
+    detector, _ = pair
+    detector.save(tmp_path / "own.safetensors")
+    detector.export_official(tmp_path / "official.pth", pretraining)
+    exported = torch.load(tmp_path / "official.pth", weights_only=True)
+    expected = {k: v for k, v in small_official.items() if pretraining or k not in PRETRAINING_ONLY}
+    assert exported.keys() == expected.keys()
+    assert all(torch.equal(exported[key], value) for key, value in expected.items())
+    waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    for path in ("own.safetensors", "official.pth"):
+        for frontend in FRONTENDS:
+            again = load_detector(tmp_path / path, device="cpu", config=small_config, frontend=frontend)
+            torch.testing.assert_close(again.score(waves), detector.score(waves), atol=1e-4, rtol=0)
+            assert list(again.state_dict()) == list(detector.state_dict())
+            assert [v.requires_grad for v in again.state_dict(keep_vars=True).values()] == [
+                v.requires_grad for v in detector.state_dict(keep_vars=True).values()
+            ]
+
+
+def test_a_projection_between_equal_sizes(small_config, tmp_path):
+    front_end = dataclasses.replace(small_config.front_end, conv_channels=small_config.front_end.width)
+    Detector(dataclasses.replace(small_config, front_end=front_end)).save(tmp_path / "own.safetensors")
+    ours, theirs = (load_detector(tmp_path / "own.safetensors", device="cpu", frontend=x) for x in FRONTENDS)
+    torch.testing.assert_close(features(theirs), features(ours), atol=1e-5, rtol=0)
+
+
+def test_fairseq_is_loaded_as_strictly(small_official, small_config, tmp_path):
+    path = tmp_path / "wrong.pth"
+    name = FRONT + "encoder.pos_conv.0.weight_g"
+    torch.save({k: v for k, v in small_official.items() if k != name}, path)
+    with pytest.raises(CheckpointError, match=rf"^{path}: missing key {name}$"):
+        load_detector(path, device="cpu", config=small_config, frontend="fairseq")
+
+
+def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch):
+    # an official file is taken for XLS-R 300M
+    monkeypatch.setattr(evaluate_custom, "load_detector", partial(load_detector, config=small_config))
+    clips = [*map(str, sorted((tasks.SAMPLES / "custom").glob("*/*"))[::8])]
+    for frontend in FRONTENDS:
+        options = ["--frontend", frontend, "--output", str(tmp_path / frontend), "--workers", "0"]
+        assert (
+            evaluate_custom.main(["--data", *clips, "--checkpoint", str(files / "small.pth"), *options]) == 0
+        )
+        assert read_metrics(tmp_path / frontend / "small")["detector"]["frontend"] == frontend
+    ours, theirs = (read_scores(tmp_path / frontend / "small") for frontend in FRONTENDS)
+    assert len(clips) == len(ours) == len(theirs) > 4
+    for name, row in ours.items():
+        assert float(theirs[name]["score"]) == pytest.approx(float(row["score"]), abs=1e-4)
+    assert "fairseq" in read_metrics(tmp_path / "fairseq" / "small")["versions"]
+
+
+def test_training_on_the_command_line(workplace, small_pth, small_config):
+    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    options = ["--frontend", "fairseq", "--workers", "0"]
+    train = ["--checkpoint", "xlsr.safetensors", "--epochs", "1", "--no-wandb"]
+    assert fine_tune_for.main([*train, *options]) == 0
+    assert evaluate_custom_for.main(["--data", "for-2seconds/testing", *options]) == 0
+    folders = [
+        Path("results/for/testing"),
+        *(Path("results/custom_for", x) for x in ("before", "fine-tuned")),
+    ]
+    assert {read_metrics(folder)["detector"]["frontend"] for folder in folders} == {"fairseq"}
+    ours, theirs = (load_detector("results/for/final_model.safetensors", frontend=x) for x in FRONTENDS)
+    waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(theirs.score(waves), ours.score(waves), atol=1e-4, rtol=0)

@@ -49,6 +49,18 @@ def reference(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+def assert_as_published(detector, name: str) -> None:
+    """Features and logits of the reference waves, against those of the published implementation."""
+    expected = reference(name)
+    with torch.inference_mode():
+        features = detector.features(torch.from_numpy(expected["waves"]))
+        logits = detector.back_end(features)
+    np.testing.assert_allclose(features[:, ::20, ::8], expected["features"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.mean((1, 2)), expected["feature_mean"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.flatten(1).std(1), expected["feature_std"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
+
+
 SMALL_SIZES = {
     "conv_channels": 32,
     "width": 64,

@@ -1,0 +1,69 @@
+"""`--frontend fairseq` where there is no fairseq, or no use for it; with it, see `.ci/test_fairseq.py`."""
+
+import sys
+
+import pytest
+
+import evaluate_custom
+import evaluate_custom_for
+import fine_tune_for
+import tasks
+from detector import Detector, load_detector
+from errors import CheckpointError, FairseqError
+from model import PRESETS
+
+SCRIPTS = {
+    evaluate_custom: ("--data", tasks.SAMPLES / "custom"),
+    evaluate_custom_for: ("--data", tasks.SAMPLES / "custom"),
+    fine_tune_for: ("--data", tasks.SAMPLES / "for-2seconds", "--no-wandb"),
+}
+
+
+@pytest.fixture(params=SCRIPTS, ids=lambda script: script.__name__)
+def run(request, tmp_path, monkeypatch):
+    """A script, with data to work on and with fairseq asked for, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def main(*args) -> int:
+        args = (*SCRIPTS[request.param], "--frontend", "fairseq", "--workers", "0", *args)
+        return request.param.main([*map(str, args)])
+
+    return main
+
+
+@pytest.fixture
+def no_fairseq(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fairseq", None)
+
+
+def test_what_is_not_installed_is_said_in_one_line(run, no_fairseq, small_config, capsys):
+    Detector(small_config).save("xlsr.safetensors")
+    assert run("--checkpoint", "xlsr.safetensors") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: fairseq cannot be imported (")
+    assert error.endswith("); requirements-fairseq.txt says how to install it\n")
+    assert error.count("\n") == 1
+
+
+def test_a_spectrogram_is_not_passed_off_as_fairseq(run, capsys):
+    assert run("--checkpoint", tasks.STAND_IN) == 2
+    reason = "its front end is not XLS-R, so not fairseq's: leave out --frontend fairseq"
+    assert capsys.readouterr().err == f"error: {tasks.STAND_IN}: {reason}\n"
+
+
+def test_a_fairseq_that_does_not_import(small_config, tmp_path, monkeypatch):
+    (tmp_path / "fairseq.py").write_text("raise ValueError('mutable default')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fairseq", raising=False)
+    with pytest.raises(FairseqError, match=r"\(mutable default\); requirements-fairseq\.txt"):
+        Detector(small_config, frontend="fairseq")
+
+
+def test_other_names_are_refused(small_pth, small_config):
+    with pytest.raises(CheckpointError, match="frontend must be transformers or fairseq, not 'jax'"):
+        load_detector(small_pth, config=small_config, frontend="jax")
+
+
+def test_results_say_what_computed_them(small_config):
+    assert Detector(small_config).describe()["frontend"] == "transformers"
+    assert Detector(PRESETS["small"]).describe()["frontend"] is None
