@@ -34,6 +34,7 @@ from front_ends import is_front_end
 from tracking import Tracker
 from training import FINAL, LAST, EpochResult, TrainingConfig, fine_tune, read_provenance
 
+FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
 OFFICIAL = "final_model.pth"  # with --export-official
 TIMED_STEPS = 5  # after these it is said how long the rest will take
 
@@ -186,7 +187,12 @@ def _split(folder: Path) -> Found:
     labels = [u.label for u in found.utterances]
     if set(labels) != {"bonafide", "spoof"}:
         raise DataError(f"{folder} must hold real and fake recordings, and only such")
-    print(f"{folder.name}: {labels.count('bonafide')} real, {labels.count('spoof')} fake")
+    counts = [labels.count("bonafide"), labels.count("spoof")]
+    print(f"{folder.name}: {counts[0]} real, {counts[1]} fake")
+    published = FOR_2SEC_CLIPS[folder.name]
+    is_for_2sec = folder.parent.name == tasks.FAKE_OR_REAL.name
+    if is_for_2sec and set(counts) != {published} and not folder.resolve().is_relative_to(tasks.SAMPLES):
+        print(f"As published, {folder.name} has {published} of each: is the download complete?")
     return found
 
 

@@ -1,13 +1,22 @@
 """Finding recordings and their labels: folders of every shape, and the data sets of the field."""
 
+import csv
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
+from test_data_utils import tone
 
+import evaluate_custom
 from data_sets import SPLITS, find_splits, find_utterances
+from data_utils import load_audio, pad
+from detector import Detector
 from errors import DataError
+from model import PRESETS
 
 
 def touch(root, *names):
@@ -247,6 +256,76 @@ def test_a_phase_that_is_not_there_is_refused(lay_out, phase, tmp_path):
         find_utterances([tmp_path], phase=phase)
 
 
+def arena(root):
+    rows = "".join(f"{root}/audio/{n}.flac,{label}\n" for n, label in (("a", "spoof"), ("b", "bonafide")))
+    write(root, {"metadata.csv": f"file_name,label\n{rows}"}, "audio/a.flac", "audio/b.flac")
+
+
+def listed(root):
+    write(
+        root,
+        {"metadata.csv": "filename,label,language\na.mp3,fake,de\nb/c.ogg,real,en\n"},
+        "a.mp3",
+        "b/c.ogg",
+    )
+
+
+def with_sound(root):
+    """Make each empty recording a real one, in the format that its name says."""
+    for i, path in enumerate(
+        sorted(p for p in root.rglob("*") if p.suffix in (".wav", ".flac", ".mp3", ".ogg"))
+    ):
+        soundfile.write(path, tone(1 + i / 4, 16000 + 1000 * i), (16000, 22050, 44100)[i % 3])
+
+
+@pytest.mark.parametrize(
+    "lay_out", [in_the_wild, asvspoof_2019, asvspoof_2021_la, asvspoof_2021_df, asvspoof_5, arena, listed]
+)
+def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path / "set")
+    with_sound(tmp_path / "set")
+    detector = Detector(PRESETS["small"]).eval()
+    detector.save("detector.safetensors")
+    args = ["--data", "set", "--checkpoint", "detector.safetensors", "--workers", "0"]
+    assert evaluate_custom.main(args) == 0
+    assert "2 recordings: 1 real, 1 fake" in capsys.readouterr().out
+    with open("results/custom/detector/scores.csv", encoding="utf-8", newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    for u in find_utterances(["set"]).utterances:
+        expected = detector.score(torch.from_numpy(pad(load_audio(u.path)))[None])
+        assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-5)
+        assert rows[u.name]["label"] == u.label
+        assert {name: rows[u.name][name] for name in u.columns} == u.columns
+
+
+# What the four versions of Fake-or-Real call their folders and recordings.
+FAKE_OR_REAL = {
+    "for-2sec": ("for-2seconds", "file{}.wav_16k.wav_norm.wav_mono.wav_silence.wav_2sec.wav"),
+    "for-norm": ("for-norm", "file{}.wav_16k.wav_norm.wav_mono.wav_silence.wav"),
+    "for-rerec": ("for-rerecorded", "recording{}.wav_norm.wav"),
+    "for-original": ("for-original", "file{}.mp3"),
+}
+
+
+@pytest.mark.parametrize("version", FAKE_OR_REAL)
+def test_every_version_of_fake_or_real(version, tmp_path):
+    inner, name = FAKE_OR_REAL[version]
+    for split in SPLITS:
+        for label in ("fake", "real"):
+            folder = tmp_path / version / inner / split / label
+            touch(folder, name.format(1), "file7.wav")
+    with_sound(tmp_path)
+    (tmp_path / version / inner / "training" / "fake" / "file9.mp3").write_bytes(b"unreadable")
+    folder = find_splits(tmp_path)
+    assert folder == tmp_path / version / inner
+    for split in SPLITS:
+        utterances = find_utterances([folder / split]).utterances
+        counts = Counter(u.label for u in utterances)
+        assert counts == {"bonafide": 2, "spoof": 3 if split == "training" else 2}
+        assert all(len(load_audio(u.path)) for u in utterances if u.path.name != "file9.mp3")
+
+
 def test_what_the_keys_tell_is_kept(tmp_path):
     asvspoof_2021_df(tmp_path)
     spoof, bonafide = find_utterances([tmp_path]).utterances
@@ -308,9 +387,10 @@ def test_csv_and_tsv_of_path_and_label(name, text, tmp_path):
 
 
 def test_speech_df_arenas_absolute_paths(tmp_path):
-    rows = "".join(f"{tmp_path}/audio/{n}.flac,{label}\n" for n, label in (("a", "spoof"), ("b", "bonafide")))
-    write(tmp_path, {"elsewhere/metadata.csv": f"file_name,label\n{rows}"}, "audio/a.flac", "audio/b.flac")
-    result = find_utterances([tmp_path / "elsewhere"])
+    arena(tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "metadata.csv").rename(tmp_path / "lists" / "metadata.csv")
+    result = find_utterances([tmp_path / "lists"])
     assert {u.name: u.label for u in result.utterances} == {"a.flac": "spoof", "b.flac": "bonafide"}
     assert result.utterances[0].trial == f"{tmp_path}/audio/a.flac"
 

@@ -54,7 +54,7 @@ def test_the_whole_run(not_logged_in, workplace, capsys):
         Path("for-2seconds", path).write_bytes(b"bad")
     assert run(*options, wandb=True) == 0
     shown = capsys.readouterr().out
-    assert "training: 6 real, 7 fake" in shown
+    assert "training: 6 real, 7 fake\nAs published, training has 6978 of each" in shown
     assert "2 epochs, 8 steps" in shown
     assert "fine-tuned, at threshold" in shown
     assert "That threshold was chosen on the validation split." in shown
