@@ -128,7 +128,7 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
 
 
 def say_audit(splits: Mapping[str, Sequence[Utterance]], threads: int, listing: Path) -> None:
-    """Compare, print what was found, and list it all in a file; of a single recording there is nothing to say."""
+    """Compare, print what was found, and list it all in a file; nothing of a single recording."""
     if sum(map(len, splits.values())) < 2:
         return
     audit = find_duplicates(splits, threads)
