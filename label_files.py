@@ -5,9 +5,10 @@ Known are, by their columns,
   ASVspoof 2021   LA and DF's trial_metadata.txt, with codec, attack, label, phase and more
   ASVspoof 5      ASVspoof5.*.tsv (set apart by blanks), and the evaluation package's filename, cm-label
   any CSV or TSV whose header names a column of recordings and one of labels (In-the-Wild's meta.csv,
-  Speech DF Arena's file_name,label), or that has just these two columns and no header.
+  Speech DF Arena's file_name,label), or that has just these two columns and no header
+  recordings alone, one a line, without labels (ASVspoof 2021's evaluation lists).
 
-Labels are "bonafide" (real) and "spoof" (fake).
+Labels are "bonafide" (real), "spoof" (fake) and, where a list has none, "".
 """
 
 from __future__ import annotations
@@ -142,6 +143,23 @@ def read_table(path: Path) -> Table:
     return Table(names if has_header else (), rows[1:] if has_header else rows)
 
 
+def distinct_rows(
+    path: Path, table: Table, width: int, name_at: int, problems: list[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows that have `width` columns and a name that no row before has; what is wrong with the others
+    is added to `problems`."""
+    seen: dict[str, int] = {}
+    for row, cells in table.rows:
+        if len(cells) != width:
+            problems.append(f"{path}, row {row}: {len(cells)} columns instead of {width}")
+        elif not cells[name_at]:
+            problems.append(f"{path}, row {row}: no recording is named")
+        elif (before := seen.setdefault(cells[name_at], row)) != row:
+            problems.append(f"{path}, row {row}: {cells[name_at]} stands in row {before} already")
+        else:
+            yield row, cells
+
+
 def read_labels(path: Path, phase: str | None = None) -> LabelFile:
     """All rows of a list of labels, or those of one phase.
 
@@ -154,21 +172,15 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
     """
     table = read_table(path)
     layout, columns = _layout(path, table)
-    name_at, label_at = columns.index("utterance"), columns.index("label")
-    trials, problems = [], []
-    seen: dict[str, int] = {}
-    for row, cells in table.rows:
-        problem = None
-        if len(cells) != len(columns):
-            problem = f"{len(cells)} columns instead of {len(columns)}"
-        elif not cells[name_at]:
-            problem = "no recording is named"
-        elif (label := LABEL_WORDS.get(plain(cells[label_at]))) is None:
-            problem = f"unknown label {cells[label_at]!r}: known are {', '.join(LABEL_WORDS)}"
-        elif (before := seen.setdefault(cells[name_at], row)) != row:
-            problem = f"{cells[name_at]} stands in row {before} already"
-        if problem:
-            problems.append(f"{path}, row {row}: {problem}")
+    name_at = columns.index("utterance")
+    label_at = columns.index("label") if "label" in columns else None
+    trials: list[Trial] = []
+    problems: list[str] = []
+    for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
+        label = LABEL_WORDS.get(plain(cells[label_at])) if label_at is not None else ""
+        if label is None:
+            known = ", ".join(LABEL_WORDS)
+            problems.append(f"{path}, row {row}: unknown label {cells[label_at]!r}: known are {known}")
         else:
             rest = dict(_columns(columns, cells, (name_at, label_at), label))
             trials.append(Trial(row, cells[name_at], label, rest))
@@ -202,6 +214,8 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
         return layout, columns.split()
     if width == 2:
         return "list of labels", ["utterance", "label"]
+    if width == 1:
+        return "list without labels", ["utterance"]
     raise DataError(
         f"{path}: no known list of labels. It needs a header with columns path and label, or these two "
         f"columns alone, or ASVspoof's {', '.join(map(str, sorted(_PROTOCOLS)))} columns; it has {width}"
@@ -209,7 +223,7 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
 
 
 def _columns(
-    columns: Sequence[str], cells: Sequence[str], known: Sequence[int], label: str
+    columns: Sequence[str], cells: Sequence[str], known: Sequence[int | None], label: str
 ) -> Iterator[tuple[str, str]]:
     for i, (name, cell) in enumerate(zip(columns, cells, strict=True)):
         no_attack = label == "bonafide" and name in ("attack", "attack_tag", "vocoder")

@@ -34,6 +34,7 @@ from label_files import (
     SCORE_COLUMNS,
     LabelFile,
     Trial,
+    distinct_rows,
     plain,
     read_labels,
     read_table,
@@ -127,24 +128,19 @@ def read_scores(path: Path) -> list[FiledScore]:
             f"{path}: no known file of scores. It needs a header with columns path and score, or the two or "
             "four columns of ASVspoof's UTT SCORE and UTT ATTACK KEY SCORE"
         )
-    scores, problems = [], []
-    seen: dict[str, int] = {}
-    for row, cells in table.rows:
-        if len(cells) != len(columns):
-            problems.append(f"{path}, row {row}: {len(cells)} columns instead of {len(columns)}")
-            continue
-        name, text, word = cells[name_at], cells[score_at], cells[label_at] if label_at is not None else ""
+    scores: list[FiledScore] = []
+    problems: list[str] = []
+    for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
+        text, word = cells[score_at], cells[label_at] if label_at is not None else ""
         score, label = _number(text), LABEL_WORDS.get(plain(word), "")
         if score is None:
             problems.append(f"{path}, row {row}: the score {text!r} is not a number")
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
-        elif (before := seen.setdefault(name, row)) != row:
-            problems.append(f"{path}, row {row}: {name} stands in row {before} already")
         else:
             rest = (i for i in range(len(columns)) if i not in places)
             told = {columns[i]: cells[i] for i in rest if cells[i] not in ("", "-")}
-            scores.append(FiledScore(row, name, score, label, told))
+            scores.append(FiledScore(row, cells[name_at], score, label, told))
     refuse(problems)
     return scores
 

@@ -402,6 +402,14 @@ def test_a_list_of_something_else_is_no_list(tmp_path):
     assert ignored == {"meta.csv"}
 
 
+def test_a_list_without_labels(tmp_path):
+    name = "ASVspoof2021_LA_eval/ASVspoof2021.LA.cm.eval.trl.txt"
+    write(
+        tmp_path, {name: "LA_E_1\nLA_E_3\n"}, *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in (1, 2, 3))
+    )
+    assert found(tmp_path / name)[0] == {"LA_E_1.flac": "", "LA_E_3.flac": ""}
+
+
 def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     (tmp_path / "l.csv").write_text("path,label\na.wav,real\nb.wav,1\na.wav,fake\n,real\nc.wav\n")
