@@ -14,6 +14,7 @@ Labels are "bonafide" (real), "spoof" (fake) and, where a list has none, "".
 from __future__ import annotations
 
 import csv
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,14 +126,17 @@ def read_table(path: Path) -> Table:
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            delimiter = next((d for d in "\t,;" if d in first), None)
-            file.seek(0)
-            if delimiter is None:
-                rows = [(n, line.split()) for n, line in enumerate(file, start=1) if line.strip()]
-            else:
-                reader = csv.reader(file, delimiter=delimiter, strict=True)
-                rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+            lines = io.StringIO(file.read(), newline="")
+        if "\0" in lines.getvalue():
+            raise csv.Error("it holds NUL")
+        first = lines.readline()
+        delimiter = next((d for d in "\t,;" if d in first), None)
+        lines.seek(0)
+        if delimiter is None:
+            rows = [(n, line.split()) for n, line in enumerate(lines, start=1) if line.strip()]
+        else:
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no table of text ({error})") from error
     if not rows:

@@ -446,6 +446,7 @@ def test_a_missing_recording_is_noted_and_kept(tmp_path):
         (b"one two three\n", "no known list of labels"),
         (b"\xff\xfe\x00", "no table of text"),
         (b'path,label\n"a.wav,real\n', "no table of text"),
+        (b"a\0.wav\n", "no table of text"),
         (b"path,label\n" + b"a" * 200000 + b",real\n", "no table of text"),
     ],
 )
