@@ -23,7 +23,6 @@ import numpy as np
 from tqdm import tqdm
 
 import cli
-import tasks
 from data_sets import SPLITS, Utterance, find_splits, find_utterances
 from decoding import AudioError, open_audio
 from report import printable
@@ -166,7 +165,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Find the same audio twice: in a set, in both classes, in two splits."
     )
-    cli.add_data_options(parser, f"as for the other scripts (default: {tasks.CUSTOM}/)")
+    cli.add_data_options(parser, "as for the other scripts", required=True)
     cli.add_workers_option(parser)
     parser.add_argument(
         "--output", type=Path, default=Path(DUPLICATES), metavar="FILE", help="default: %(default)s"
@@ -181,13 +180,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Find, compare, list. Raises UserError or OSError for what stands in the way."""
-    data = args.data or [tasks.CUSTOM]
-    folder = find_splits(Path(data[0])) if len(data) == 1 else None
+    folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
     if folder:
         splits = {name: find_utterances([folder / name]).utterances for name in SPLITS}
     else:
-        found = find_utterances(data, args.root, args.phase)
-        tasks.say_notes(found)
+        found = find_utterances(args.data, args.root, args.phase)
+        for note in found.shown_notes():
+            print(printable(note))
         splits = {"": found.utterances}
     say_audit(splits, args.workers, args.output)
     return 0

@@ -52,13 +52,13 @@ def whole(minimum: int) -> Callable[[str], int]:
     return parse
 
 
-def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
+def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
     """--data, --root, --phase.
 
     Args:
         what: the data may be, and are where nothing is named.
     """
-    parser.add_argument("--data", nargs="+", action="extend", metavar="PATH", help=what)
+    parser.add_argument("--data", nargs="+", action="extend", metavar="PATH", help=what, required=required)
     parser.add_argument(
         "--root",
         type=Path,

@@ -16,7 +16,7 @@ from pathlib import Path
 import archives
 from decoding import AUDIO_SUFFIXES
 from errors import DataError
-from label_files import EVAL, LABEL_WORDS, LabelFile, Trial, plain, read_labels, read_table
+from label_files import EVAL, LABEL_WORDS, MOST_PROBLEMS, LabelFile, Trial, plain, read_labels, read_table
 
 SPLITS = ("training", "validation", "testing")  # folders of Fake-or-Real
 
@@ -78,6 +78,11 @@ class Found:
     utterances: list[Utterance]
     ignored: list[Path]
     notes: list[str] = field(default_factory=list)
+
+    def shown_notes(self) -> list[str]:
+        """The notes, or the first of many and how many are left."""
+        left = len(self.notes) - MOST_PROBLEMS - 1
+        return self.notes[: MOST_PROBLEMS + 1] + ([f"... and {left} more"] if left > 0 else [])
 
 
 @dataclass

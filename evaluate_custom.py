@@ -18,7 +18,6 @@ import report
 import score_files
 import tasks
 from analysis import analyse
-from audit import DUPLICATES, say_audit
 from comparison import compare_all
 from detector import load_detector, resolve_device
 from errors import CheckpointError, DataError
@@ -94,9 +93,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
     report.clear(args.output, ["analysis.md"])
-    if not args.no_audit:
-        args.output.mkdir(parents=True, exist_ok=True)
-        say_audit({"": found.utterances}, args.workers, args.output / DUPLICATES)
+    tasks.audit({"": found.utterances}, args)
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
     names: dict[str, str] = {}  # of detectors, by sha256

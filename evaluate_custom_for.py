@@ -20,7 +20,6 @@ import plots
 import report
 import tasks
 from analysis import analyse
-from audit import DUPLICATES, say_audit
 from checkpoints import known_checkpoints
 from comparison import change, compare, difference
 from detector import Detector, load_detector, resolve_device
@@ -82,9 +81,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
     before = _before(args, after, origin, device)
     report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
-    if not args.no_audit:
-        args.output.mkdir(parents=True, exist_ok=True)
-        say_audit({"": found.utterances}, args.workers, args.output / DUPLICATES)
+    tasks.audit({"": found.utterances}, args)
     report.clear(args.output / "before", report.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]

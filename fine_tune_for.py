@@ -25,7 +25,6 @@ import metrics
 import plots
 import report
 import tasks
-from audit import DUPLICATES, say_audit
 from data_sets import SPLITS, Found, Utterance, find_splits, find_utterances
 from detector import Detector, load_detector, load_front_end, resolve_device
 from errors import CheckpointError, DataError
@@ -104,9 +103,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise CheckpointError(
             f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
         )
-    if not args.no_audit:
-        utterances = {name: found.utterances for name, found in splits.items()}
-        say_audit(utterances, args.workers, args.output / DUPLICATES)
+    tasks.audit({name: found.utterances for name, found in splits.items()}, args)
     config = TrainingConfig(
         args.epochs,
         args.learning_rate,

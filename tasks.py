@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import report
+from audit import DUPLICATES, say_audit
 from checkpoints import NO_CHECKPOINT, known_checkpoints
-from data_sets import Found, find_utterances
+from data_sets import Found, Utterance, find_utterances
 from detector import Detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
-from label_files import LABEL_WORDS, MOST_PROBLEMS
+from label_files import LABEL_WORDS
 from training import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
@@ -94,7 +95,8 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
         DataError: as there, or all recordings have one and the same label.
     """
     found = find_utterances(data, root, phase)
-    say_notes(found)
+    for note in found.shown_notes():
+        print(report.printable(note))
     counts = Counter(u.label for u in found.utterances)
     print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
     print(f", {counts['']} without a label" if counts[""] else "")
@@ -112,13 +114,17 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     return found
 
 
-def say_notes(found: Found) -> None:
-    """Print what is to be said of its lists of labels, not more than a screen of it."""
-    for note in found.notes[: MOST_PROBLEMS + 1]:
-        print(report.printable(note))
-    left = len(found.notes) - MOST_PROBLEMS - 1
-    if left > 0:
-        print(f"... and {left} more lines like these")
+def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> None:
+    """Look for the same audio twice, unless --no-audit says not to, and list it among the results.
+
+    Args:
+        splits: as for `audit.find_duplicates`.
+        args: with no_audit, workers and output.
+    """
+    report.clear(args.output, [DUPLICATES])
+    if not args.no_audit:
+        args.output.mkdir(parents=True, exist_ok=True)
+        say_audit(splits, args.workers, args.output / DUPLICATES)
 
 
 def evaluate(
