@@ -33,9 +33,8 @@ KNOWN_NAMES = (
 )
 
 NO_CHECKPOINT = (
-    f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. LA_model.pth and "
-    "Best_LA_model_for_DF.pth are at https://drive.google.com/drive/folders/"
-    "1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB; put them here or name a file with --checkpoint"
+    f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. Fetch one with python download.py "
+    "LA_model.pth (or Best_LA_model_for_DF.pth), or name a file with --checkpoint"
 )
 
 FRONT = "ssl_model.model."  # official prefix of the XLS-R front end

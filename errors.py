@@ -29,3 +29,7 @@ class DeviceError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on."""
+
+
+class DownloadError(UserError):
+    """A file that cannot be fetched, or is not the one it should be."""

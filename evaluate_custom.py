@@ -47,7 +47,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         action="extend",
         type=Path,
         metavar="PATH",
-        help="detector files, .pth or .safetensors (default: every published name present)",
+        help="detector files, .pth or .safetensors, or hub:<owner/repo>[@revision][:file] (default: every "
+        "published name present)",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
-    checkpoint = args.checkpoint or tasks.FINE_TUNED
+    checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
     if args.checkpoint is None and not checkpoint.exists():
         raise CheckpointError(
             f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
@@ -139,7 +139,10 @@ def _before(args: argparse.Namespace, after: Detector, origin: dict, device: tor
                 f"{origin['sha256']}. Name it with --before"
             )
     before = load_detector(
-        args.before or origin["file"], device=device, precision=args.precision, frontend=args.frontend
+        tasks.fetched(args.before) if args.before else origin["file"],
+        device=device,
+        precision=args.precision,
+        frontend=args.frontend,
     )
     if before.sha256 != origin["sha256"]:
         raise CheckpointError(

@@ -40,18 +40,25 @@ TIMED_STEPS = 5  # after these it is said how long the rest will take
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fine-tune a detector on Fake-or-Real.")
-    parser.add_argument(
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument(
         "--data",
         type=Path,
-        metavar="DIR",
-        help=f"a folder with {', '.join(SPLITS)}, each with real and fake (default: {tasks.FAKE_OR_REAL}/)",
+        metavar="PATH",
+        help=f"a folder with {', '.join(SPLITS)}, each with real and fake, or an archive of it (default: "
+        f"{tasks.FAKE_OR_REAL}/)",
+    )
+    data.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch for-2sec.tar.gz into this folder, and use it; goes on from where it broke off",
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="the detector to start from (default: the first published one here); or a pre-trained front "
-        "end: xlsr2_300m.pt, or a Hugging Face folder",
+        help="the detector to start from, a file or hub:<owner/repo>[@revision][:file] (default: the first "
+        "published one here); or a pre-trained front end: xlsr2_300m.pt, or a Hugging Face folder",
     )
     parser.add_argument("--output", type=Path, default=Path("results/for"), help="default: %(default)s")
     parser.add_argument("--epochs", type=cli.whole(1), default=5, metavar="N", help="default: 5")
@@ -86,13 +93,17 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
     data, checkpoints = tasks.choose(
-        [args.data] if args.data else [],
+        [tasks.FAKE_OR_REAL] if args.download else [args.data] if args.data else [],
         [args.checkpoint] if args.checkpoint else [],
         tasks.FAKE_OR_REAL,
         tasks.SAMPLES / "for-2seconds",
         tasks.NO_FAKE_OR_REAL,
     )
     device = resolve_device(args.device)
+    if args.download:
+        import download  # and all that fetching needs: half a second
+
+        data = [download.fake_or_real()]
     folder = find_splits(Path(data[0]))
     if folder is None:
         raise DataError(f"no folder in {data[0]} holds {', '.join(SPLITS)}, each with real and fake")

@@ -28,8 +28,8 @@ SAMPLES = Path(__file__).resolve().parent / "samples"
 STAND_IN = SAMPLES / "detector.safetensors"  # small; its provenance says "stand_in"
 
 NO_FAKE_OR_REAL = (
-    f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fake-or-Real comes from York University's "
-    "www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; unpack it here, or name its folder with --data"
+    f"no data: there is no {FAKE_OR_REAL}/ in this folder. --download fetches Fake-or-Real from York "
+    "University's www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; --data names its folder or archive"
 )
 NO_CUSTOM = (
     f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
@@ -53,9 +53,10 @@ def choose(
 
     Raises:
         DataError, CheckpointError: only the one is missing.
+        DownloadError: a detector on the Hugging Face Hub cannot be fetched.
     """
     data = data or ([default] if default.exists() else [])
-    checkpoints = checkpoints or known_checkpoints()
+    checkpoints = [fetched(checkpoint) for checkpoint in checkpoints] or known_checkpoints()
     if not data and not checkpoints:
         say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
         return [_from_here(samples)], [_from_here(STAND_IN)]
@@ -64,6 +65,15 @@ def choose(
     if not data:
         raise DataError(no_data)
     return data, checkpoints
+
+
+def fetched(checkpoint: Path) -> Path:
+    """The file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
+    if not str(checkpoint).startswith("hub:"):
+        return checkpoint
+    import download  # and all that fetching needs: half a second
+
+    return download.resolve(checkpoint)
 
 
 def _from_here(path: Path) -> Path:
