@@ -20,7 +20,7 @@ import tasks
 from analysis import analyse
 from comparison import compare_all
 from detector import load_detector, resolve_device
-from errors import CheckpointError, DataError
+from errors import CheckpointError, DataError, DownloadError
 from evaluation import Scored
 from groups import clip_properties
 
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
+            path = tasks.fetched(path)
             detector = load_detector(path, device=device, precision=args.precision, frontend=args.frontend)
             if detector.sha256 in names:
                 print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace, command: str) -> int:
             results[name] = tasks.evaluate(
                 name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )
-        except (CheckpointError, DataError) as error:
+        except (CheckpointError, DataError, DownloadError) as error:
             exit_code = cli.complain(error)
             continue
         scored, summary = results[name]

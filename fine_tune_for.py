@@ -104,16 +104,15 @@ def run(args: argparse.Namespace, command: str) -> int:
         import download  # and all that fetching needs: half a second
 
         data = [download.fake_or_real()]
+    checkpoint = tasks.fetched(checkpoints[0])
     folder = find_splits(Path(data[0]))
     if folder is None:
         raise DataError(f"no folder in {data[0]} holds {', '.join(SPLITS)}, each with real and fake")
     splits = {name: _split(folder / name) for name in SPLITS}
-    _check_output(args.output, checkpoints[0])
-    detector = _starting_point(checkpoints[0], device, args)
+    _check_output(args.output, checkpoint)
+    detector = _starting_point(checkpoint, device, args)
     if args.export_official and not detector.has_official_names:
-        raise CheckpointError(
-            f"--export-official: {checkpoints[0]} has no XLS-R front end, so no official names"
-        )
+        raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
     tasks.audit({name: found.utterances for name, found in splits.items()}, args)
     config = TrainingConfig(
         args.epochs,
@@ -124,7 +123,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         crop=args.crop,
     )
     steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
-    print(f"\nFine-tuning {checkpoints[0]} on {device.type}: {config.epochs} epochs, {steps} steps\n")
+    print(f"\nFine-tuning {checkpoint} on {device.type}: {config.epochs} epochs, {steps} steps\n")
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
     with Tracker(args.output, settings, enabled=not args.no_wandb) as tracker:
         progress = _Progress(args.output, config, steps, tracker)
@@ -146,9 +145,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         if args.export_official:
             left_out = final.export_official(args.output / OFFICIAL)
             if left_out:
-                print(
-                    f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {checkpoints[0]}"
-                )
+                print(f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {checkpoint}")
         print(
             f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/"
         )

@@ -53,10 +53,9 @@ def choose(
 
     Raises:
         DataError, CheckpointError: only the one is missing.
-        DownloadError: a detector on the Hugging Face Hub cannot be fetched.
     """
     data = data or ([default] if default.exists() else [])
-    checkpoints = [fetched(checkpoint) for checkpoint in checkpoints] or known_checkpoints()
+    checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
         say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
         return [_from_here(samples)], [_from_here(STAND_IN)]

@@ -587,6 +587,23 @@ def test_every_script_takes_a_detector_of_the_hub(script, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: asked for hub:owner/one@v1:a.pth\n"
 
 
+def test_a_detector_that_cannot_be_fetched_costs_no_other_its_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))  # the tests are offline
+    args = [
+        "--checkpoint",
+        "hub:owner/one:a.pth",
+        str(tasks.STAND_IN),
+        "--data",
+        str(tasks.SAMPLES / "custom"),
+    ]
+    assert evaluate_custom.main([*args, "--workers", "0", "--no-audit"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: hub:owner/one:a.pth: ")
+    assert error.count("\n") == 1
+    assert Path("results/custom/detector/metrics.json").is_file()
+
+
 def test_the_command_fetches_a_known_file_into_a_folder(server, tmp_path, monkeypatch, capsys):
     known = Known("xlsr2_300m.pt", server.url, len(CONTENT), SHA256[:8])
     monkeypatch.setitem(KNOWN, "xlsr2_300m.pt", known)
