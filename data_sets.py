@@ -22,8 +22,8 @@ SPLITS = ("training", "validation", "testing")  # folders of Fake-or-Real
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # of a list of labels
 
-# Where the published sets keep their lists below their folder (each at most one folder deeper: archives
-# bring one of their own).
+# Where the published sets keep their lists below their folder. A folder that holds nothing but another, as
+# archives bring one, is as good as that.
 _LISTS = (
     "meta.csv",  # In-the-Wild
     "metadata.csv",  # Speech DF Arena
@@ -93,6 +93,7 @@ class _Source:
     files: list[tuple[Path, str, Trial | None]]
     ignored: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    has_phases: bool = False
 
 
 def find_utterances(
@@ -100,7 +101,7 @@ def find_utterances(
 ) -> Found:
     """All recordings of the given files, folders, lists of labels and archives, each once, sorted by name.
 
-    A folder that holds a published set's list of labels, or one folder that does, is read by that list. Any
+    A folder that holds a published set's list of labels is read by that list, and no other file in it. Any
     other is searched to any depth, links included; hidden files and `__MACOSX` are passed over. Then the
     label comes from the folders between the root and the file: real, bonafide, bona-fide, genuine; fake,
     spoof (any case). A recording named directly is taken whatever its suffix, unless that is one of an
@@ -125,6 +126,8 @@ def find_utterances(
     sources = [_read(path, Path(os.path.abspath(root)) if root else None, phase) for path in paths]
     if root and not any(source.notes for source in sources):
         raise DataError("--root is where the recordings of a list of labels are, and no list is given")
+    if phase and not any(source.has_phases for source in sources):
+        raise DataError("--phase is of ASVspoof's sets, and these data have no phases")
     common = _common_root([source.root for source in sources])
     utterances: dict[str, Utterance] = {}  # by what a path leads to
     for source in sources:
@@ -235,11 +238,11 @@ def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 
 def _published_lists(folder: Path, phase: str | None) -> list[Path]:
     """The lists of labels that a published set keeps in its folder, of the phase asked for."""
-    for above in ("", "*/"):
-        lists = [p for pattern in _LISTS for p in _matches(folder, above + pattern) if _is_list(p)]
-        if lists:
-            break
-    else:
+    lists = [p for pattern in _LISTS for p in _matches(folder, pattern) if _is_list(p)]
+    inside = [p for p in _matches(folder, "*") if p.name != "__MACOSX"]
+    if not lists and len(inside) == 1 and inside[0].is_dir():
+        return _published_lists(inside[0], phase)
+    if not lists:
         return []
     sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
     if len(sets) > 1:
@@ -285,22 +288,25 @@ def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, abo
                 f"{labels.trials[0].name}); name their folder with --root"
             )
         source.notes += [labels.describe(), *missing]
+        source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     source.root = _common_root(list(homes))
     return source
 
 
 def _audio_folders(path: Path, labels: LabelFile, root: Path | None) -> list[Path]:
-    """Where the recordings of a list may be.
+    """Where the recordings of a list are.
 
-    Beside paths only the list's own folder is; utterance ids are looked for in the published places.
+    Paths are relative to one folder. Utterance ids are looked for in the published places; what holds a few
+    of them only is another set, with ids like these.
     """
-    first = [trial.name for trial in labels.trials[:10]]
-    if root is None and any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in first):
-        return [path.parent]
+    some = [trial.name for trial in labels.trials[:: len(labels.trials) // 200 + 1]]
+    if any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in some):
+        return [root or path.parent]
     for base in [root] if root else [path.parent, *path.parent.parents[:3]]:
         folders = [f for pattern in _AUDIO_FOLDERS for f in _matches(base, pattern) if f.is_dir()]
-        if any(_locate(name, folders)[0] for name in first):
-            return folders
+        hits = Counter(home for home, _ in (_locate(name, folders) for name in some) if home)
+        if hits:
+            return [folder for folder, count in hits.most_common() if count >= hits.total() / 20]
     return [root or path.parent]
 
 

@@ -359,6 +359,33 @@ def test_a_list_may_lie_elsewhere(tmp_path):
         find_utterances([tmp_path / "set/ASVspoof2021_LA_eval/flac"], root=tmp_path)
 
 
+def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
+    """ASVspoof 2019 and 2021 number alike: what is missing of one must not come from the other."""
+    ids = range(300)
+    keys = "".join(f"S LA_E_{i} alaw x A07 spoof notrim eval\n" for i in ids)
+    write(
+        tmp_path,
+        {"keys/LA/CM/trial_metadata.txt": keys},
+        *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in ids if i > 20),
+        *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in ids[:4]),
+    )
+    result = find_utterances([tmp_path / "keys/LA/CM/trial_metadata.txt"])
+    assert sum(u.path.is_file() for u in result.utterances) == 279
+    assert len(result.notes) == 1 + 21
+
+
+def test_a_list_deeper_down_does_not_hide_what_is_beside_it(tmp_path):
+    in_the_wild(tmp_path)
+    touch(tmp_path, "Real/a.wav", "Fake/b.wav")
+    assert found(tmp_path)[0].keys() >= {"Real/a.wav", "Fake/b.wav", "release_in_the_wild/0.wav"}
+
+
+def test_a_phase_of_what_has_none_is_refused(tmp_path):
+    in_the_wild(tmp_path)
+    with pytest.raises(DataError, match="these data have no phases"):
+        find_utterances([tmp_path], phase="progress")
+
+
 PATHS = ("Real/a.wav", "Fake/b, c.wav", "d.mp3")
 
 
