@@ -7,16 +7,19 @@ one that grows without end is given up. Only recordings and lists of labels are 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
+from uuid import uuid4
 
 from tqdm import tqdm
 
@@ -31,9 +34,10 @@ UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # what of an archive is un
 MOST_GROWTH = 100
 FREE_BYTES = 2**30
 MOST_FILES = 5_000_000  # ASVspoof 5, the largest set, has one million
+MOST_FOLDERS = 50  # that one file may lie in
 
 _MARK = ".unpacked.json"  # in the folder: what it was unpacked from; hidden, so it is no recording
-_BLOCK = 2**20  # bytes at once; no tar header is longer
+_BLOCK = 2**16  # bytes at once; no tar header is longer
 _DECOMPRESSORS = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
@@ -43,14 +47,19 @@ _DECOMPRESSORS = {
     ".txz": lzma.open,
     ".tar": open,
 }
+# What the libraries raise on archives that are damaged on purpose.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
-    gzip.BadGzipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
+    IndexError,
     NotImplementedError,
+    OverflowError,
+    RecursionError,
+    ValueError,
 )
 
 
@@ -81,18 +90,22 @@ def extract(archive: Path) -> Path:
         if (folder / _MARK).read_text(encoding="utf-8") == origin:
             print(f"{archive} was unpacked before, to {folder}")
             return folder
-        shutil.rmtree(folder)  # of an archive that has changed since
-    part = archive.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of an attempt that was interrupted
+    part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it, too
     try:
         part.mkdir()
         count, left_out = _extract_into(part, archive, limit=max(FREE_BYTES, MOST_GROWTH * stat.st_size))
         if count == 0:
             raise DataError(f"{archive} holds no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")
-        part.rename(folder)
+        if folder.exists() and (folder / _MARK).read_text(encoding="utf-8") != origin:
+            shutil.rmtree(folder)  # of an archive that has changed since
+        if not folder.exists():
+            part.rename(folder)
+    except DataError:  # a ValueError, too
+        raise
     except (*_DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; bz2's own have no number
+        # The libraries' own OSErrors have no number; EINVAL is a place before the beginning.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise DataError(f"{archive} is damaged, or packed in an unknown way ({error})") from error
     finally:
@@ -108,12 +121,12 @@ def _extract_into(folder: Path, archive: Path, limit: int) -> tuple[int, int]:
     members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
     for name, file in tqdm(members, desc="unpacking", unit="file", disable=None):
         target = folder / _safe(name, archive)
+        if count + left_out == MOST_FILES:
+            raise DataError(f"{archive} holds more than {MOST_FILES} files: not a data set")
         if target.suffix.lower() not in UNPACKED or target.name.startswith("."):
             left_out += 1
             continue
         count += 1
-        if count > MOST_FILES:
-            raise DataError(f"{archive} holds more than {MOST_FILES} files: not a data set")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(target, "xb") as copy:
@@ -128,10 +141,12 @@ def _extract_into(folder: Path, archive: Path, limit: int) -> tuple[int, int]:
 
 
 def _safe(name: str, archive: Path) -> PurePosixPath:
-    """A member's path below the folder; DataError for one that leads out of it, on any system."""
+    """A member's path below the folder; DataError for one that leads out of it."""
     path, windows = PurePosixPath(name.replace("\\", "/")), PureWindowsPath(name)
     if path.is_absolute() or windows.drive or ".." in path.parts or not path.parts or "\0" in name:
         raise DataError(f"{archive} is refused: {name!r} in it leads outside the folder")
+    if len(path.parts) > MOST_FOLDERS:
+        raise DataError(f"{archive} is refused: {name[:60]!r}... in it lies in too many folders")
     return path
 
 
@@ -166,8 +181,12 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         _DECOMPRESSORS[archive.suffix.lower()](archive, "rb") as file,
         tarfile.open(fileobj=_InBlocks(file), mode="r:") as opened,
     ):
+        reached = -1
         while member := opened.next():
-            opened.members = []  # which would grow with every file
+            opened.members, opened.pax_headers = [], {}  # which would grow with every file
+            if opened.offset <= reached:  # a negative size: it would never end
+                raise tarfile.ReadError("it leads backwards")
+            reached = opened.offset
             if member.isdir():
                 continue
             if not member.isreg():
@@ -177,3 +196,6 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         file.seek(opened.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile just stops there
             raise tarfile.ReadError("it ends too early")
+        while block := file.read(_BLOCK):  # to the very end, where gzip and xz have their checksums
+            if any(block):
+                raise tarfile.ReadError("more follows its end")

@@ -5,7 +5,8 @@
 
 A recording that is also in the training split flatters a test; one that is both real and fake is
 labelled wrongly once. Recordings are compared by what they decode to, at 16 bits and their own sample rate,
-whatever their names and formats. A lossy copy, or one at another sample rate, is another recording here.
+whatever their names and formats; those of more than a minute by their first minute and their length. A lossy
+copy, or one at another sample rate, is another recording here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tqdm import tqdm
 import cli
 from data_sets import SPLITS, Utterance, find_splits, find_utterances
 from decoding import AudioError, open_audio
+from errors import DataError
 from report import printable
 
 DUPLICATES = "duplicates.csv"  # the listing, among results
@@ -72,7 +74,7 @@ class Audit:
             )
             if count
         ]
-        what = f"{len(self.groups)} of them are there more than once"
+        what = f"{sum(map(len, self.groups))} are there more than once, in {len(self.groups)} groups"
         lines = [f"AUDIT: of {self.n_compared} recordings{unread}, {', '.join([what, *worst])}:"]
         for group in self.groups[:LISTED]:
             where = [" in both classes"] * _in_both_classes(group) + [" in two splits"] * _in_two_splits(
@@ -83,10 +85,7 @@ class Audit:
         return "\n".join(lines + ([f"... and {left} more"] if left > 0 else []))
 
     def write(self, path: Path) -> None:
-        """A CSV file, a row for each recording of each group; where there are none an earlier file goes."""
-        if not self.groups:
-            path.unlink(missing_ok=True)
-            return
+        """A CSV file, a row for each recording of each group."""
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("group", "split", "path", "label"))
@@ -127,12 +126,11 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
 
 
 def say_audit(splits: Mapping[str, Sequence[Utterance]], threads: int, listing: Path) -> None:
-    """Compare, print what was found, and list it all in a file; nothing of a single recording."""
-    if sum(map(len, splits.values())) < 2:
-        return
+    """Compare, print what was found, and list it all in a file; of a single recording nothing is said."""
     audit = find_duplicates(splits, threads)
-    print(audit.describe())
     audit.write(listing)
+    if audit.n_compared > 1:
+        print(audit.describe())
     if audit.groups:
         print(f"All are listed in {listing}")
 
@@ -180,6 +178,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Find, compare, list. Raises UserError or OSError for what stands in the way."""
+    if args.output.is_dir() or not args.output.parent.is_dir():
+        raise DataError(f"--output {args.output}: a file cannot be written there")
     folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
     if folder:
         splits = {name: find_utterances([folder / name]).utterances for name in SPLITS}

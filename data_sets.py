@@ -31,6 +31,7 @@ _LISTS = (
     "CM/trial_metadata.txt",
     "*/CM/trial_metadata.txt",
     "*/*/CM/trial_metadata.txt",
+    "*/keys/*/CM/trial_metadata.txt",
     "ASVspoof2019.*.cm.*.txt",
     "*/ASVspoof2019.*.cm.*.txt",
     "ASVspoof5.train.tsv",
@@ -70,8 +71,9 @@ class Found:
         root: the folder that names are relative to.
         utterances: the recordings, each once, by name.
         ignored: files that are no recordings.
-        notes: what is to be said of the lists of labels: which they are, and a line for each row
-            whose recording is not there. (It is among the utterances all the same, and fails.)
+        notes: what is to be said of the lists of labels: which they are and where their recordings are,
+            then a line for each row whose recording is not there. (It is among the utterances all the
+            same, and fails.)
     """
 
     root: Path
@@ -87,12 +89,13 @@ class Found:
 
 @dataclass
 class _Source:
-    """One of the given paths, read: (file, label, trial) of each recording, under its root."""
+    """One of the given paths, read: each recording's file and, from a list of labels, its trial."""
 
     root: Path
-    files: list[tuple[Path, str, Trial | None]]
+    files: list[tuple[Path, Trial | None]]
     ignored: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)  # a description of each
+    missing: list[str] = field(default_factory=list)  # a line for each row without a recording
     has_phases: bool = False
 
 
@@ -119,32 +122,40 @@ def find_utterances(
     if not all(map(str, paths)):
         raise DataError("an empty path")
     paths = [Path(os.path.abspath(p)) for p in paths]
-    for path in [*paths, *([Path(root)] if root else [])]:
+    for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-    paths = [archives.extract(path) if archives.is_archive(path) else path for path in paths]
-    sources = [_read(path, Path(os.path.abspath(root)) if root else None, phase) for path in paths]
-    if root and not any(source.notes for source in sources):
+    if root:
+        root = _unpacked(Path(os.path.abspath(root)))
+        if not root.is_dir():
+            raise DataError(f"--root {root}: no such folder")
+    sources = [_read(path, root, phase) for path in paths]
+    if root and not any(source.lists for source in sources):
         raise DataError("--root is where the recordings of a list of labels are, and no list is given")
     if phase and not any(source.has_phases for source in sources):
         raise DataError("--phase is of ASVspoof's sets, and these data have no phases")
     common = _common_root([source.root for source in sources])
     utterances: dict[str, Utterance] = {}  # by what a path leads to
     for source in sources:
-        for path, label, trial in source.files:
-            utterance = _utterance(path, common, label, trial)
-            known = utterances.setdefault(os.path.realpath(path), utterance)
+        listed: set[str] = set()
+        for path, trial in source.files:
+            utterance, real = _utterance(path, common, trial), os.path.realpath(path)
+            if trial and real in listed:
+                raise DataError(f"{trial.name} is listed twice, once by another name: {path}")
+            listed.add(real)
+            known = utterances.setdefault(real, utterance)
             if known.label and utterance.label and known.label != utterance.label:
                 raise DataError(f"{path} and {known.path} are one file, called real and fake")
             if utterance.label and not known.label:
-                utterances[os.path.realpath(path)] = utterance
+                utterances[real] = utterance
     if not utterances:
         raise DataError(f"no recordings in {', '.join(map(str, paths))}")
     return Found(
         common,
         sorted(utterances.values(), key=lambda u: u.name),
         [path for source in sources for path in source.ignored],
-        [note for source in sources for note in source.notes],
+        [line for source in sources for line in source.lists]
+        + [line for source in sources for line in source.missing],
     )
 
 
@@ -162,7 +173,7 @@ def find_splits(path: Path) -> Path | None:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    folder = archives.extract(path) if archives.is_archive(path) else path
+    folder = _unpacked(path)
     for pattern in ("", "*", "*/*"):
         found = [f for f in _matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
         if len(found) > 1:
@@ -172,6 +183,10 @@ def find_splits(path: Path) -> Path | None:
     return None
 
 
+def _unpacked(path: Path) -> Path:
+    return archives.extract(path) if archives.is_archive(path) else path
+
+
 def _common_root(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
@@ -179,13 +194,13 @@ def _common_root(folders: Sequence[Path]) -> Path:
         raise DataError("the given paths have no folder in common") from error
 
 
-def _utterance(path: Path, root: Path, label: str, trial: Trial | None) -> Utterance:
+def _utterance(path: Path, root: Path, trial: Trial | None) -> Utterance:
     parts = Path(os.path.relpath(path, root)).parts
-    if trial is None:
-        label = _folder_label(path, parts[:-1])
     # A name whose bytes are no text must still be printed and written.
     name = os.fsencode("/".join(parts)).decode("utf-8", errors="backslashreplace")
-    return Utterance(path, name, label, trial.name, trial.columns) if trial else Utterance(path, name, label)
+    if trial:
+        return Utterance(path, name, trial.label, trial.name, trial.columns)
+    return Utterance(path, name, _folder_label(path, parts[:-1]))
 
 
 def _folder_label(path: Path, folders: Sequence[str]) -> str:
@@ -199,19 +214,26 @@ def _folder_label(path: Path, folders: Sequence[str]) -> str:
 
 
 def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
+    given, path = path, _unpacked(path)
     if path.is_dir():
         lists = _published_lists(path, phase)
-        return _read_lists(lists, root, phase, path) if lists else _read_folder(path)
-    if path.suffix.lower() in LABEL_SUFFIXES:
-        return _read_lists([path], root, phase, path.parent)
-    return _Source(path.parent, [(path, "", None)])
+        source = _read_lists(lists, root, phase, path) if lists else _read_folder(path)
+    elif path.suffix.lower() in LABEL_SUFFIXES:
+        source = _read_lists([path], root, phase, path.parent)
+    else:
+        source = _Source(path.parent, [(path, None)])
+    if path != given and not root:  # a stranger's list may not name this machine's other files
+        for file, trial in source.files:
+            if trial and not Path(os.path.abspath(file)).is_relative_to(path):
+                raise DataError(f"{given} is refused: its list of labels names {trial.name}, outside it")
+    return source
 
 
 def _read_folder(folder: Path) -> _Source:
     source = _Source(folder, [])
     for path in _walk(folder):
         if path.suffix.lower() in AUDIO_SUFFIXES:
-            source.files.append((path, "", None))
+            source.files.append((path, None))
         else:
             source.ignored.append(path)
     return source
@@ -263,67 +285,75 @@ def _is_list(path: Path) -> bool:
         return True
     try:
         header = {plain(name) for name in read_table(path).header}
+        return bool(header & {"file", "filename"}) and bool(read_labels(path).trials)
     except DataError:
         return False
-    return "label" in header and bool(header & {"file", "filename"})
 
 
 def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, above: Path) -> _Source:
     source = _Source(above, [])
-    homes: Counter[Path] = Counter()
+    homes: set[Path] = set()
     for path in lists:
         labels = read_labels(path, phase)
-        folders = _audio_folders(path, labels, root)
-        missing = []
+        folders = _audio_folders(path, labels, root, above)
+        there = 0
         for trial in labels.trials:
-            home, file = _locate(trial.name, folders)
-            if home is None:
-                missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
-            else:
-                homes[home] += 1
-            source.files.append((file, trial.label, trial))
-        if len(missing) == len(labels.trials):
-            raise DataError(
-                f"{path}: none of its {len(missing)} recordings is in {root or path.parent} (the first is "
-                f"{labels.trials[0].name}); name their folder with --root"
-            )
-        source.notes += [labels.describe(), *missing]
+            match _locate(trial.name, folders):
+                case []:
+                    source.missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
+                    source.files.append((folders[0] / trial.name, trial))
+                case [(home, file)]:
+                    homes.add(home)
+                    source.files.append((file, trial))
+                    there += 1
+                case several:
+                    places = ", ".join(str(file) for _, file in several)
+                    raise DataError(
+                        f"{path}, row {trial.row}: {trial.name} may be {places}; name one by --root"
+                    )
+        found = f"{there} of them in {', '.join(map(str, folders))}" if there else "none of them found"
+        source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
-    source.root = _common_root(list(homes))
+    if not homes:
+        where = root or above
+        raise DataError(
+            f"{lists[0]}: none of its {len(source.files)} recordings is in {where} (the first is "
+            f"{source.files[0][1].name}); name their folder with --root"
+        )
+    source.root = _common_root(sorted(homes))
     return source
 
 
-def _audio_folders(path: Path, labels: LabelFile, root: Path | None) -> list[Path]:
+def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path) -> list[Path]:
     """Where the recordings of a list are.
 
-    Paths are relative to one folder. Utterance ids are looked for in the published places; what holds a few
-    of them only is another set, with ids like these.
+    Paths are relative to one folder. Utterance ids are looked for in the published places, those of
+    ASVspoof also above the list's folder; what holds a few of them only is another set, with ids like these.
     """
     some = [trial.name for trial in labels.trials[:: len(labels.trials) // 200 + 1]]
     if any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in some):
         return [root or path.parent]
-    for base in [root] if root else [path.parent, *path.parent.parents[:3]]:
+    bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
+    for base in [root] if root else bases:
         folders = [f for pattern in _AUDIO_FOLDERS for f in _matches(base, pattern) if f.is_dir()]
-        hits = Counter(home for home, _ in (_locate(name, folders) for name in some) if home)
+        hits = Counter(home for name in some for home, _ in _locate(name, folders))
         if hits:
             return [folder for folder, count in hits.most_common() if count >= hits.total() / 20]
     return [root or path.parent]
 
 
-def _locate(name: str, folders: list[Path]) -> tuple[Path | None, Path]:
-    """The folder that a recording's name is relative to, and its file; no folder where it is in none.
-
-    A folder that has one moves to the front: the next is likely in it too.
-    """
+def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Each folder that has the recording, as what its name is relative to, and the file."""
     given = Path(name)
     endings = ("",) if given.suffix.lower() in AUDIO_SUFFIXES else _AUDIO_ENDINGS
-    for i, folder in enumerate(folders):
+    found = []
+    for folder in folders:
         for ending in endings:
             file = folder / f"{name}{ending}"
             if file.is_file():
-                folders.insert(0, folders.pop(i))
-                return (file.parent if given.is_absolute() else folder), file
-    return None, folders[0] / f"{name}{endings[0]}"
+                found.append((file.parent if given.is_absolute() else folder, file))
+                break
+    return found
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:

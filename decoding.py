@@ -7,6 +7,7 @@ rest (m4a, mp4, webm, wma, amr, 3gp, ...), of a video its first audio track.
 from __future__ import annotations
 
 import itertools
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -71,7 +72,9 @@ def open_audio(path: str | Path) -> Iterator[OpenAudio]:
             raise AudioError("the file is empty")
         with open(path, "rb") as file, ExitStack() as stack:
             try:
-                known = stack.enter_context(soundfile.SoundFile(path))
+                # as bytes, since a name may be no text; Windows knows text only
+                name = os.fsencode(path) if os.name == "posix" else path
+                known = stack.enter_context(soundfile.SoundFile(name))
                 reason = "" if known.seekable() else "cannot seek in it."  # nor tell its length
             except soundfile.LibsndfileError as error:
                 reason = error.error_string

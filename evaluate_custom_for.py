@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     origin, epoch = read_provenance(after)
     found = tasks.find(_data(args, after), args.root, args.phase)
     if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
-        raise DataError("to compare detectors, the recordings must have labels: real and fake folders")
+        raise DataError("to compare detectors, the recordings must have labels, real and fake")
     before = _before(args, after, origin, device)
     report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
     tasks.audit({"": found.utterances}, args)

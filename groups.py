@@ -49,7 +49,7 @@ def groups_of(
     usable = scored.mask("bonafide") | scored.mask("spoof")
     result = {}
     for title, values in properties.items():
-        values = np.array(values)
+        values = np.array(values, dtype=object)  # not as wide as the longest
         counts = Counter(filter(None, values[usable].tolist()))
         if len(counts) < fewest:
             continue

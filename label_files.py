@@ -138,7 +138,7 @@ def read_table(path: Path) -> Table:
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no table of text ({error})") from error
+        raise DataError(f"{path} is no table of text in UTF-8 ({error})") from error
     if not rows:
         raise DataError(f"{path} is empty")
     names = tuple(rows[0][1])
@@ -186,17 +186,17 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
             known = ", ".join(LABEL_WORDS)
             problems.append(f"{path}, row {row}: unknown label {cells[label_at]!r}: known are {known}")
         else:
-            rest = dict(_columns(columns, cells, (name_at, label_at), label))
+            rest = other_columns(columns, cells, (name_at, label_at), label)
             trials.append(Trial(row, cells[name_at], label, rest))
     refuse(problems)
     if not trials:
         raise DataError(f"{path} has a header but no rows")
-    if "phase" not in columns:
+    if "phase" not in columns or not layout.startswith("ASVspoof"):
         return LabelFile(path, layout, trials, "", len(trials))
     phase = phase or EVAL
-    chosen = [trial for trial in trials if phase in ("all", trial.columns["phase"])]
+    chosen = [trial for trial in trials if phase in ("all", trial.columns.get("phase"))]
     if not chosen:
-        phases = sorted({trial.columns["phase"] for trial in trials})
+        phases = sorted({trial.columns.get("phase", "-") for trial in trials})
         raise DataError(f"{path} has no rows of phase {phase}, only of {', '.join(phases)}")
     return LabelFile(path, layout, chosen, phase, len(trials))
 
@@ -208,10 +208,14 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
         columns = [name.lower() for name in table.header]
         name_at, label_at = table.column(NAME_COLUMNS), table.column(LABEL_COLUMNS)
         for at, known in ((name_at, NAME_COLUMNS), (label_at, LABEL_COLUMNS)):
-            if at is None:
+            if at is None and len(columns) > 1:
                 there = ", ".join(table.header)
                 raise DataError(f"{path}: none of its columns ({there}) is called {', '.join(known)}")
-        columns[name_at], columns[label_at] = "utterance", "label"
+        columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]
+        columns[name_at] = "utterance"
+        if label_at is None:
+            return "list without labels", columns
+        columns[label_at] = "label"
         return ("In-the-Wild" if path.name == "meta.csv" else "list of labels"), columns
     if width in _PROTOCOLS:
         layout, columns = _PROTOCOLS[width]
@@ -226,10 +230,18 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
     )
 
 
-def _columns(
+def other_columns(
     columns: Sequence[str], cells: Sequence[str], known: Sequence[int | None], label: str
-) -> Iterator[tuple[str, str]]:
+) -> dict[str, str]:
+    """What a row tells beside the known places, by column name, where it tells anything.
+
+    "-" is nothing, but as a codec it is "none". A bona fide recording has no attack.
+    """
+    told = {}
     for i, (name, cell) in enumerate(zip(columns, cells, strict=True)):
+        if name == "codec" and cell in ("", "-"):
+            cell = "none"
         no_attack = label == "bonafide" and name in ("attack", "attack_tag", "vocoder")
         if i not in known and cell not in ("", "-") and not no_attack:
-            yield name, sys.intern(cell)  # of half a million rows, most say the same
+            told[name] = sys.intern(cell)  # of half a million rows, most say the same
+    return told

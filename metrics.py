@@ -58,7 +58,7 @@ def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict
     Raises:
         ValueError: a class has no scores, or a score is not a finite number.
     """
-    bonafide, spoof = _checked(bonafide_scores, spoof_scores)
+    bonafide, spoof = map(np.sort, _checked(bonafide_scores, spoof_scores))  # sums depend on the order
     counts = _Ranked.of(bonafide, spoof).count()
     points = counts.rates()
     eer, at_eer = counts.eer()

@@ -29,6 +29,7 @@ from training import EpochResult
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
+SCORE_COLUMNS = ("path", "label", "score", "verdict")  # of scores.csv; after them what a list of labels tells
 WIDTH = 100  # of paragraphs, in characters
 FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
@@ -55,7 +56,11 @@ def results(summaries: dict[str, dict]) -> str:
 
 
 def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
-    """One line for each detector (or other kind): AUC and EER with their 95 % intervals, min DCF, counts."""
+    """One line for each detector: AUC and EER with their 95 % intervals, min DCF, counts.
+
+    Args:
+        what: the names are of; of anything but detectors failures are not counted.
+    """
     rows = [(what, "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
     for name, summary in summaries.items():
         values, intervals, counts = summary["metrics"], summary["intervals_95"], summary["counts"]
@@ -71,7 +76,7 @@ def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
                 str(counts["failed"]),
             )
         )
-    return _aligned(rows)
+    return _aligned(rows if what == "detector" else [row[:-1] for row in rows])
 
 
 def cautions(name: str, summary: dict) -> list[str]:
@@ -169,7 +174,7 @@ def write_results(
     told = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
     _write_csv(
         folder / "scores.csv",
-        ("path", "label", "score", "verdict", *told),
+        (*SCORE_COLUMNS, *(f"list_{name}" if name in SCORE_COLUMNS else name for name in told)),
         (
             (u.name, u.label, "" if np.isnan(score) else repr(float(score)), v, *map(u.columns.get, told))
             for u, score, v in rows
@@ -219,7 +224,8 @@ def write_json(path: Path, content: dict) -> None:
     """Write figures with the convention they follow and the versions they were made with."""
     content = {"convention": CONVENTION} | content | {"versions": _versions()}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    # A folder's name may be no text: its bytes become escapes, as JSON has them.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def clear(folder: Path, names: Iterable[str]) -> None:

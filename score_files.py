@@ -35,6 +35,7 @@ from label_files import (
     LabelFile,
     Trial,
     distinct_rows,
+    other_columns,
     plain,
     read_labels,
     read_table,
@@ -138,8 +139,11 @@ def read_scores(path: Path) -> list[FiledScore]:
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
-            rest = (i for i in range(len(columns)) if i not in places)
-            told = {columns[i]: cells[i] for i in rest if cells[i] not in ("", "-")}
+            known = [
+                *places,
+                *(i for i, column in enumerate(columns) if column == "verdict"),
+            ]  # ours: made, not told
+            told = other_columns(columns, cells, known, label)
             scores.append(FiledScore(row, cells[name_at], score, label, told))
     refuse(problems)
     return scores
@@ -157,12 +161,14 @@ def _number(text: str) -> float | None:
 def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, int]:
     """The trials of a list of labels with their scores, and how many scores are of no such trial.
 
-    A trial's score is found by the name as it stands, else by the utterance id. A trial without one fails.
+    A trial's score is found by the name as it stands, else by the utterance id, where only one trial and one
+    score have it. A trial without a score fails.
 
     Raises:
         DataError: no trial has a score.
     """
     by_name = {score.name: score.score for score in scores}
+    trials_of = Counter(utterance_id(trial.name) for trial in keys.trials)
     by_id: dict[str, list[str]] = {}
     for score in scores:
         by_id.setdefault(utterance_id(score.name), []).append(score.name)
@@ -170,8 +176,9 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
     def name_of(trial: Trial) -> str | None:
         if trial.name in by_name:
             return trial.name
-        names = by_id.get(utterance_id(trial.name), [])
-        return names[0] if len(names) == 1 else None
+        id_ = utterance_id(trial.name)
+        names = by_id.get(id_, [])
+        return names[0] if len(names) == trials_of[id_] == 1 else None
 
     names = [name_of(trial) for trial in keys.trials]
     if not any(names):
@@ -225,7 +232,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Read, sum up, print. Raises UserError or OSError for what stands in the way."""
+    if args.output and (args.output / "scores.csv").resolve() == args.scores.resolve():
+        raise DataError(f"{args.scores} would be overwritten by what is made of it: name another --output")
     scored = _read(args)
+    columns = _columns_to_break_down(scored, args.by)
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
     summary = summarise(scored, threshold=args.threshold, seed=args.seed)
     if "metrics" not in summary:
         raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
@@ -234,13 +246,12 @@ def run(args: argparse.Namespace, command: str) -> int:
         print(report.failures_list(scored))
     print(f"\n{report.results({name: summary})}")
     groups = {}
-    for column in _columns_to_break_down(scored, args.by):
+    for column in columns:
         groups[column] = dict(_by_group(scored, column, args))
         print(f"\n{report.results_table(groups[column], column)}")
     if groups:
         print("\nA group of one class only is held against all clips of the other.")
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
         about = {"scores": str(args.scores), "keys": args.keys and str(args.keys), "command": command}
         verdicts = (
             [""] * len(scored.utterances) if args.threshold is None else scored.verdicts(args.threshold)
@@ -255,11 +266,15 @@ def _read(args: argparse.Namespace) -> Scored:
     """The scores with their labels, and a few words on both."""
     scores = read_scores(args.scores)
     if args.keys is None:
+        if args.phase:
+            raise DataError("--phase is of the keys: name them with --keys")
         if not any(score.label for score in scores):
             raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
         utterances = [Utterance(Path(s.name), s.name, s.label, s.name, s.columns) for s in scores]
         return _scored(utterances, [score.score for score in scores])
     keys = read_labels(args.keys, args.phase)
+    if args.phase and not keys.phase:
+        raise DataError(f"--phase {args.phase}: {args.keys} has no phases")
     scored, without = with_keys(scores, keys)
     print(report.printable(keys.describe()))
     if without:

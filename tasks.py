@@ -114,6 +114,7 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
         print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
     if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
         print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
+        print("If a list has them, name the list itself as --data.")
     if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
         empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
         raise DataError(

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -170,7 +171,30 @@ def lying_zip(path):
     path.write_bytes(packed.replace((10**6).to_bytes(4, "little"), (10).to_bytes(4, "little")))
 
 
+def backwards(path):
+    """A pax header that gives its file a negative size: tarfile would read it for ever."""
+    record = b"14 size=-2048\n"
+    header = tarfile.TarInfo("pax")
+    header.size, header.type = len(record), tarfile.XHDTYPE
+    file = tarfile.TarInfo("a.bin")
+    path.write_bytes(header.tobuf() + record.ljust(512, b"\0") + file.tobuf() + bytes(512))
+
+
+def global_headers(path):
+    """Headers of what holds for all files, which tarfile keeps all."""
+    with gzip.open(path, "wb") as packed:
+        for i in range(3000):
+            record = f"65536 k{i}=".encode().ljust(65535, b"x") + b"\n"
+            header = tarfile.TarInfo("g")
+            header.size, header.type = len(record), tarfile.XGLTYPE
+            packed.write(header.tobuf() + record)
+
+
 HOSTILE = {
+    "backwards.tar": (backwards, "leads backwards"),
+    "two.tar": (lambda p: p.write_bytes(2 * write_tar(p, mode="w").read_bytes()), "more follows its end"),
+    "trailer.tar.gz": (lambda p: p.write_bytes(write_tar(p).read_bytes()[:-8]), "is damaged"),
+    "deep.tar.gz": (lambda p: write_tar(p, {"d/" * 1500 + "a.wav": b"x"}), "in too many folders"),
     "parent.zip": (lambda p: write_zip(p, {"Real/../../out.wav": b"x"}), "leads outside"),
     "absolute.zip": (lambda p: write_zip(p, {"/tmp/out.wav": b"x"}), "leads outside"),
     "backslash.zip": (lambda p: write_zip(p, {"..\\out.wav": b"x"}), "leads outside"),
@@ -211,6 +235,46 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(name, tmp_path, monkeyp
     assert [p.name for p in tmp_path.rglob("*")] == ["in", name]
 
 
+def test_a_broken_archive_does_not_cost_what_was_unpacked_before(tmp_path):
+    archive = write_zip(tmp_path / "a.zip")
+    folder = archives.extract(archive)
+    archive.write_bytes(b"a broken download")
+    with pytest.raises(DataError, match="is damaged"):
+        archives.extract(archive)
+    assert (folder / "Set/Set/Real/a.wav").is_file()
+
+
+def test_two_at_once_give_one_whole_folder(tmp_path):
+    clip = recording()
+    archive = write_zip(tmp_path / "a.zip", {f"Real/{i}.wav": clip for i in range(1000)})
+    code = "import sys, pathlib, archives; archives.extract(pathlib.Path(sys.argv[1]))"
+    root = Path(archives.__file__).parent
+    running = [subprocess.Popen([sys.executable, "-c", code, archive], cwd=root) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(list((tmp_path / "a.zip.extracted" / "Real").iterdir())) == 1000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "a.zip.extracted"]
+
+
+def test_a_usual_archive_is_not_taken_for_a_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 0)
+    clip = {"Real/a.wav": recording() + bytes(20000)}  # of which a good deal shrinks
+    assert archives.extract(write_zip(tmp_path / "a.zip", clip, compression=zipfile.ZIP_DEFLATED)).is_dir()
+
+
+def test_a_list_in_an_archive_may_not_name_files_outside(tmp_path):
+    soundfile.write(tmp_path / "secret.wav", np.zeros(100), 16000)
+    for name in (str(tmp_path / "secret.wav"), "../secret.wav"):
+        packed = {"metadata.csv": f"file_name,label\n{name},real\n".encode(), "a.wav": recording()}
+        with pytest.raises(DataError, match=r"its list of labels names .*secret.wav, outside"):
+            find_utterances([write_zip(tmp_path / "l.zip", packed)])
+
+
+def test_the_recordings_of_a_list_may_be_packed(tmp_path):
+    (tmp_path / "l.csv").write_text("path,label\nSet/Set/Real/a.wav,real\n")
+    result = find_utterances([tmp_path / "l.csv"], root=write_tar(tmp_path / "a.tgz"))
+    assert [u.name for u in result.utterances] == ["Set/Set/Real/a.wav"]
+
+
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MOST_FILES", 1)
     with pytest.raises(DataError, match="more than 1 files"):
@@ -219,18 +283,29 @@ def test_too_many_files_are_refused(tmp_path, monkeypatch):
 
 def test_damage_anywhere_is_one_line(tmp_path):
     rng = np.random.default_rng(0)
-    for name in ("a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"):
-        whole = PACKED[name](tmp_path / name).read_bytes()
+    noise = {name: rng.bytes(30000) for name in ("a.wav", "b.wav")}
+    modes = {"a.tar": "w", "a.tar.gz": "w:gz", "a.tar.bz2": "w:bz2", "a.tar.xz": "w:xz"}
+    for name in ("a.zip", *modes):
+        path = (
+            write_tar(tmp_path / name, noise, modes[name])
+            if name in modes
+            else write_zip(tmp_path / name, noise)
+        )
+        whole = path.read_bytes()
         for _ in range(40):
             content = bytearray(whole)
             for position in rng.integers(0, len(content), 4):
                 content[position] = rng.integers(256)
             (tmp_path / name).write_bytes(content)
             try:
-                archives.extract(tmp_path / name)
+                folder = archives.extract(tmp_path / name)
             except DataError as error:
                 assert "\n" not in str(error)
                 assert name in str(error)
+            else:
+                if name != "a.tar":  # which has no checksum of what is in it
+                    assert all(p.read_bytes() == noise[p.name] for p in folder.rglob("*.wav"))
+                shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of the address space is Unix's")
@@ -238,6 +313,7 @@ def test_memory_stays_small(tmp_path):
     """The bombs again, in a process that may not have the memory to hold them."""
     growing_without_end(tmp_path / "bomb.tar.gz", 2**31)
     endless_header(tmp_path / "header.tar.gz")
+    global_headers(tmp_path / "global.tar.gz")
     code = (
         "import resource, sys, pathlib, archives, errors\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
@@ -245,7 +321,7 @@ def test_memory_stays_small(tmp_path):
         "    try: archives.extract(pathlib.Path(name))\n"
         "    except errors.DataError as error: print(error)\n"
     )
-    files = [str(tmp_path / name) for name in ("bomb.tar.gz", "header.tar.gz")]
+    files = [str(tmp_path / name) for name in ("bomb.tar.gz", "header.tar.gz", "global.tar.gz")]
     done = subprocess.run(
         [sys.executable, "-c", code, *files],
         capture_output=True,
@@ -256,3 +332,4 @@ def test_memory_stays_small(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "unpacks to more than" in done.stdout
     assert "a header of" in done.stdout
+    assert done.stdout.count("global.tar.gz") == 1

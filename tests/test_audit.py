@@ -89,8 +89,10 @@ def test_classes_and_splits(tmp_path):
         ["training/fake/h.wav", "testing/fake/g.wav"],
         ["training/fake/d.wav", "training/fake/e.wav"],
     ]
-    assert found.describe().splitlines() == [
-        "AUDIT: of 8 recordings, 3 of them are there more than once, 1 in both classes, 1 in two splits:",
+    first, *rest = found.describe().splitlines()
+    assert first.startswith("AUDIT: of 8 recordings, 6 are there more than once, in 3 groups")
+    assert first.endswith("1 in both classes, 1 in two splits:")
+    assert rest == [
         "the same audio in both classes: training/fake/c.wav = training/real/b.wav",
         "the same audio in two splits: training/fake/h.wav = testing/fake/g.wav",
         "the same audio: training/fake/d.wav = training/fake/e.wav",
@@ -100,6 +102,22 @@ def test_classes_and_splits(tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert rows[2] == {"group": "2", "split": "training", "path": "fake/h.wav", "label": "spoof"}
+
+
+def test_channels_are_averaged_as_for_scoring(tmp_path):
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(-5000, 5000, (2, 8000)) * 2
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1).astype(np.int16), 8000)
+    soundfile.write(tmp_path / "mean.wav", ((left + right) // 2).astype(np.int16), 8000)
+    soundfile.write(tmp_path / "left.wav", left.astype(np.int16), 8000)
+    assert groups_of(tmp_path) == [["mean.wav", "stereo.wav"]]
+
+
+def test_where_no_file_can_be_written_is_said_before_the_work(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
+    for output in (tmp_path, tmp_path / "gone" / "x.csv"):
+        assert audit.main(["--data", str(tmp_path), "--output", str(output)]) == 2
+        assert "a file cannot be written there" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_counted_and_no_copy_of_anything(tmp_path):
@@ -157,8 +175,7 @@ def test_it_comes_before_training_and_before_scoring(workplace, capsys):
     Path("for-2seconds/testing/real/leak.wav").unlink()
     assert evaluate_custom.main(args) == 0
     assert "none of 12 recordings is there twice" in capsys.readouterr().out
-    assert not Path("results/custom/duplicates.csv").exists()
-    Path("results/custom/duplicates.csv").touch()  # of an earlier run
+    assert Path("results/custom/duplicates.csv").read_text(encoding="utf-8") == "group,split,path,label\n"
     assert evaluate_custom.main([*args, "--no-audit"]) == 0
     assert "udit:" not in capsys.readouterr().out
     assert not Path("results/custom/duplicates.csv").exists()

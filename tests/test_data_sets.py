@@ -1,6 +1,7 @@
 """Finding recordings and their labels: folders of every shape, and the data sets of the field."""
 
 import csv
+import io
 import os
 import sys
 from collections import Counter
@@ -125,6 +126,8 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
 def test_names_that_are_no_text_are_escaped(tmp_path):
     touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
     assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
+    with_sound(tmp_path)
+    assert all(len(load_audio(u.path)) for u in find_utterances([tmp_path]).utterances)
 
 
 # ----------------------------------------------------------------- published data sets
@@ -275,7 +278,10 @@ def with_sound(root):
     for i, path in enumerate(
         sorted(p for p in root.rglob("*") if p.suffix in (".wav", ".flac", ".mp3", ".ogg"))
     ):
-        soundfile.write(path, tone(1 + i / 4, 16000 + 1000 * i), (16000, 22050, 44100)[i % 3])
+        soundfile.write(
+            file := io.BytesIO(), tone(1 + i / 4, 16000 + 1000 * i), 16000, format=path.suffix[1:]
+        )
+        path.write_bytes(file.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -372,6 +378,77 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
     result = find_utterances([tmp_path / "keys/LA/CM/trial_metadata.txt"])
     assert sum(u.path.is_file() for u in result.utterances) == 279
     assert len(result.notes) == 1 + 21
+
+
+def test_an_id_in_two_places_is_not_guessed(tmp_path):
+    asvspoof_2021_la(tmp_path)
+    touch(tmp_path, *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in (1, 2)))
+    keys = tmp_path / "keys/LA/CM/trial_metadata.txt"
+    with pytest.raises(DataError, match=r"row 1: LA_E_1 may be .*2021.*2019.*; name one by --root"):
+        find_utterances([keys])
+    assert len(find_utterances([keys], root=tmp_path / "ASVspoof2021_LA_eval").utterances) == 2
+
+
+def test_ids_of_a_plain_list_are_not_looked_for_elsewhere(tmp_path):
+    write(tmp_path, {"a/labels.csv": "path,label\n1,real\n2,fake\n"}, "b/wav/1.wav", "b/wav/2.wav")
+    with pytest.raises(DataError, match="none of its 2 recordings"):
+        find_utterances([tmp_path / "a/labels.csv"])
+
+
+def test_a_partial_download_is_used_and_its_gaps_are_named(tmp_path):
+    asvspoof_2019(tmp_path)
+    rows = "".join(f"S LA_E_{i} - A11 spoof\n" for i in range(10, 60))
+    (tmp_path / f"{PROTOCOLS_2019}.eval.trl.txt").write_text(rows)
+    touch(tmp_path, *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in range(40, 60)))
+    result = find_utterances([tmp_path])
+    assert sum(u.path.is_file() for u in result.utterances) == 20
+    assert "50 rows, 20 of them in" in result.notes[0]
+    (tmp_path / "LA/ASVspoof2019_LA_train").rename(tmp_path / "elsewhere")  # the audio of one phase
+    assert len(find_utterances([tmp_path / "LA"], phase="all").utterances) == 53
+
+
+def test_keys_may_be_unpacked_beside_the_recordings(tmp_path):
+    asvspoof_2021_df(tmp_path)
+    (tmp_path / "DF-keys-full.tar.gz.extracted").mkdir()
+    (tmp_path / "keys").rename(tmp_path / "DF-keys-full.tar.gz.extracted/keys")
+    assert len(find_utterances([tmp_path]).utterances) == 2
+
+
+def test_a_recording_listed_by_two_names_is_refused(tmp_path):
+    write(tmp_path, {"l.csv": "path,label\na.wav,real\n./a.wav,real\n"}, "a.wav")
+    with pytest.raises(DataError, match=r"\./a.wav is listed twice"):
+        find_utterances([tmp_path / "l.csv"])
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("path,label,phase\na.wav,real,1\nb.wav,fake,\n", {"phase": "1"}),  # another's phases
+        ("utterance,path,label\n7,a.wav,real\n8,b.wav,fake\n", {"utterance (2)": "7"}),
+    ],
+)
+def test_columns_that_happen_to_have_our_names(text, columns, tmp_path):
+    write(tmp_path, {"l.csv": text}, "a.wav", "b.wav")
+    first, _ = find_utterances([tmp_path / "l.csv"]).utterances
+    assert (first.name, first.label, first.columns) == ("a.wav", "bonafide", columns)
+
+
+def test_a_column_of_paths_alone(tmp_path):
+    write(tmp_path, {"l.csv": "path\na.wav\n", "bom.txt": "\ufeffb.wav\n"}, "a.wav", "b.wav")
+    assert found(tmp_path / "l.csv")[0] == {"a.wav": ""}
+    assert found(tmp_path / "bom.txt")[0] == {"b.wav": ""}
+
+
+def test_the_root_must_be_a_folder(tmp_path):
+    write(tmp_path, {"l.csv": "path,label\na.wav,real\n"}, "a.wav")
+    for root in ("a.wav", "gone"):
+        with pytest.raises(DataError, match="no such folder"):
+            find_utterances([tmp_path / "l.csv"], root=tmp_path / root)
+
+
+def test_metadata_with_other_labels_does_not_hide_the_folders(tmp_path):
+    write(tmp_path, {"metadata.csv": "file_name,label\na.wav,0\n"}, "real/a.wav", "fake/b.wav")
+    assert found(tmp_path)[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
 
 
 def test_a_list_deeper_down_does_not_hide_what_is_beside_it(tmp_path):

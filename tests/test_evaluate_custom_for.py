@@ -196,7 +196,12 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):
     assert (folder / "before" / "scores.csv").exists()
     fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED, provenance={"front_end_sha256": "ab"})
     assert run() == 0
-    assert sorted(p.name for p in folder.iterdir()) == ["analysis.md", "before", "fine-tuned"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "analysis.md",
+        "before",
+        "duplicates.csv",
+        "fine-tuned",
+    ]
     assert list((folder / "before").iterdir()) == []
 
 

@@ -101,6 +101,29 @@ def test_a_trial_without_a_score_fails(tmp_path):
         with_keys(read_scores(tmp_path / "s.csv"), keys)
 
 
+def test_a_score_is_not_given_to_two_trials(tmp_path):
+    """Numbered names in both classes: scores of one class must not stand for the other."""
+    (tmp_path / "keys.csv").write_text("path,label\nReal/1.wav,real\nFake/1.wav,fake\nFake/2.wav,fake\n")
+    keys = read_labels(tmp_path / "keys.csv")
+    (tmp_path / "s.csv").write_text("path,score\n/data/Real/1.wav,1\n/data/Fake/2.wav,-1\n")
+    scored, without = with_keys(read_scores(tmp_path / "s.csv"), keys)
+    assert list(scored.failures) == [0, 1]
+    assert without == 1
+    (tmp_path / "s.csv").write_text("path,score\nReal/1.wav,1\nFake/1.wav,-1\n2,-2\n")
+    scored, _ = with_keys(read_scores(tmp_path / "s.csv"), keys)
+    assert scored.scores.tolist() == [1, -1, -2]
+
+
+def test_no_codec_is_a_codec(tmp_path):
+    rows = "E_1 E_01 F C05 5 - AC1 A19 spoof -\nE_1 E_02 M - - - - bonafide bonafide -\n"
+    (tmp_path / "ASVspoof5.eval.track_1.tsv").write_text(rows)
+    first, second = read_labels(tmp_path / "ASVspoof5.eval.track_1.tsv").trials
+    assert (first.name, first.label, second.label) == ("E_01", "spoof", "bonafide")
+    expected = {"speaker": "E_1", "gender": "F", "codec": "C05", "codec_quality": "5", "attack_tag": "AC1"}
+    assert first.columns == expected | {"attack": "A19"}
+    assert second.columns == {"speaker": "E_1", "gender": "M", "codec": "none"}
+
+
 def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("path,score,label\na,1,real\nb,x,real\nc,nan,fake\nd,inf,\na,2,\ne,1,maybe\nf,1\n")
@@ -179,9 +202,13 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
         ),
         (["scores.txt", "--keys", "keys.txt", "--phase", "hidden"], "no rows of phase hidden, only of eval"),
         (["scores.txt", "--keys", "real.txt"], "need scores of both real and fake"),
+        (["scores.txt", "--phase", "eval"], "--phase is of the keys"),
+        (["scores.txt", "--keys", "real.txt", "--phase", "eval"], "real.txt has no phases"),
+        (["scores.csv", "--output", "."], "scores.csv would be overwritten"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(args, words, asvspoof_like, capsys):
+    Path("scores.csv").write_text("path,score,label\na,1,real\nb,2,fake\n", encoding="utf-8")
     Path("real.txt").write_text("LA_E_0\treal\nLA_E_3\treal\n", encoding="utf-8")
     assert main(args) == 2
     error = capsys.readouterr().err
@@ -225,8 +252,10 @@ def test_a_detector_over_a_published_set_and_its_score_files(tmp_path, monkeypat
         assert again["by"].keys() == {"attack", "codec"}
 
 
-def test_the_bootstrap_does_not_depend_on_the_order():
+def test_no_figure_depends_on_the_order():
     rng = np.random.default_rng(0)
     bonafide, spoof = rng.normal(1, 1, 80), rng.normal(0, 1, 90)
-    shuffled = metrics.bootstrap_intervals(rng.permutation(bonafide), rng.permutation(spoof))
-    assert shuffled == metrics.bootstrap_intervals(bonafide, spoof)
+    for function in (metrics.bootstrap_intervals, metrics.compute_metrics):
+        expected = function(bonafide, spoof)
+        for _ in range(20):
+            assert function(rng.permutation(bonafide), rng.permutation(spoof)) == expected

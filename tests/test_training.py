@@ -149,3 +149,20 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
     broken.back_end.out_layer.bias.data[:] = float("nan")
     with pytest.raises(TrainingError, match="step 1 is nan"):
         fine_tune(broken, clips, clips, config, tmp_path)
+
+
+def test_random_crops_reach_the_training(tmp_path):
+    """Of recordings longer than a clip other parts are heard, the same ones for the same seed."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        folder = tmp_path / ("real" if i % 2 else "fake")
+        folder.mkdir(exist_ok=True)
+        soundfile.write(folder / f"{i}.wav", 0.05 * rng.standard_normal(32000), 16000)
+    clips = find_utterances([tmp_path]).utterances
+    losses = {}
+    for name, crop in (("start", "start"), ("random", "random"), ("again", "random")):
+        config = TrainingConfig(epochs=2, batch_size=4, crop=crop)
+        history = fine_tune(fresh_detector(), clips, clips, config, tmp_path)
+        losses[name] = [result.train_loss for result in history]
+    assert losses["random"] == losses["again"]
+    assert losses["random"][0] != losses["start"][0]
