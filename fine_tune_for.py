@@ -92,23 +92,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    data, checkpoints = tasks.choose(
-        [tasks.FAKE_OR_REAL] if args.download else [args.data] if args.data else [],
-        [args.checkpoint] if args.checkpoint else [],
-        tasks.FAKE_OR_REAL,
-        tasks.SAMPLES / "for-2seconds",
-        tasks.NO_FAKE_OR_REAL,
-    )
     device = resolve_device(args.device)
-    if args.download:
-        import download  # and all that fetching needs: half a second
-
-        data = [download.fake_or_real()]
-    checkpoint = tasks.fetched(checkpoints[0])
-    folder = find_splits(Path(data[0]))
-    if folder is None:
-        raise DataError(f"no folder in {data[0]} holds {', '.join(SPLITS)}, each with real and fake")
-    splits = {name: _split(folder / name) for name in SPLITS}
+    checkpoint, data, splits = _find(args)
     _check_output(args.output, checkpoint)
     detector = _starting_point(checkpoint, device, args)
     if args.export_official and not detector.has_official_names:
@@ -119,7 +104,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         args.learning_rate,
         args.batch_size,
         seed=args.seed,
-        data=str(data[0]),
+        data=str(data),
         crop=args.crop,
     )
     steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
@@ -150,6 +135,26 @@ def run(args: argparse.Namespace, command: str) -> int:
             f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/"
         )
     return 0
+
+
+def _find(args: argparse.Namespace) -> tuple[Path, Path, dict[str, Found]]:
+    """The detector to start from, the data set and its splits; fetched where that is asked for."""
+    data, checkpoints = tasks.choose(
+        [tasks.FAKE_OR_REAL] if args.download else [args.data] if args.data else [],
+        [args.checkpoint] if args.checkpoint else [],
+        tasks.FAKE_OR_REAL,
+        tasks.SAMPLES / "for-2seconds",
+        tasks.NO_FAKE_OR_REAL,
+    )
+    if args.download:
+        import download  # and all that fetching needs: half a second
+
+        data = [download.fake_or_real()]
+    checkpoint, data = tasks.fetched(checkpoints[0]), Path(data[0])
+    folder = find_splits(data)
+    if folder is None:
+        raise DataError(f"no folder in {data} holds {', '.join(SPLITS)}, each with real and fake")
+    return checkpoint, data, {name: _split(folder / name) for name in SPLITS}
 
 
 def _check_output(output: Path, checkpoint: Path) -> None:

@@ -137,6 +137,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     scored = Scored(find_utterances(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
     progress.on_epoch(EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0), scored)
     assert sorted(p.name for p in folder.iterdir()) == [
+        "duplicates.csv",
         "final_model.safetensors",
         "history.csv",
         "history.png",
