@@ -208,7 +208,7 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
         columns = [name.lower() for name in table.header]
         name_at, label_at = table.column(NAME_COLUMNS), table.column(LABEL_COLUMNS)
         for at, known in ((name_at, NAME_COLUMNS), (label_at, LABEL_COLUMNS)):
-            if at is None and len(columns) > 1:
+            if at is None and not (known is LABEL_COLUMNS and len(columns) == 1):
                 there = ", ".join(table.header)
                 raise DataError(f"{path}: none of its columns ({there}) is called {', '.join(known)}")
         columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]

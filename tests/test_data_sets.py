@@ -548,6 +548,7 @@ def test_a_missing_recording_is_noted_and_kept(tmp_path):
         (b"path,score\na.wav,1\n", "is called label"),
         (b"label,score\nreal,1\n", "is called path"),
         (b"one two three\n", "no known list of labels"),
+        (b"label\nreal\n", "is called path"),
         (b"\xff\xfe\x00", "no table of text"),
         (b'path,label\n"a.wav,real\n', "no table of text"),
         (b"a\0.wav\n", "no table of text"),
