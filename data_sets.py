@@ -343,17 +343,17 @@ def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path
 
 
 def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Each folder that has the recording, as what its name is relative to, and the file."""
+    """Each folder that has the recording, as what its name is relative to, and the file.
+
+    Of an id only the first of _AUDIO_ENDINGS that any folder has counts.
+    """
     given = Path(name)
-    endings = ("",) if given.suffix.lower() in AUDIO_SUFFIXES else _AUDIO_ENDINGS
-    found = []
-    for folder in folders:
-        for ending in endings:
-            file = folder / f"{name}{ending}"
-            if file.is_file():
-                found.append((file.parent if given.is_absolute() else folder, file))
-                break
-    return found
+    for ending in ("",) if given.suffix.lower() in AUDIO_SUFFIXES else _AUDIO_ENDINGS:
+        files = ((folder, os.path.join(folder, name + ending)) for folder in folders)
+        found = [(folder, Path(f)) for folder, f in files if os.path.isfile(f)]  # noqa: PTH113 (twice as fast)
+        if found:
+            return [(file.parent, file) for _, file in found] if given.is_absolute() else found
+    return []
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:
