@@ -291,6 +291,7 @@ def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     lay_out(tmp_path / "set")
     with_sound(tmp_path / "set")
+    torch.manual_seed(0)
     detector = Detector(PRESETS["small"]).eval()
     detector.save("detector.safetensors")
     args = ["--data", "set", "--checkpoint", "detector.safetensors", "--workers", "0"]
@@ -300,7 +301,7 @@ def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch
         rows = {row["path"]: row for row in csv.DictReader(file)}
     for u in find_utterances(["set"]).utterances:
         expected = detector.score(torch.from_numpy(pad(load_audio(u.path)))[None])
-        assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-5)
+        assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-4)  # in another batch
         assert rows[u.name]["label"] == u.label
         assert {name: rows[u.name][name] for name in u.columns} == u.columns
 
