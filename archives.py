@@ -110,7 +110,7 @@ def extract(archive: Path) -> Path:
         raise DataError(f"{archive} is damaged, or packed in an unknown way ({error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    others = f"; {left_out} others are neither recordings nor lists of labels" if left_out else ""
+    others = f"; left out: {left_out}, neither recordings nor lists of labels" if left_out else ""
     print(f"{archive}: {count} files were unpacked to {folder}{others}")
     return folder
 
