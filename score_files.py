@@ -50,6 +50,7 @@ FORMATS = {
 }
 USUAL_BREAKDOWN = ("attack", "codec")
 
+LARGEST = 1e100  # a score; sums and differences of larger ones are no numbers any more
 NO_SCORE = "no score"  # why a trial of the keys fails
 
 
@@ -135,7 +136,7 @@ def read_scores(path: Path) -> list[FiledScore]:
         text, word = cells[score_at], cells[label_at] if label_at is not None else ""
         score, label = _number(text), LABEL_WORDS.get(plain(word), "")
         if score is None:
-            problems.append(f"{path}, row {row}: the score {text!r} is not a number")
+            problems.append(f"{path}, row {row}: the score {text!r} is not a number to work with")
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
@@ -150,12 +151,12 @@ def read_scores(path: Path) -> list[FiledScore]:
 
 
 def _number(text: str) -> float | None:
-    """NaN where there is none (a recording that could not be scored); None where it is no finite number."""
+    """NaN where there is none (of a recording without a score); None where it is no number to work with."""
     try:
         number = float(text) if text else math.nan
     except ValueError:
         return None
-    return number if math.isfinite(number) or not text else None
+    return number if abs(number) < LARGEST or not text else None
 
 
 def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, int]:

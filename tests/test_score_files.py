@@ -126,16 +126,19 @@ def test_no_codec_is_a_codec(tmp_path):
 
 def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
     path = tmp_path / "s.csv"
-    path.write_text("path,score,label\na,1,real\nb,x,real\nc,nan,fake\nd,inf,\na,2,\ne,1,maybe\nf,1\n")
+    path.write_text(
+        "path,score,label\na,1,real\nb,x,real\nc,nan,fake\nd,inf,\na,2,\ne,1,maybe\nf,1\ng,-1e308,\n"
+    )
     with pytest.raises(DataError) as caught:
         read_scores(path)
     assert list(caught.value.args) == [
-        f"{path}, row 3: the score 'x' is not a number",
-        f"{path}, row 4: the score 'nan' is not a number",
-        f"{path}, row 5: the score 'inf' is not a number",
+        f"{path}, row 3: the score 'x' is not a number to work with",
+        f"{path}, row 4: the score 'nan' is not a number to work with",
+        f"{path}, row 5: the score 'inf' is not a number to work with",
         f"{path}, row 6: a stands in row 2 already",
         f"{path}, row 7: unknown label 'maybe'",
         f"{path}, row 8: 2 columns instead of 3",
+        f"{path}, row 9: the score '-1e308' is not a number to work with",
     ]
     for text in ("path,label\na,real\n", "one two three\n", "", "score,label\n1,real\n"):
         path.write_text(text)
