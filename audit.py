@@ -66,21 +66,13 @@ class Audit:
         unread = f" ({self.n_failed} could not be read)" if self.n_failed else ""
         if not self.groups:
             return f"Audit: none of {self.n_compared} recordings{unread} is there twice."
-        worst = [
-            f"{count} {words}"
-            for count, words in (
-                (sum(_in_both_classes(group) for group in self.groups), "in both classes"),
-                (sum(_in_two_splits(group) for group in self.groups), "in two splits"),
-            )
-            if count
-        ]
+        worst = [f"{n} {words}" for words, is_so in _KINDS if (n := sum(map(is_so, self.groups)))]
         what = f"{sum(map(len, self.groups))} are there more than once, in {len(self.groups)} groups"
         lines = [f"AUDIT: of {self.n_compared} recordings{unread}, {', '.join([what, *worst])}:"]
         for group in self.groups[:LISTED]:
-            where = [" in both classes"] * _in_both_classes(group) + [" in two splits"] * _in_two_splits(
-                group
-            )
-            lines.append(printable(f"the same audio{','.join(where)}: {' = '.join(m.name for m in group)}"))
+            where = ", ".join(words for words, is_so in _KINDS if is_so(group))
+            names = " = ".join(member.name for member in group)
+            lines.append(printable(f"{f'the same audio {where}'.rstrip()}: {names}"))
         left = len(self.groups) - LISTED
         return "\n".join(lines + ([f"... and {left} more"] if left > 0 else []))
 
@@ -113,7 +105,7 @@ def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int = 1)
                 progress.update()
     failed = found.pop(b"", [])
     groups = [group for group in found.values() if len(group) > 1]
-    groups.sort(key=lambda group: (not _in_both_classes(group), not _in_two_splits(group), group[0].name))
+    groups.sort(key=lambda group: (*(not is_so(group) for _, is_so in _KINDS), group[0].name))
     return Audit(groups, len(members) - len(failed), len(failed))
 
 
@@ -123,6 +115,9 @@ def _in_both_classes(group: Sequence[Member]) -> bool:
 
 def _in_two_splits(group: Sequence[Member]) -> bool:
     return len({member.split for member in group}) > 1
+
+
+_KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse first
 
 
 def say_audit(splits: Mapping[str, Sequence[Utterance]], threads: int, listing: Path) -> None:

@@ -150,8 +150,10 @@ def read_table(path: Path) -> Table:
 def distinct_rows(
     path: Path, table: Table, width: int, name_at: int, problems: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows that have `width` columns and a name that no row before has; what is wrong with the others
-    is added to `problems`."""
+    """The rows that have `width` columns and a name that no row before has.
+
+    What is wrong with the others is added to `problems`, a line each.
+    """
     seen: dict[str, int] = {}
     for row, cells in table.rows:
         if len(cells) != width:

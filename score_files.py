@@ -56,9 +56,8 @@ NO_SCORE = "no score"  # why a trial of the keys fails
 
 @dataclass(frozen=True)
 class FiledScore:
-    """One row: its number, the recording as the file names it, the score (NaN: none), what else it tells."""
+    """One row: the recording as the file names it, the score (NaN: none), what else it tells."""
 
-    row: int
     name: str
     score: float
     label: str = ""
@@ -145,7 +144,7 @@ def read_scores(path: Path) -> list[FiledScore]:
                 *(i for i, column in enumerate(columns) if column == "verdict"),
             ]  # ours: made, not told
             told = other_columns(columns, cells, known, label)
-            scores.append(FiledScore(row, cells[name_at], score, label, told))
+            scores.append(FiledScore(cells[name_at], score, label, told))
     refuse(problems)
     return scores
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import sys
 from collections import Counter
@@ -304,6 +305,24 @@ def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch
         assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-4)  # in another batch
         assert rows[u.name]["label"] == u.label
         assert {name: rows[u.name][name] for name in u.columns} == u.columns
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_columns_and_folders_with_awkward_names_reach_the_results(tmp_path, monkeypatch):
+    """A list may have a column called score, and lie in a folder whose name is no text."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / os.fsdecode(b"\xff")
+    write(folder, {"l.csv": "path,label,score\na.wav,real,400\nb.wav,fake,500\n"}, "a.wav", "b.wav")
+    with_sound(folder)
+    Detector(PRESETS["small"]).save("detector.safetensors")
+    args = ["--data", str(folder / "l.csv"), "--checkpoint", "detector.safetensors", "--workers", "0"]
+    assert evaluate_custom.main(args) == 0
+    with open("results/custom/detector/scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["list_score"] for row in rows] == ["400", "500"]
+    assert all(abs(float(row["score"])) < 100 for row in rows)
+    written = json.loads(Path("results/custom/detector/metrics.json").read_text(encoding="utf-8"))
+    assert written["data_root"] == str(folder)
 
 
 # What the four versions of Fake-or-Real call their folders and recordings.

@@ -220,6 +220,14 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(args, words, asvspoof_like, c
     assert words in error
 
 
+def test_failures_are_counted_of_the_whole_and_not_of_groups(asvspoof_like, capsys):
+    lines = Path("scores.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("fewer.txt").write_text("".join(lines[10:]), encoding="utf-8")
+    assert main(["fewer.txt", "--keys", "keys.txt"]) == 0
+    tables = re.findall(r"^\S+ +AUC.*$", capsys.readouterr().out, re.MULTILINE)
+    assert [table.endswith("failed") for table in tables] == [True, False, False]
+
+
 def test_metrics_py_is_the_command(asvspoof_like):
     command = [sys.executable, ROOT / "metrics.py", "scores.txt", "--keys", "keys.txt", "--threshold", "0.5"]
     done = subprocess.run(command, capture_output=True, text=True)
