@@ -8,7 +8,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import report
@@ -85,14 +85,21 @@ def add_seed_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)")
 
 
-def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """--device, --precision, --frontend, --batch-size, --workers."""
+def add_machine_options(
+    parser: argparse.ArgumentParser, precisions: Sequence[str], batch_size: int | None = None
+) -> None:
+    """--device, --precision, --frontend, --batch-size, --workers.
+
+    Args:
+        precisions: that can be asked for, beside auto.
+        batch_size: None for what suits the device.
+    """
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16"),
+        choices=(*precisions, "auto"),
         default="fp32",
-        help="of the front end (default: fp32, as published)",
+        help="of the front end; auto: bf16 where the device is fast at it (default: fp32, as published)",
     )
     parser.add_argument(
         "--frontend",
@@ -102,7 +109,11 @@ def add_machine_options(parser: argparse.ArgumentParser, batch_size: int) -> Non
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--batch-size", type=whole(1), default=batch_size, metavar="N", help="clips (default: %(default)s)"
+        "--batch-size",
+        type=whole(1),
+        default=batch_size,
+        metavar="N",
+        help=f"clips (default: {batch_size or '4 on a CPU, 32 on a GPU'})",
     )
     add_workers_option(parser)
 

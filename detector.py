@@ -13,6 +13,7 @@ clip is logit 1: **higher = more likely real**.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -21,7 +22,19 @@ from torch import Tensor, nn
 import checkpoints
 import front_ends
 from errors import CheckpointError, DeviceError
-from model import AASIST, BONAFIDE, MIN_SAMPLES, DetectorConfig, XLSRConfig, build_front_end
+from model import (
+    AASIST,
+    BONAFIDE,
+    MIN_SAMPLES,
+    XLSR,
+    DetectorConfig,
+    SpectrogramFrontEnd,
+    XLSRConfig,
+    build_front_end,
+)
+from packed_front_end import Int8Linear, PackedXLSR
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 class Detector(nn.Module):
@@ -29,12 +42,14 @@ class Detector(nn.Module):
 
     Args:
         config: the architecture.
-        precision: "fp32", or "bf16" to run the front end under bfloat16 autocast. The back end is
-            1 % of the work and stays in float32: close node gates change order at lower precision.
+        precision: of the front end: "fp32"; "bf16" or (on CUDA) "fp16" by autocast; "int8" (on a CPU,
+            `for_scoring` only) for the linear layers of XLS-R's transformer in int8 and the rest in
+            bf16. The back end is 1 % of the work and stays in float32: close node gates change order
+            at lower precision.
         frontend: "transformers", or "fairseq" for the same XLS-R as fairseq itself computes it.
 
     Raises:
-        CheckpointError: fairseq is wanted for a front end that is not XLS-R.
+        CheckpointError: fairseq is wanted for a front end that is not XLS-R, or int8 of fairseq.
         FairseqError: fairseq cannot be imported.
     """
 
@@ -45,13 +60,16 @@ class Detector(nn.Module):
         frontend: str = "transformers",
     ):
         super().__init__()
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, not {precision!r}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        if (frontend, precision) == ("fairseq", "int8"):
+            raise CheckpointError("fairseq has no int8: leave out --frontend fairseq")
         self.config = config or DetectorConfig()
         self.precision = precision
         self.frontend = frontend
         self.front_end = _build_front_end(self.config, frontend)
         self.back_end = AASIST(self.config.front_end.width)
+        self.scores_only = False  # its weights are no longer there to be trained or saved
         self.provenance: dict = {}  # where the weights come from: JSON types, saved with them
         self.path: Path | None = None  # the file the weights were read from
         self.sha256: str | None = None  # of that file
@@ -86,8 +104,11 @@ class Detector(nn.Module):
                 f"waves must be [batch, samples >= {MIN_SAMPLES}], not {tuple(waves.shape)}; "
                 "see data_utils.pad"
             )
-        waves = waves.to(self.device, torch.float32)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        if self.precision == "int8" and not self.scores_only:
+            raise ValueError("int8 is for scoring only: call for_scoring() first")
+        waves = waves.to(self.device, torch.float32, non_blocking=True)
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
             return self.front_end(waves).float()
 
     def forward(self, waves: Tensor) -> Tensor:
@@ -106,8 +127,29 @@ class Detector(nn.Module):
         """Scores [B] of waves [B, T]: logit 1 (bona fide), higher = more likely real."""
         return self(waves)[:, BONAFIDE]
 
+    def for_scoring(self) -> Detector:
+        """Itself, in evaluation mode and as fast as it can: on a CPU no longer to be trained or saved.
+
+        Raises:
+            DeviceError: int8, which this PyTorch cannot do.
+        """
+        self.eval()
+        if self.device.type == "cpu" and isinstance(self.front_end, XLSR):
+            self.scores_only = True
+            self.front_end = PackedXLSR(self.front_end, self.precision)
+        elif self.precision == "int8" and isinstance(self.front_end, SpectrogramFrontEnd):
+            self.scores_only = True
+            projection = self.front_end.proj  # its one linear layer
+            self.front_end.proj = Int8Linear(projection.weight, projection.bias)
+        return self
+
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file whose header holds the configuration and the provenance."""
+        """Write a safetensors file whose header holds the configuration and the provenance.
+
+        Raises:
+            ValueError: it was made `for_scoring`.
+        """
+        self._check_weights()
         header = {"config": self.config.to_dict(), "provenance": self.provenance}
         checkpoints.write_safetensors(path, self.state_dict() | self.pretraining_tensors, header)
 
@@ -123,13 +165,19 @@ class Detector(nn.Module):
 
         Raises:
             CheckpointError: the detector's front end is not XLS-R, so it has no official names.
+            ValueError: it was made `for_scoring`.
         """
+        self._check_weights()
         if not self.has_official_names:
             raise CheckpointError("only a detector with an XLS-R front end has official key names")
         tensors = {checkpoints.official_name(k): v for k, v in self.state_dict().items()}
         tensors |= self.pretraining_tensors if pretraining else {}
         checkpoints.write_official(path, tensors)
         return [name for name in checkpoints.PRETRAINING_ONLY if name not in tensors]
+
+    def _check_weights(self) -> None:
+        if self.scores_only:
+            raise ValueError("this detector was made for_scoring(): load it again to save it")
 
 
 def _build_front_end(config: DetectorConfig, frontend: str) -> nn.Module:
@@ -154,11 +202,14 @@ def load_detector(
 ) -> Detector:
     """A detector in evaluation mode, from an official `.pth` or one of our safetensors files.
 
+    To score many clips, follow it by `.for_scoring()`.
+
     Args:
         checkpoint: `.pth` with official key names, with or without `module.` before each; or a
             file written by `Detector.save`.
         device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name.
-        precision: "fp32" (as published) or "bf16", see `Detector`.
+        precision: "fp32" (as published), "bf16", "fp16", "int8", see `Detector`; or "auto", see
+            `resolve_precision`.
         frontend: "transformers" or "fairseq", see `Detector`: the same scores from the same file.
         config: the architecture of an official `.pth`, which does not say its own; XLS-R 300M
             unless given. A safetensors file carries its own, which is used.
@@ -166,20 +217,22 @@ def load_detector(
     Raises:
         CheckpointError: one line: the file is missing, unreadable, wants to run code, is a front
             end alone, or has a missing, extra or misshapen key (named); or as in `Detector`.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or has not this precision.
         FairseqError: fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
+    precision = resolve_precision(precision, target)
     try:
-        with checkpoints.errors_of(path):
+        with checkpoints.errors_of(path), ThreadPoolExecutor(1) as beside:
+            sha256 = beside.submit(checkpoints.sha256_of, path)
             tensors, header = checkpoints.read_tensors(path)
             if header is None:
                 detector = _with_weights(config, precision, frontend, tensors, checkpoints.official_name)
             else:
                 config = DetectorConfig.from_dict(header["config"])
                 detector = _with_weights(config, precision, frontend, tensors, lambda key: key)
-            detector.path, detector.sha256 = path, checkpoints.sha256_of(path)
+            detector.path, detector.sha256 = path, sha256.result()
     except CheckpointError:
         if front_ends.is_front_end(path):
             raise CheckpointError(f"{path}: {front_ends.ALONE} {path}") from None
@@ -215,11 +268,12 @@ def load_front_end(
     Raises:
         CheckpointError: one line: as in `load_detector`; or the folder's architecture is not that
             of the XLS-R family.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, or has not this precision.
         FairseqError: fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
+    precision = resolve_precision(precision, target)
     with checkpoints.errors_of(path):
         file = front_ends.read_front_end(path)
         config = file.config or config
@@ -284,3 +338,25 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         # fp32 means fp32: cuDNN's convolutions would otherwise round their inputs to TF32.
         torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """ "auto" takes bf16 where the device has instructions for it, else fp32; never int8 or fp16.
+
+    Raises:
+        DeviceError: fp16 on anything but CUDA, or int8 on anything but a CPU.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    needs = {"fp16": "cuda", "int8": "cpu"}.get(name, device.type)
+    if needs != device.type:
+        raise DeviceError(f"precision {name} is for {needs}, not for {device.type}")
+    return name
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's

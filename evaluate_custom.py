@@ -19,7 +19,7 @@ import score_files
 import tasks
 from analysis import analyse
 from comparison import compare_all
-from detector import load_detector, resolve_device
+from detector import PRECISIONS, resolve_device
 from errors import CheckpointError, DataError, DownloadError
 from evaluation import Scored
 from groups import clip_properties
@@ -62,7 +62,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="where in each recording its clip begins (default: 0, as published)",
     )
     cli.add_audit_option(parser)
-    cli.add_machine_options(parser, batch_size=8)
+    cli.add_machine_options(parser, PRECISIONS)
     parser.add_argument(
         "--scores-as",
         nargs="+",
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     for path in checkpoints:
         try:
             path = tasks.fetched(path)
-            detector = load_detector(path, device=device, precision=args.precision, frontend=args.frontend)
+            detector = tasks.load(path, device, args)
             if detector.sha256 in names:
                 print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue

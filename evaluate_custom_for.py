@@ -22,7 +22,7 @@ import tasks
 from analysis import analyse
 from checkpoints import known_checkpoints
 from comparison import change, compare, difference
-from detector import Detector, load_detector, resolve_device
+from detector import PRECISIONS, Detector, resolve_device
 from errors import CheckpointError, DataError
 from groups import clip_properties
 from training import read_provenance
@@ -55,7 +55,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
     )
     cli.add_audit_option(parser)
-    cli.add_machine_options(parser, batch_size=8)
+    cli.add_machine_options(parser, PRECISIONS)
     cli.add_seed_option(parser)
     return parser.parse_args(argv)
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, command: str) -> int:
             "one with --checkpoint"
         )
     device = resolve_device(args.device)
-    after = load_detector(checkpoint, device=device, precision=args.precision, frontend=args.frontend)
+    after = tasks.load(checkpoint, device, args)
     origin, epoch = read_provenance(after)
     found = tasks.find(_data(args, after), args.root, args.phase)
     if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
@@ -138,12 +138,7 @@ def _before(args: argparse.Namespace, after: Detector, origin: dict, device: tor
                 f"the detector that {after.path} started from is not here: {origin['file']}, sha256 "
                 f"{origin['sha256']}. Name it with --before"
             )
-    before = load_detector(
-        tasks.fetched(args.before) if args.before else origin["file"],
-        device=device,
-        precision=args.precision,
-        frontend=args.frontend,
-    )
+    before = tasks.load(tasks.fetched(args.before) if args.before else origin["file"], device, args)
     if before.sha256 != origin["sha256"]:
         raise CheckpointError(
             f"{before.path} is not the detector that {after.path} started from, whose sha256 is "

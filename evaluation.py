@@ -71,7 +71,7 @@ def score_utterances(
     detector: Detector,
     utterances: Sequence[Utterance],
     *,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     workers: int = 0,
     start_method: str | None = None,
     offset: float = 0.0,
@@ -79,6 +79,7 @@ def score_utterances(
     """Score every recording; one that cannot be read costs no other its score.
 
     Args:
+        batch_size: clips computed at once; None for 4 on a CPU, 32 elsewhere.
         workers: processes that decode ahead; 0 decodes in this one.
         start_method, offset: see `data_utils.make_loader`.
     """
@@ -87,7 +88,7 @@ def score_utterances(
         utterances,
         config.sample_rate,
         config.clip_samples,
-        batch_size,
+        batch_size or (4 if detector.device.type == "cpu" else 32),
         workers,
         start_method,
         offset=offset,

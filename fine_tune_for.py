@@ -81,7 +81,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="which part of a longer training recording is heard, in each epoch anew (default: start)",
     )
     cli.add_audit_option(parser)
-    cli.add_machine_options(parser, batch_size=16)
+    cli.add_machine_options(parser, ("fp32", "bf16"), batch_size=16)
     return parser.parse_args(argv)
 
 
@@ -123,12 +123,11 @@ def run(args: argparse.Namespace, command: str) -> int:
             on_epoch=progress.on_epoch,
             on_unreadable=_say_left_out,
         )
-        final = load_detector(
-            args.output / FINAL, device=device, precision=args.precision, frontend=args.frontend
-        )
+        final = tasks.load(args.output / FINAL, device, args)
         tracker.log_testing(_test(final, splits["testing"], args, command))
         if args.export_official:
-            left_out = final.export_official(args.output / OFFICIAL)
+            whole = load_detector(args.output / FINAL, device="cpu")
+            left_out = whole.export_official(args.output / OFFICIAL)
             if left_out:
                 print(f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {checkpoint}")
         print(

@@ -76,7 +76,7 @@ def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
                 str(counts["failed"]),
             )
         )
-    return _aligned(rows if what == "detector" else [row[:-1] for row in rows])
+    return aligned(rows if what == "detector" else [row[:-1] for row in rows])
 
 
 def cautions(name: str, summary: dict) -> list[str]:
@@ -116,10 +116,11 @@ def scores_table(scored: Scored, verdicts: list[str], most: int = 20) -> str:
     for u, score, verdict in islice(zip(scored.utterances, scored.scores, verdicts, strict=True), most):
         rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", spoken[verdict]))
     left = len(verdicts) - most
-    return _aligned(rows) + (f"\n... and {left} more in scores.csv" if left > 0 else "")
+    return aligned(rows) + (f"\n... and {left} more in scores.csv" if left > 0 else "")
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> str:
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows of equal length as lines with straight columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -150,7 +151,7 @@ def confusion_table(at: dict) -> str:
     ]
     return (
         f"at threshold {at['threshold']:g}: accuracy {100 * at['accuracy']:.1f} %, "
-        f"FRR {100 * at['frr']:.1f} %, FAR {100 * at['far']:.1f} %\n{_aligned(rows)}"
+        f"FRR {100 * at['frr']:.1f} %, FAR {100 * at['far']:.1f} %\n{aligned(rows)}"
     )
 
 

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 import report
 from audit import DUPLICATES, say_audit
 from checkpoints import NO_CHECKPOINT, known_checkpoints
 from data_sets import Found, Utterance, find_utterances
-from detector import Detector
+from detector import Detector, load_detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
 from label_files import LABEL_WORDS
@@ -73,6 +75,12 @@ def fetched(checkpoint: Path) -> Path:
     import download  # and all that fetching needs: half a second
 
     return download.resolve(checkpoint)
+
+
+def load(checkpoint: str | Path, device: torch.device, args: argparse.Namespace) -> Detector:
+    """`load_detector`, as the command line's precision and frontend want it, ready to score."""
+    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
+    return load_detector(checkpoint, **options).for_scoring()
 
 
 def _from_here(path: Path) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -31,9 +32,20 @@ def folder(tmp_path_factory):
         (folder / name).unlink()
 
 
-@pytest.mark.parametrize("name", PREFIXES)
-def test_features_and_logits(name, folder):
-    assert_as_published(load_detector(folder / name, device="cpu"), "xlsr300m")
+def test_features_and_logits(folder):
+    assert_as_published(load_detector(folder / "Best_LA_model_for_DF.pth", device="cpu"), "xlsr300m")
+
+
+def test_features_and_logits_for_scoring(folder):
+    assert_as_published(load_detector(folder / "LA_model.pth", device="cpu").for_scoring(), "xlsr300m")
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.025), ("int8", 0.06)])
+def test_lower_precision_moves_the_features_little(precision, bound, folder):
+    expected = reference("xlsr300m")
+    detector = load_detector(folder / "LA_model.pth", device="cpu", precision=precision).for_scoring()
+    features = detector.features(torch.from_numpy(expected["waves"]))[:, ::20, ::8].numpy()
+    assert 0 < np.abs(features - expected["features"]).mean() <= bound * np.abs(expected["features"]).mean()
 
 
 def test_command_line_on_wav_files(folder):

@@ -103,8 +103,8 @@ def test_bf16_runs_the_back_end_in_float32_and_stays_close():
     assert lower.features(waves).dtype == torch.float32
     difference = (lower.features(waves) - exact.features(waves)).abs().max()
     assert 0 < difference < 0.1
-    with pytest.raises(ValueError, match="fp16"):
-        Detector(PRESETS["small"], precision="fp16")
+    with pytest.raises(ValueError, match="tf32"):
+        Detector(PRESETS["small"], precision="tf32")
 
 
 def test_spectrogram_does_not_hear_the_level():
