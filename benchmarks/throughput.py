@@ -17,7 +17,7 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -115,13 +116,14 @@ def matrix_peak(precision: str, repeats: int = 5) -> float:
 
 def gflop_per_clip(detector: Detector) -> float:
     """What the network computes for a clip in matrix products, convolutions and attention."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    # Attention as plain products, for a CPU's fused one is not counted; inference_mode breaks the counter.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         detector(torch.zeros(1, detector.config.clip_samples))
     return counter.get_total_flops() / 1e9
 
 
 def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
-    """GB of a fresh process that loads the detector and scores; its workers are not counted."""
+    """GB of a fresh process that loads the detector and scores (on Linux); its workers are not counted."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as fresh:
         return fresh.submit(_load_and_score, way, checkpoint, utterances, workers).result()
@@ -129,7 +131,8 @@ def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers
 
 def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
     score(way, load(way, checkpoint), utterances, workers)
-    return 1024e-9 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text()  # getrusage would tell of the process that started this one
+    return 1024e-9 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
 
 def command_seconds(precision: str, checkpoint: Path, recording: Path, output: Path) -> float:
