@@ -10,7 +10,8 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
+import scipy  # its stats take half a second to import: only when first used
+from tqdm import tqdm
 
 import metrics
 from evaluation import Scored
@@ -119,7 +120,7 @@ def _where(
     tables, found, comparisons = [], [], []
     for title, groups in groups_of(scored, properties).items():
         rows = [(title, "real", "rejected", "fake", "accepted", "AUC [95 %]")]
-        for number, (group, members) in enumerate(groups.items()):
+        for number, (group, members) in enumerate(with_progress(title, groups)):
             row = [group]
             for label, _, _ in CLASSES:
                 inside, outside = members & scored.mask(label), ~members & scored.mask(label)
@@ -189,6 +190,12 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     return "\n".join([f"**Worth listening to** (score; threshold {threshold:.4g}):", "", *lines])
 
 
+def with_progress(title: str, groups: dict[str, np.ndarray]) -> tqdm:
+    """A property's groups and members, with a bar where they take long."""
+    what = f"analysis, {printable(title)}"
+    return tqdm(groups.items(), desc=what, unit="group", leave=False, delay=2, disable=None)
+
+
 def misjudged(scored: Scored, threshold: float) -> np.ndarray:
     """Which recordings [n] are on the wrong side of a threshold."""
     real, fake = scored.mask("bonafide"), scored.mask("spoof")
@@ -224,8 +231,7 @@ def _percent(value: float, low: float, high: float) -> str:
 
 def _auc(scored: Scored, members: np.ndarray, seed: int) -> str:
     members = with_other_class(scored, members)
-    inside = scored.subset(members)
-    bonafide, spoof = inside.scores_of("bonafide"), inside.scores_of("spoof")
+    bonafide, spoof = (scored.scores[members & scored.mask(label)] for label, _, _ in CLASSES)
     if min(len(bonafide), len(spoof)) < 2 or is_whole(scored, members):
         return ""
     low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)["auc"]

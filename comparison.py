@@ -10,10 +10,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import scipy.stats
+import scipy  # its stats take half a second to import: only when first used
 
 import metrics
-from analysis import LEVEL, misjudged, share, table, wilson
+from analysis import LEVEL, misjudged, share, table, wilson, with_progress
 from errors import DataError
 from evaluation import LABELS, Scored
 from groups import groups_of, is_whole, with_other_class
@@ -136,7 +136,7 @@ def change(
     compared, tables = {}, []
     for title, groups in groups_of(after, properties).items():
         rows = [(title, "real", "fake", "AUC before", "AUC after", "difference [95 %]")]
-        for group, members in groups.items():
+        for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)
             counts = [int((chosen & both & after.mask(label)).sum()) for label in LABELS]
             row = [group, *(str((members & after.mask(label)).sum()) for label in LABELS)]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 import archives
 from decoding import AUDIO_SUFFIXES
@@ -43,8 +46,12 @@ _LISTS = (
 _AUDIO_FOLDERS = ("", "flac", "wav", "*/flac", "*/wav", "flac_*", "*/flac_*", "*/*/flac")
 _AUDIO_ENDINGS = (".flac", ".wav", "")  # that a list may leave out
 
+_progress = partial(tqdm, desc="finding recordings", unit="file", leave=False, delay=2, disable=None)
 
-@dataclass(frozen=True)
+_NOTHING_TOLD: Mapping[str, str] = {}  # one for all recordings
+
+
+@dataclass(frozen=True, slots=True)  # of half a million
 class Utterance:
     """One recording.
 
@@ -56,11 +63,11 @@ class Utterance:
         columns: what else the list tells of it (speaker, attack, codec, ...), by column name.
     """
 
-    path: Path
+    path: str
     name: str
     label: str
     trial: str = ""
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=lambda: _NOTHING_TOLD)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Found:
 
     root: Path
     utterances: list[Utterance]
-    ignored: list[Path]
+    ignored: list[str]
     notes: list[str] = field(default_factory=list)
 
     def shown_notes(self) -> list[str]:
@@ -92,8 +99,8 @@ class _Source:
     """One of the given paths, read: each recording's file and, from a list of labels, its trial."""
 
     root: Path
-    files: list[tuple[Path, Trial | None]]
-    ignored: list[Path] = field(default_factory=list)
+    files: list[tuple[str, Trial | None]]
+    ignored: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)  # a description of each
     missing: list[str] = field(default_factory=list)  # a line for each row without a recording
     has_phases: bool = False
@@ -135,11 +142,13 @@ def find_utterances(
     if phase and not any(source.has_phases for source in sources):
         raise DataError("--phase is of ASVspoof's sets, and these data have no phases")
     common = _common_root([source.root for source in sources])
+    root_prefix = os.path.join(common, "")
     utterances: dict[str, Utterance] = {}  # by what a path leads to
+    real_folders: dict[str, str] = {}
     for source in sources:
         listed: set[str] = set()
-        for path, trial in source.files:
-            utterance, real = _utterance(path, common, trial), os.path.realpath(path)
+        for path, trial in _progress(source.files):
+            utterance, real = _utterance(path, root_prefix, trial), _real_path(path, real_folders)
             if trial and real in listed:
                 raise DataError(f"{trial.name} is listed twice, once by another name: {path}")
             listed.add(real)
@@ -194,20 +203,29 @@ def _common_root(folders: Sequence[Path]) -> Path:
         raise DataError("the given paths have no folder in common") from error
 
 
-def _utterance(path: Path, root: Path, trial: Trial | None) -> Utterance:
-    parts = Path(os.path.relpath(path, root)).parts
+def _real_path(path: str, real_folders: dict[str, str]) -> str:
+    """`os.path.realpath`; what it is of folders is kept in `real_folders`, since it looks at each part."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    if folder not in real_folders:
+        real_folders[folder] = os.path.realpath(folder)
+    real = os.path.join(real_folders[folder], name)
+    return path if path == real else real  # one string for both, mostly
+
+
+def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
+    """Args: root: ends in a separator."""
+    name = os.path.normpath(path)
+    name = name.removeprefix(root) if name.startswith(root) else os.path.relpath(path, root)
     # A name whose bytes are no text must still be printed and written.
-    name = os.fsencode("/".join(parts)).decode("utf-8", errors="backslashreplace")
+    text = os.fsencode(name.replace(os.sep, "/")).decode("utf-8", errors="backslashreplace")
     if trial:
-        return Utterance(path, name, trial.label, trial.name, trial.columns)
-    return Utterance(path, name, _folder_label(path, parts[:-1]))
-
-
-def _folder_label(path: Path, folders: Sequence[str]) -> str:
-    labels = {LABEL_WORDS[word] for word in map(plain, folders) if word in LABEL_WORDS}
+        return Utterance(path, text, trial.label, trial.name, trial.columns)
+    labels = {LABEL_WORDS[word] for word in map(plain, name.split(os.sep)[:-1]) if word in LABEL_WORDS}
     if len(labels) > 1:
         raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
-    return labels.pop() if labels else ""
+    return Utterance(path, text, labels.pop() if labels else "")
 
 
 # ------------------------------------------------------------------- one given path
@@ -221,7 +239,7 @@ def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
     elif path.suffix.lower() in LABEL_SUFFIXES:
         source = _read_lists([path], root, phase, path.parent)
     else:
-        source = _Source(path.parent, [(path, None)])
+        source = _Source(path.parent, [(str(path), None)])
     if path != given and not root:  # a stranger's list may not name this machine's other files
         for file, trial in source.files:
             if trial and not Path(os.path.abspath(file)).is_relative_to(path):
@@ -231,28 +249,30 @@ def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
 
 def _read_folder(folder: Path) -> _Source:
     source = _Source(folder, [])
-    for path in _walk(folder):
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+    for path in _progress(_walk(str(folder))):
+        if _suffix(path) in AUDIO_SUFFIXES:
             source.files.append((path, None))
         else:
             source.ignored.append(path)
     return source
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     """Files below a folder; a link that leads back to a folder it stands in is not followed."""
     above += (os.path.realpath(folder),)
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be searched: {error.strerror}") from error
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if not entry.is_dir():
-            yield entry
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if not is_folder and not (entry.is_symlink() and os.path.isdir(entry)):
+            yield entry.path
         elif os.path.realpath(entry) not in above:
-            yield from _walk(entry, above)
+            yield from _walk(entry.path, above)
 
 
 # ------------------------------------------------------------------ lists of labels
@@ -297,11 +317,11 @@ def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, abo
         labels = read_labels(path, phase)
         folders = _audio_folders(path, labels, root, above)
         there = 0
-        for trial in labels.trials:
+        for trial in _progress(labels.trials):
             match _locate(trial.name, folders):
                 case []:
                     source.missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
-                    source.files.append((folders[0] / trial.name, trial))
+                    source.files.append((os.path.join(folders[0], trial.name), trial))
                 case [(home, file)]:
                     homes.add(home)
                     source.files.append((file, trial))
@@ -331,7 +351,7 @@ def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path
     ASVspoof also above the list's folder; what holds a few of them only is another set, with ids like these.
     """
     some = [trial.name for trial in labels.trials[:: len(labels.trials) // 200 + 1]]
-    if any(Path(name).suffix.lower() in AUDIO_SUFFIXES for name in some):
+    if any(_suffix(name) in AUDIO_SUFFIXES for name in some):
         return [root or path.parent]
     bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
     for base in [root] if root else bases:
@@ -342,18 +362,21 @@ def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path
     return [root or path.parent]
 
 
-def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, Path]]:
+def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
     """Each folder that has the recording, as what its name is relative to, and the file.
 
     Of an id only the first of _AUDIO_ENDINGS that any folder has counts.
     """
-    given = Path(name)
-    for ending in ("",) if given.suffix.lower() in AUDIO_SUFFIXES else _AUDIO_ENDINGS:
+    for ending in ("",) if _suffix(name) in AUDIO_SUFFIXES else _AUDIO_ENDINGS:
         files = ((folder, os.path.join(folder, name + ending)) for folder in folders)
-        found = [(folder, Path(f)) for folder, f in files if os.path.isfile(f)]  # noqa: PTH113 (twice as fast)
+        found = [(folder, file) for folder, file in files if os.path.isfile(file)]
         if found:
-            return [(file.parent, file) for _, file in found] if given.is_absolute() else found
+            return [(Path(file).parent, file) for _, file in found] if os.path.isabs(name) else found
     return []
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:

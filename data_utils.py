@@ -7,6 +7,7 @@ not normalised.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_sets import Utterance
-from decoding import AudioError, AudioInfo, open_audio
+from decoding import AUDIO_INFO, AudioError, AudioInfo, open_audio
 
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
@@ -53,6 +54,13 @@ def load_audio(
         AudioError: the file cannot be opened or decoded, or has no samples (after the offset), or not only
             numbers.
     """
+    return load_with_info(path, sample_rate, max_samples, offset)[0]
+
+
+def load_with_info(
+    path: str | Path, sample_rate: int, max_samples: int | None, offset: float
+) -> tuple[np.ndarray, AudioInfo]:
+    """What `load_audio` gives, and what the file's header says."""
     with open_audio(path) as file:
         rate = file.info.sample_rate
         common = math.gcd(rate, sample_rate)
@@ -73,7 +81,7 @@ def load_audio(
     wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
     if len(wave) == 0:
         raise AudioError(f"it ends before {offset:g} s" if offset else "no samples in it")
-    return wave
+    return wave, file.info
 
 
 def audio_info(path: str | Path) -> AudioInfo:
@@ -108,7 +116,7 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
 
 
 class UtteranceDataset(Dataset):
-    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "").
+    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "", AudioInfo or None).
 
     The clip begins at `offset` seconds; or, where `crop_seed` is a number, anywhere that leaves a whole
     clip, drawn from that seed, the attribute `epoch` and i alone: no other order or worker changes it.
@@ -122,7 +130,9 @@ class UtteranceDataset(Dataset):
         offset: float = 0.0,
         crop_seed: int | None = None,
     ):
-        self.paths = [u.path for u in utterances]
+        # In one block: to look at a string counts as a use, and would copy its page of memory to each worker.
+        paths = [os.fsencode(u.path) for u in utterances]
+        self._paths, self._ends = b"".join(paths), np.cumsum([0, *map(len, paths)])
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
         self.offset = offset
@@ -130,33 +140,35 @@ class UtteranceDataset(Dataset):
         self.epoch = 0  # to be set before each pass
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._ends) - 1
 
-    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str]:
+    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str, AudioInfo | None]:
         try:
-            wave = self._load(i)
+            wave, info = self._load(i)
         except AudioError as error:
-            return i, None, str(error)
-        return i, pad(wave, self.clip_samples), ""
+            return i, None, str(error), None
+        return i, pad(wave, self.clip_samples), "", info
 
-    def _load(self, i: int) -> np.ndarray:
+    def _load(self, i: int) -> tuple[np.ndarray, AudioInfo]:
+        path = os.fsdecode(self._paths[self._ends[i] : self._ends[i + 1]])
         if self.crop_seed is None:
-            return load_audio(self.paths[i], self.sample_rate, self.clip_samples, self.offset)
-        spare = audio_info(self.paths[i]).seconds - self.clip_samples / self.sample_rate
+            return load_with_info(path, self.sample_rate, self.clip_samples, self.offset)
+        spare = audio_info(path).seconds - self.clip_samples / self.sample_rate
         draw = np.random.default_rng((self.crop_seed, self.epoch, i)).random()
         try:
-            return load_audio(self.paths[i], self.sample_rate, self.clip_samples, max(0.0, spare) * draw)
+            return load_with_info(path, self.sample_rate, self.clip_samples, max(0.0, spare) * draw)
         except AudioError:  # a header may promise more than there is
-            return load_audio(self.paths[i], self.sample_rate, self.clip_samples)
+            return load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
 
 
 def collate(
-    items: list[tuple[int, np.ndarray | None, str]],
-) -> tuple[list[int], torch.Tensor, dict[int, str]]:
-    """The indices and waves [B, T] of what could be read, and the reasons for the rest by index."""
-    read = [(i, wave) for i, wave, _ in items if wave is not None]
-    waves = torch.from_numpy(np.stack([wave for _, wave in read])) if read else torch.empty(0, 0)
-    return [i for i, _ in read], waves, {i: reason for i, wave, reason in items if wave is None}
+    items: list[tuple[int, np.ndarray | None, str, AudioInfo | None]],
+) -> tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]:
+    """Indices and waves [B, T] of what could be read, reasons for the rest by index, AUDIO_INFO [B]."""
+    read = [(i, wave, info) for i, wave, _, info in items if wave is not None]
+    waves = torch.from_numpy(np.stack([wave for _, wave, _ in read])) if read else torch.empty(0, 0)
+    failures = {i: reason for i, wave, reason, _ in items if wave is None}
+    return [i for i, *_ in read], waves, failures, np.array([info for *_, info in read], AUDIO_INFO)
 
 
 def make_loader(

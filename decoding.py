@@ -11,9 +11,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -38,8 +37,7 @@ class AudioError(Exception):
     """A recording that cannot be read; the message is the reason, in one line. It costs no other."""
 
 
-@dataclass(frozen=True)
-class AudioInfo:
+class AudioInfo(NamedTuple):
     """Of a whole file: its format (WAV, MP3, ...), sample rate in Hz, duration in seconds.
 
     The duration is what the header says; of a few formats (AAC, AMR without a container) an estimate.
@@ -48,6 +46,10 @@ class AudioInfo:
     format: str
     sample_rate: int
     seconds: float
+
+
+# The AudioInfo of many files as one array: zeros where there is none. The longest format is MATROSKA.
+AUDIO_INFO = np.dtype([("format", "S8"), ("sample_rate", np.int32), ("seconds", np.float64)])
 
 
 class OpenAudio(Protocol):

@@ -126,7 +126,8 @@ def run(args: argparse.Namespace, command: str) -> int:
     labelled = {name: result for name, result in results.items() if "metrics" in result[1]}
     if labelled:
         figures = report.results({name: summary for name, (_, summary) in labelled.items()})
-        properties = clip_properties(found.utterances)
+        any_scored, _ = next(iter(labelled.values()))
+        properties = clip_properties(any_scored)
         words = [analyse(name, *labelled[name], properties, args.threshold, args.seed) for name in labelled]
         words += compare_all({name: scored for name, (scored, _) in labelled.items()}, args.seed)
         report.say_analysis(args.output, figures, words)

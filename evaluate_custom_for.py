@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / AFTER, args, command, threshold)
     if any("metrics" not in summary for _, summary in results.values()):
         raise DataError("no real, or no fake, recording could be scored")
-    properties = clip_properties(found.utterances)
+    properties = clip_properties(results[AFTER][0])
     words = []
     if before is not None:
         (scored_before, _), (scored_after, summary) = results[BEFORE], results[AFTER]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from tqdm import tqdm
 import metrics
 from data_sets import Utterance
 from data_utils import make_loader
+from decoding import AUDIO_INFO
 from detector import Detector
 from model import BONAFIDE, SPOOF
 
@@ -31,11 +33,17 @@ class Scored:
         utterances: the n recordings.
         logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN where there is none.
         failures: why there is none, by index.
+        infos: `decoding.AUDIO_INFO` [n], of what could be read.
     """
 
     utterances: Sequence[Utterance]
     logits: np.ndarray
     failures: dict[int, str]
+    infos: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.infos is None:  # scored elsewhere
+            self.infos = np.zeros(len(self.utterances), AUDIO_INFO)
 
     @property
     def scores(self) -> np.ndarray:
@@ -44,7 +52,11 @@ class Scored:
 
     def mask(self, label: str) -> np.ndarray:
         """Which recordings [n] have this label ("bonafide", "spoof" or "") and a score."""
-        return np.array([u.label == label for u in self.utterances], dtype=bool) & np.isfinite(self.scores)
+        return (self._labels == label.encode()) & np.isfinite(self.scores)
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return np.array([u.label for u in self.utterances], dtype="S8")
 
     def scores_of(self, label: str) -> np.ndarray:
         """The scores of the recordings that have this label."""
@@ -53,7 +65,7 @@ class Scored:
     def subset(self, members: np.ndarray) -> Scored:
         """Of the recordings chosen by a mask [n], with their scores but without reasons of failures."""
         chosen = np.flatnonzero(members)
-        return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {})
+        return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {}, self.infos[chosen])
 
     def verdicts(self, threshold: float | None = None) -> list[str]:
         """ "bonafide" or "spoof" for each recording, "" where there is no score.
@@ -95,8 +107,9 @@ def score_utterances(
     )
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     with tqdm(total=len(utterances), unit="clip", disable=None) as progress, torch.inference_mode():
-        for indices, waves, failures in loader:
+        for indices, waves, failures, infos in loader:
             scored.failures.update(failures)
+            scored.infos[indices] = infos
             if indices:
                 scored.logits[indices] = detector(waves).double().cpu().numpy()
             progress.update(len(indices) + len(failures))

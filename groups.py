@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from data_sets import Utterance
-from data_utils import CLIP_SAMPLES, SAMPLE_RATE, AudioError, audio_info
+from data_utils import CLIP_SAMPLES, SAMPLE_RATE
 from evaluation import LABELS, Scored
 from label_files import LABEL_WORDS, plain
 
 MOST_GROUPS = 12  # of one property; the rest are taken together
 
 
-def clip_properties(utterances: Sequence[Utterance]) -> dict[str, list[str]]:
+def clip_properties(scored: Scored) -> dict[str, list[str]]:
     """For each property the group that each recording is in, or "" where it is in none.
 
     Properties are format, sample rate, duration and subfolder, and the columns of a list of labels (attack,
-    codec, ...) that do not tell nearly every recording from every other.
+    codec, ...) that do not tell nearly every recording from every other. What could not be read has the
+    last two only.
     """
-    properties: dict[str, list[str]] = {"format": [], "sample rate": [], "duration": [], "subfolder": []}
-    for utterance in utterances:
-        try:
-            info = audio_info(utterance.path)
-        except AudioError:  # it has no score either, and was named as a failure
-            values = ("", "", "")
-        else:
-            values = (info.format, f"{info.sample_rate} Hz", _duration_group(info.seconds))
-        for name, value in zip(properties, (*values, _subfolder(utterance.name)), strict=True):
-            properties[name].append(value)
+    utterances, infos = scored.utterances, scored.infos
+    properties = {
+        "format": _named(infos["format"], bytes.decode),
+        "sample rate": _named(infos["sample_rate"], lambda rate: f"{rate} Hz" if rate else ""),
+        "duration": _duration_groups(infos),
+        "subfolder": [_subfolder(utterance.name.rpartition("/")[0]) for utterance in utterances],
+    }
     for name in dict.fromkeys(name for utterance in utterances for name in utterance.columns):
         values = [utterance.columns.get(name, "") for utterance in utterances]
         if len(set(values)) <= len(values) / 4:
@@ -74,17 +73,25 @@ def is_whole(scored: Scored, members: np.ndarray) -> bool:
     return bool(members[scored.mask("bonafide") | scored.mask("spoof")].all())
 
 
-def _duration_group(seconds: float) -> str:
+def _named(values: np.ndarray, name_of: Callable[[Any], str]) -> list[str]:
+    """The name of each value [n]; equal ones share one string."""
+    distinct, places = np.unique(values, return_inverse=True)
+    names = [name_of(value) for value in distinct.tolist()]
+    return [names[place] for place in places.tolist()]
+
+
+def _duration_groups(infos: np.ndarray) -> list[str]:
     """Of what the network hears: half of its clip length or less, up to all of it, more (cut)."""
     clip = CLIP_SAMPLES / SAMPLE_RATE
-    if seconds <= clip / 2:
-        return f"0 to {clip / 2:.1f} s"
-    return f"{clip / 2:.1f} to {clip:.1f} s" if seconds <= clip else f"{clip:.1f} s and more"
+    names = (f"0 to {clip / 2:.1f} s", f"{clip / 2:.1f} to {clip:.1f} s", f"{clip:.1f} s and more", "")
+    places = np.where(infos["sample_rate"] > 0, np.searchsorted([clip / 2, clip], infos["seconds"]), 3)
+    return [names[place] for place in places.tolist()]
 
 
-def _subfolder(name: str) -> str:
-    """The folders of a recording's name that are no label, or "(none)"."""
-    return "/".join(f for f in name.split("/")[:-1] if plain(f) not in LABEL_WORDS) or "(none)"
+@lru_cache  # recordings come folder by folder
+def _subfolder(folders: str) -> str:
+    """Those of a recording's folders that are no label, or "(none)"."""
+    return "/".join(f for f in folders.split("/") if plain(f) not in LABEL_WORDS) or "(none)"
 
 
 def _natural(text: str) -> list[str | int]:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from errors import DataError
@@ -57,7 +57,7 @@ _PROTOCOLS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of half a million
 class Trial:
     """One row: its number in the file, the recording as the file names it, its label, what else it tells.
 
@@ -104,6 +104,7 @@ class Table:
         return next((header.index(name) for name in names if name in header), None)
 
 
+@lru_cache  # the words of labels and folders are few
 def plain(word: str) -> str:
     """In lower case, without punctuation: "Bona-Fide" -> "bonafide"."""
     return re.sub(r"[\W_]", "", word.lower())
@@ -133,10 +134,12 @@ def read_table(path: Path) -> Table:
         delimiter = next((d for d in "\t,;" if d in first), None)
         lines.seek(0)
         if delimiter is None:
-            rows = [(n, line.split()) for n, line in enumerate(lines, start=1) if line.strip()]
+            rows = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
         else:
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+            rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+        shared = {}.setdefault  # of half a million rows, most say the same
+        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in rows]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no table of text in UTF-8 ({error})") from error
     if not rows:
@@ -181,6 +184,7 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
     name_at = columns.index("utterance")
     label_at = columns.index("label") if "label" in columns else None
     trials: list[Trial] = []
+    alike: dict[tuple, dict[str, str]] = {}  # one for all rows that tell the same
     problems: list[str] = []
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
         label = LABEL_WORDS.get(plain(cells[label_at])) if label_at is not None else ""
@@ -189,6 +193,7 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
             problems.append(f"{path}, row {row}: unknown label {cells[label_at]!r}: known are {known}")
         else:
             rest = other_columns(columns, cells, (name_at, label_at), label)
+            rest = alike.setdefault(tuple(rest.items()), rest)
             trials.append(Trial(row, cells[name_at], label, rest))
     refuse(problems)
     if not trials:
@@ -245,5 +250,5 @@ def other_columns(
             cell = "none"
         no_attack = label == "bonafide" and name in ("attack", "attack_tag", "vocoder")
         if i not in known and cell not in ("", "-") and not no_attack:
-            told[name] = sys.intern(cell)  # of half a million rows, most say the same
+            told[name] = cell
     return told

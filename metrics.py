@@ -11,12 +11,14 @@ when a bootstrap calls it a thousand times; the tests hold the two against each 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # its stats take half a second to import: only when first used
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 # Costs and prior of the ASVspoof 5 evaluation plan (normalised DCF, track 1).
 P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
@@ -148,18 +150,22 @@ def _bootstrap(
     """95 % percentile intervals, and standard errors [2], of a statistic (auc, eer) of drawn clips."""
 
     def of_resamples(bonafide_clips: np.ndarray, spoof_clips: np.ndarray, axis: int) -> np.ndarray:
-        pairs = zip(np.atleast_2d(bonafide_clips), np.atleast_2d(spoof_clips), strict=True)
-        return np.array([statistic(*pair) for pair in pairs]).T
+        values = np.array([statistic(*pair) for pair in zip(bonafide_clips, spoof_clips, strict=True)])
+        progress.update(len(values))
+        return values.T
 
-    result = scipy.stats.bootstrap(
-        (np.arange(n_bonafide), np.arange(n_spoof)),
-        of_resamples,
-        n_resamples=n_resamples,
-        batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # bounds the memory
-        vectorized=True,
-        method="percentile",
-        rng=seed,
-    )
+    with tqdm(
+        total=n_resamples, desc="bootstrap", unit="resample", leave=False, delay=2, disable=None
+    ) as progress:
+        result = scipy.stats.bootstrap(
+            (np.arange(n_bonafide), np.arange(n_spoof)),
+            of_resamples,
+            n_resamples=n_resamples,
+            batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # bounds the memory
+            vectorized=True,
+            method="percentile",
+            rng=seed,
+        )
     low, high = result.confidence_interval
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(("auc", "eer"))}
     return intervals, result.standard_error
@@ -233,21 +239,28 @@ class _ErrorCounts(NamedTuple):
     def eer(self) -> tuple[float, int]:
         """The equal error rate, and the index of its threshold."""
         n_bonafide, n_spoof = self.misses[-1], self.false_alarms[0]
-        frr, far = self.misses * n_spoof, self.false_alarms * n_bonafide  # both times n_bonafide * n_spoof
-        # frr - far never falls: it is closest to 0 at the first place where it is not below, or just before
-        after = np.searchsorted(frr - far, 0)
-        at = min((after - 1, after), key=lambda i: (abs(frr[i] - far[i]), -(frr[i] + far[i])))
-        return float((frr[at] + far[at]) / (2 * n_bonafide * n_spoof)), int(at)
+
+        def difference(i: int) -> int:  # frr - far, times n_bonafide * n_spoof
+            return self.misses[i] * n_spoof - self.false_alarms[i] * n_bonafide
+
+        def total(i: int) -> int:  # frr + far, likewise
+            return self.misses[i] * n_spoof + self.false_alarms[i] * n_bonafide
+
+        # The difference never falls: it is closest to 0 where it is first not below, or just before.
+        after = bisect_left(range(len(self.misses)), 0, key=difference)
+        at = min((after - 1, after), key=lambda i: (abs(difference(i)), -total(i)))
+        return float(total(at) / (2 * n_bonafide * n_spoof)), at
 
     def auc(self) -> float:
         """The trapezoids under the ROC curve: a Mann-Whitney statistic, ties counting one half."""
-        accepted = self.misses[-1] - self.misses
-        twice_area = -np.diff(self.false_alarms) @ (accepted[:-1] + accepted[1:])
-        return float(twice_area / (2 * self.misses[-1] * self.false_alarms[0]))
+        spoof = self.false_alarms[:-1] - self.false_alarms[1:]  # with each of the scores
+        twice_above = spoof @ (self.misses[:-1] + self.misses[1:])
+        twice_all = 2 * self.misses[-1] * self.false_alarms[0]
+        return float((twice_all - twice_above) / twice_all)
 
 
 class _Ranked(NamedTuple):
-    """Scores as places among their distinct values, +infinity after them: a resample needs no sorting."""
+    """Scores as places, from 1, among their distinct values and +infinity: a resample needs no sorting."""
 
     thresholds: np.ndarray
     bonafide: np.ndarray
@@ -256,11 +269,12 @@ class _Ranked(NamedTuple):
     @classmethod
     def of(cls, bonafide: np.ndarray, spoof: np.ndarray) -> _Ranked:
         values, places = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+        places += 1
         return cls(np.append(values, np.inf), places[: len(bonafide)], places[len(bonafide) :])
 
     def count(self) -> _ErrorCounts:
         below_bonafide, below_spoof = (
-            np.append(0, np.bincount(places, minlength=len(self.thresholds) - 1).cumsum())
+            np.bincount(places, minlength=len(self.thresholds)).cumsum()
             for places in (self.bonafide, self.spoof)
         )
         return _ErrorCounts(self.thresholds, below_bonafide, len(self.spoof) - below_spoof)

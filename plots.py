@@ -5,19 +5,23 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.stats
-from matplotlib.figure import Figure
+import scipy  # its stats take half a second to import: only when first used
 
 from evaluation import Scored
 from metrics import ErrorRates
 from training import EpochResult, best_epoch
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def plot_roc(points: ErrorRates, summary: dict) -> Figure:
     """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
     low, high = summary["intervals_95"]["auc"]
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = _figure(5, 5)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
     label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
@@ -37,7 +41,7 @@ def plot_det(points: ErrorRates, summary: dict) -> Figure:
     ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
     limits = scipy.stats.norm.ppf([edge, 1 - edge])
     low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = _figure(5, 5)
     axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
     axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
     axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
@@ -52,7 +56,7 @@ def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Fi
     """Both classes' scores, each as a density."""
     bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
     threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = _figure(6, 4)
     axes = figure.add_subplot()
     axes.hist(spoof, bins, alpha=0.6, density=True, color="tab:red", label=f"fake ({len(spoof)})")
     axes.hist(bonafide, bins, alpha=0.6, density=True, color="tab:blue", label=f"real ({len(bonafide)})")
@@ -66,7 +70,7 @@ def plot_history(history: list[EpochResult]) -> Figure:
     """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
     epochs = [result.epoch for result in history]
     kept = best_epoch(history)
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = _figure(6, 6)
     losses, eers = figure.subplots(2, sharex=True)
     losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
     losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
@@ -81,7 +85,7 @@ def plot_history(history: list[EpochResult]) -> Figure:
 
 def plot_change(before: Scored, after: Scored) -> Figure:
     """Each clip's score after over its score before; on the diagonal nothing changed."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    figure = _figure(5.5, 5)
     axes = figure.add_subplot()
     for label, word, color in (("spoof", "fake", "tab:red"), ("bonafide", "real", "tab:blue")):
         chosen = np.array([u.label == label for u in before.utterances])
@@ -91,3 +95,10 @@ def plot_change(before: Scored, after: Scored) -> Figure:
     axes.set(xlabel="score before (higher = more likely real)", ylabel="score after")
     axes.legend()
     return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty one, in inches."""
+    from matplotlib.figure import Figure  # a third of a second: only when there is something to draw
+
+    return Figure(figsize=(width, height), layout="constrained")

@@ -74,7 +74,7 @@ def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
         DataError: two would have one name, or a name has a blank that the format cannot hold.
     """
     if format_ == "arena":
-        names = [u.trial if Path(u.trial).is_absolute() else str(u.path) for u in utterances]
+        names = [u.trial if Path(u.trial).is_absolute() else str(Path(u.path)) for u in utterances]
     else:
         names = [utterance_id(u.trial or u.name) for u in utterances]
         if blank := next((name for name in names if len(name.split()) != 1), None):
@@ -187,7 +187,7 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
             f"score is of {scores[0].name if scores else 'nothing'}"
         )
     found = [math.nan if name is None else by_name[name] for name in names]
-    utterances = [Utterance(Path(t.name), t.name, t.label, t.name, t.columns) for t in keys.trials]
+    utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
     return _scored(utterances, found), len(scores) - len({name for name in names if name is not None})
 
 
@@ -270,7 +270,7 @@ def _read(args: argparse.Namespace) -> Scored:
             raise DataError("--phase is of the keys: name them with --keys")
         if not any(score.label for score in scores):
             raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
-        utterances = [Utterance(Path(s.name), s.name, s.label, s.name, s.columns) for s in scores]
+        utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
         return _scored(utterances, [score.score for score in scores])
     keys = read_labels(args.keys, args.phase)
     if args.phase and not keys.phase:

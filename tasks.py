@@ -118,7 +118,7 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
     print(f", {counts['']} without a label" if counts[""] else "")
     if found.ignored:
-        suffixes = report.printable(", ".join(sorted({p.suffix or p.name for p in found.ignored})))
+        suffixes = report.printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
         print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
     if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
         print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")

@@ -12,12 +12,14 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from training import EpochResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PROJECT = "xlsr-aasist-fake-or-real"  # where WANDB_PROJECT does not say another
 INIT_TIMEOUT = 30  # s to reach the server
@@ -117,6 +119,7 @@ def _in_a_line(error: Exception) -> str:
 def _image(figure: Figure):
     """For wandb, which would otherwise want matplotlib's pyplot."""
     import wandb
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -178,7 +178,7 @@ def _train_epoch(
     """One pass over the training set; the mean loss per clip. Adds to `unreadable` what is, and why."""
     detector.train()
     total, clips = 0.0, 0
-    for number, (indices, waves, failures) in enumerate(loader, start=step):
+    for number, (indices, waves, failures, _) in enumerate(loader, start=step):
         unreadable.update(failures)
         if not indices:
             continue

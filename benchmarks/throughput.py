@@ -131,7 +131,9 @@ def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers
 
 def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
     score(way, load(way, checkpoint), utterances, workers)
-    status = Path("/proc/self/status").read_text()  # getrusage would tell of the process that started this one
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # getrusage would tell of the process that started this one
     return 1024e-9 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
 

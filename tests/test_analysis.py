@@ -1,25 +1,26 @@
 """The words follow the intervals: what is said of figures whose meaning is known."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.stats
 import soundfile
+from test_decoding import write_by_ffmpeg
 
 from analysis import analyse, misjudged
 from comparison import change, compare, compare_all, difference, shown_side
-from data_sets import Utterance
+from data_sets import Utterance, find_utterances
+from detector import Detector
 from errors import DataError
-from evaluation import Scored, summarise
+from evaluation import Scored, score_utterances, summarise
 from groups import clip_properties, groups_of, is_whole, with_other_class
+from model import PRESETS
 
 
 def scored_of(bonafide, spoof, folders=("",)) -> Scored:
     """Logit 0 is 0, so that the network's own decision is at score 0."""
     utterances = [
         Utterance(
-            Path(f"{label}{i}.wav"),
+            f"{label}{i}.wav",
             "/".join(filter(None, (word, folders[i % len(folders)], f"{i}.wav"))),
             label,
         )
@@ -106,8 +107,8 @@ def test_the_worst_clips_are_named_with_their_scores():
 
 def test_a_group_of_one_class_is_held_against_all_of_the_other():
     scored = scored_of([1.0, 2.0, 3.0], [0.0, 2.5, 5.0, 6.0], folders=("a", "b"))
-    properties = clip_properties(scored.utterances)
-    assert properties["format"] == [""] * 7  # there are no such files
+    properties = clip_properties(scored)
+    assert properties["format"] == [""] * 7  # no file was read
     fake_only = np.array([False] * 4 + [True] + [False] * 2)
     assert with_other_class(scored, fake_only).tolist() == [True] * 3 + [False, True, False, False]
     both = np.array([True, False, False, True, False, False, False])
@@ -118,21 +119,30 @@ def test_a_group_of_one_class_is_held_against_all_of_the_other():
     assert misjudged(scored, 2.0).tolist() == [True, False, False, False, True, True, True]
 
 
-def test_properties_come_from_the_files(tmp_path):
-    utterances = []
-    for i, (name, rate, seconds) in enumerate(
-        (("Real/x/a.wav", 8000, 1), ("y/Fake/b.flac", 16000, 3), ("Fake/c.mp3", 44100, 5))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_properties_come_from_the_files(workers, tmp_path):
+    for name, rate, seconds in (
+        ("Fake/c.mp3", 44100, 5),
+        ("Real/x/a.wav", 8000, 1),
+        ("y/Fake/b.flac", 16000, 3),
+        ("y/Fake/edge.flac", 16000, 4.0375),
     ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.zeros(rate * seconds), rate)
-        utterances.append(Utterance(path, name, ("bonafide", "spoof", "spoof")[i]))
-    assert clip_properties(utterances) == {
-        "format": ["WAV", "FLAC", "MP3"],
-        "sample rate": ["8000 Hz", "16000 Hz", "44100 Hz"],
-        "duration": ["0 to 2.0 s", "2.0 to 4.0 s", "4.0 s and more"],
-        "subfolder": ["x", "y", "(none)"],
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(int(rate * seconds)), rate)
+    (tmp_path / "Real" / "bad.wav").write_bytes(b"bad")
+    write_by_ffmpeg(tmp_path / "y" / "Fake" / "a.mka", 2)
+    utterances = find_utterances([tmp_path]).utterances
+    detector = Detector(PRESETS["small"]).eval()
+    scored = score_utterances(detector, utterances, batch_size=2, workers=workers)
+    assert clip_properties(scored) == {
+        "format": ["MP3", "", "WAV", "MATROSKA", "FLAC", "FLAC"],
+        "sample rate": ["44100 Hz", "", "8000 Hz", "44100 Hz", "16000 Hz", "16000 Hz"],
+        "duration": ["4.0 s and more", "", "0 to 2.0 s", *["2.0 to 4.0 s"] * 3],
+        "subfolder": ["(none)", "(none)", "x", "y", "y", "y"],
     }
+
+
+def test_the_largest_groups_are_kept_and_in_natural_order():
     many = scored_of(np.arange(15.0), np.arange(15.0))
     rates = [f"{1000 * i} Hz" for i in range(15)] + ["16000 Hz"] * 15
     groups = groups_of(many, {"sample rate": rates})["sample rate"]

@@ -69,12 +69,12 @@ def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
         "Set/Set/Real/a.wav": "bonafide",
         "Set/Set/Fake/b.wav": "spoof",
     }
-    assert all(u.path.read_bytes() == CLIPS[u.name] for u in result.utterances)
+    assert all(Path(u.path).read_bytes() == CLIPS[u.name] for u in result.utterances)
     assert result.root == tmp_path / f"{name}.extracted"
     assert "2 files were unpacked to" in capsys.readouterr().out
-    first = result.utterances[0].path.stat().st_mtime_ns
+    first = Path(result.utterances[0].path).stat().st_mtime_ns
     assert find_utterances([archive]).utterances == result.utterances
-    assert result.utterances[0].path.stat().st_mtime_ns == first
+    assert Path(result.utterances[0].path).stat().st_mtime_ns == first
     assert "was unpacked before" in capsys.readouterr().out
 
 

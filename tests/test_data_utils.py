@@ -113,12 +113,13 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
     utterances = find_utterances([tmp_path]).utterances
     workers = 0 if start_method is None else 2
     read, failed = {}, {}
-    for indices, batch, failures in make_loader(
+    for indices, batch, failures, infos in make_loader(
         utterances, batch_size=3, workers=workers, start_method=start_method
     ):
         assert batch.dtype == torch.float32
         read |= {utterances[i].name: wave.numpy() for i, wave in zip(indices, batch, strict=False)}
         failed |= {utterances[i].name: reason for i, reason in failures.items()}
+        assert infos.tolist() == [(b"WAV", 16000, 1.0 + int(utterances[i].name[4])) for i in indices]
     assert failed.keys() == reasons.keys()
     assert all(reasons[name] in reason for name, reason in failed.items())
     assert read.keys() == waves.keys()

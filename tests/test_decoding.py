@@ -11,8 +11,10 @@ import soundfile
 import torch
 from scipy.signal import correlate
 
+import decoding
 from data_sets import find_utterances
 from data_utils import AudioError, UtteranceDataset, audio_info, load_audio, make_loader, pad
+from decoding import AUDIO_INFO
 
 
 def speech_like(seconds: float, rate: int) -> np.ndarray:
@@ -133,6 +135,11 @@ def test_only_the_part_is_decoded(recordings, monkeypatch):
     assert sum(map(len, decoded)) <= 44100 * 2.1
 
 
+def test_every_format_fits_its_column():
+    names = [*soundfile.available_formats(), *decoding._CONTAINERS.upper().split(",")]
+    assert max(map(len, names)) <= AUDIO_INFO["format"].itemsize
+
+
 def test_a_video_without_sound_and_a_playlist_are_refused(tmp_path, recordings):
     with av.open(tmp_path / "mute.mp4", "w") as file:
         video = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
@@ -182,7 +189,7 @@ def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp
         loader = make_loader(utterances, batch_size=2, workers=workers, crop_seed=seed, shuffle=order)
         loader.dataset.epoch = number
         return {
-            i: wave.numpy() for indices, waves, _ in loader for i, wave in zip(indices, waves, strict=True)
+            i: wave.numpy() for indices, waves, *_ in loader for i, wave in zip(indices, waves, strict=True)
         }
 
     first = epoch_of(1)

@@ -121,6 +121,21 @@ def write_sorted_clips(folder, detector, real_scores_higher: bool, n=40):
     return float(np.median(scores))
 
 
+def test_each_recording_is_opened_once_for_each_detector(workplace, detector, monkeypatch, capsys):
+    """And not again for the analysis."""
+    write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=6)
+    opened = []
+    init = soundfile.SoundFile.__init__
+
+    def counted(self, file, *args, **kwargs):
+        opened.append(file)
+        init(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", counted)
+    assert run("--data", "data", "--checkpoint", "detector.safetensors", "--no-audit") == 0
+    assert len(opened) == len(set(opened)) == 6
+
+
 def test_a_planted_reversal_is_announced_and_not_flipped(workplace, detector, capsys):
     write_sorted_clips(workplace / "data", detector, real_scores_higher=False)
     assert run("--data", "data", "--checkpoint", "detector.safetensors") == 0

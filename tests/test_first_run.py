@@ -43,6 +43,14 @@ def test_the_three_scripts_in_order(tmp_path):
     assert (tmp_path / "results/custom_for/analysis.md").is_file()
 
 
+def test_to_start_a_script_takes_none_of_the_slow_packages():
+    slow = {"av", "matplotlib", "scipy.stats", "sklearn", "transformers", "wandb", "huggingface_hub"}
+    code = "import evaluate_custom, evaluate_custom_for, fine_tune_for, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "torch" in done.stdout.split()
+    assert not slow & set(done.stdout.split())
+
+
 def test_every_sample_is_attributed_once():
     """By `samples/README.md`: under each folder's heading, lists like "- **june-wallack-** 01 `vm-login`"."""
     attributed, folder = [], ""

@@ -32,7 +32,7 @@ LA_0020 LA_E_5 none - A17 spoof notrim progress
 
 def scored_of(names, scores, trials=None) -> Scored:
     trials = trials or [""] * len(names)
-    utterances = [Utterance(Path("/data", n), n, "spoof", t) for n, t in zip(names, trials, strict=True)]
+    utterances = [Utterance(f"/data/{n}", n, "spoof", t) for n, t in zip(names, trials, strict=True)]
     return Scored(utterances, np.stack([np.zeros(len(scores)), scores], axis=1), {})
 
 

@@ -117,7 +117,7 @@ def test_a_last_batch_of_one_clip(clips, tmp_path):
 
 def test_unreadable_clips_are_left_out(clips, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"bad")
-    bad = Utterance(tmp_path / "bad.wav", "bad.wav", "spoof")
+    bad = Utterance(str(tmp_path / "bad.wav"), "bad.wav", "spoof")
     said = []
     history = fine_tune(
         fresh_detector(),
@@ -135,7 +135,7 @@ def test_unreadable_clips_are_left_out(clips, tmp_path):
 
 def test_data_and_losses_that_are_no_use(clips, tmp_path):
     real = [u for u in clips if u.label == "bonafide"]
-    bad = [Utterance(tmp_path / "gone.wav", "gone.wav", label) for label in ("bonafide", "spoof")]
+    bad = [Utterance(str(tmp_path / "gone.wav"), "gone.wav", label) for label in ("bonafide", "spoof")]
     config = TrainingConfig(epochs=1)
     for training, validation, words in (
         (real, clips, "training set must hold"),
