@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import distributed
 import report
-from errors import UserError
+from errors import ProcessError, UserError
 from label_files import EVAL, PHASES
 
 
@@ -123,7 +123,7 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole(0),
-        default=min(4, os.cpu_count() or 1),
+        default=min(4, distributed.cores()),
         metavar="N",
         help="processes that decode ahead, 0 for none (default here: %(default)s)",
     )
@@ -137,7 +137,11 @@ def add_audit_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_script(
-    name: str, run: Callable[[argparse.Namespace, str], int], parse, argv: list[str] | None
+    name: str,
+    run: Callable[[argparse.Namespace, str], int],
+    parse: Callable[[list[str]], argparse.Namespace],
+    argv: list[str] | None,
+    shares: bool = False,
 ) -> int:
     """Parse, run, and turn what a user can mend into one line on stderr.
 
@@ -146,25 +150,47 @@ def run_script(
         run: takes the parsed arguments and the command line as text; returns the exit code.
         parse: takes the arguments as text; returns them parsed.
         argv: the arguments, or None for the process's own.
+        shares: whether it may run in several processes that share the work.
 
     Returns:
-        run's exit code; 2 after an error; 130 when interrupted.
+        run's exit code, the highest of all processes; 2 after an error; 130 when interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
-    args = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
         sys.stdout.reconfigure(errors="backslashreplace")
+
+    def parsed() -> argparse.Namespace:
+        if distributed.size() > 1 and not shares:
+            raise ProcessError(f"{name} runs in one process: start it without torchrun")
+        return parse(argv)
+
     try:
-        return run(args, shlex.join(["python", name, *argv]))
+        with distributed.group():
+            try:
+                code = run(distributed.together(parsed), shlex.join(["python", name, *argv]))
+            except UserError as error:
+                if error.process is None:
+                    raise
+                code = complain(error)
+            return max(distributed.exchange(code))  # torchrun ends all with the first that ends in an error
     except (UserError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if distributed.is_main():
+            print("interrupted", file=sys.stderr)
         return 130
 
 
 def complain(error: Exception) -> int:
-    """Print an error as one line on stderr (of a UserError one for each argument); the exit code, 2."""
+    """Print an error as one line on stderr (of a UserError one for each argument); the exit code, 2.
+
+    What all processes of a group raise, the main one says.
+    """
+    process = error.process if isinstance(error, UserError) else None
+    if process is not None and not distributed.is_main():
+        return 2
+    process = distributed.rank() if process is None else process
+    where = f" (process {process} of {distributed.size()})" if process else ""
     for line in error.args if isinstance(error, UserError) else [error]:
-        print(f"error: {report.printable(str(line))}", file=sys.stderr)
+        print(f"error{where}: {report.printable(str(line))}", file=sys.stderr)
     return 2

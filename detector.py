@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import checkpoints
+import distributed
 import front_ends
 from errors import CheckpointError, DeviceError
 from model import (
@@ -323,10 +324,16 @@ def _with_weights(
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """ "auto" takes CUDA, else Apple's MPS, else the CPU. Raises DeviceError for an absent one."""
+    """ "auto" takes CUDA, else Apple's MPS, else the CPU; of a machine's processes each its own CUDA device.
+
+    Raises:
+        DeviceError: it is not there.
+    """
     if name == "auto":
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         name = next((kind for kind, there in available.items() if there), "cpu")
+    if name == "cuda" and distributed.size() > 1:
+        name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
@@ -337,6 +344,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if device.type == "cuda":
         # fp32 means fp32: cuDNN's convolutions would otherwise round their inputs to TF32.
         torch.backends.cudnn.allow_tf32 = False
+        if distributed.size() > 1:
+            torch.cuda.set_device(device)  # also for what names no device: not all of it on the first
     return device
 
 

@@ -5,7 +5,12 @@ class UserError(ValueError):
     """The base of errors whose message is one line for the user; scripts end with exit code 2.
 
     Of several arguments each is a line: what is wrong with several rows of one file.
+
+    Attributes:
+        process: where all processes of a group raise it, the one that it comes from (`distributed.together`).
     """
+
+    process: int | None = None
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
@@ -25,6 +30,10 @@ class FairseqError(UserError):
 
 class DeviceError(UserError):
     """A device that is not there."""
+
+
+class ProcessError(UserError):
+    """Processes that cannot work together."""
 
 
 class TrainingError(UserError):

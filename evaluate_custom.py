@@ -3,6 +3,7 @@
     python evaluate_custom.py                                   # Dataset_Speech_Assignment, known checkpoints
     python evaluate_custom.py --data my_folder --checkpoint LA_model.pth
     python evaluate_custom.py --data suspicious.mp3 --checkpoint LA_model.pth
+    torchrun --nproc-per-node 2 evaluate_custom.py              # in two processes, with the same results
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -11,14 +12,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 import cli
+import distributed
 import report
 import score_files
 import tasks
 from analysis import analyse
 from comparison import compare_all
+from data_sets import Found
 from detector import PRECISIONS, resolve_device
 from errors import CheckpointError, DataError, DownloadError
 from evaluation import Scored
@@ -77,7 +83,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
-    return cli.run_script("evaluate_custom.py", run, parse_args, argv)
+    return cli.run_script("evaluate_custom.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -86,36 +92,38 @@ def run(args: argparse.Namespace, command: str) -> int:
     A detector that cannot be used is named and costs no other its results; what concerns all of
     them is raised: a UserError, or OSError (--output).
     """
-    data, checkpoints = tasks.choose(
-        args.data or [], args.checkpoint or [], tasks.CUSTOM, tasks.SAMPLES / "custom", tasks.NO_CUSTOM
+    checkpoints, device, found = distributed.together(
+        lambda: _find(args),
+        lambda result: {"number of detectors": len(result[0])} | tasks.alike(args, result[-1]),
     )
-    device = resolve_device(args.device)
-    found = tasks.find(data, args.root, args.phase)
-    for format_ in args.scores_as:
-        score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
-    report.clear(args.output, ["analysis.md"])
-    tasks.audit({"": found.utterances}, args)
+    if distributed.is_main():
+        report.clear(args.output, ["analysis.md"])
+        tasks.audit({"": found.utterances}, args)
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
-            path = tasks.fetched(path)
-            detector = tasks.load(path, device, args)
+            detector = distributed.together(
+                lambda path=path: tasks.load(tasks.fetched(path), device, args),
+                lambda loaded: {"detector": (loaded.sha256, loaded.precision)},
+            )
             if detector.sha256 in names:
-                print(f"{path} is the same detector as {names[detector.sha256]}: scored once.")
+                print(f"{detector.path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue
-            name = path.stem
+            name = detector.path.stem
             if name in names.values():
                 name += f"-{detector.sha256[:8]}"
             names[detector.sha256] = name
-            results[name] = tasks.evaluate(
+            result = tasks.evaluate(
                 name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )
         except (CheckpointError, DataError, DownloadError) as error:
             exit_code = cli.complain(error)
             continue
-        scored, summary = results[name]
+        if result is None:  # the main process has it
+            continue
+        results[name] = scored, summary = result
         for format_ in args.scores_as:
             score_files.write_scores(args.output / name, format_, scored)
         if "metrics" not in summary:
@@ -136,6 +144,18 @@ def run(args: argparse.Namespace, command: str) -> int:
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
     return exit_code
+
+
+def _find(args: argparse.Namespace) -> tuple[Sequence[Path], torch.device, Found]:
+    """The detectors, the device, the recordings."""
+    data, checkpoints = tasks.choose(
+        args.data or [], args.checkpoint or [], tasks.CUSTOM, tasks.SAMPLES / "custom", tasks.NO_CUSTOM
+    )
+    device = resolve_device(args.device)
+    found = tasks.find(data, args.root, args.phase)
+    for format_ in args.scores_as:
+        score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
+    return checkpoints, device, found
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python evaluate_custom_for.py       # results/for/final_model.safetensors, Dataset_Speech_Assignment
     python evaluate_custom_for.py --data my_folder --checkpoint tuned.safetensors
+    torchrun --nproc-per-node 2 evaluate_custom_for.py     # in two processes, with the same results
 
 "Before" is the detector that the fine-tuning started from, which the fine-tuned file names; both
 score the same recordings. A score is logit 1 (bona fide): higher = more likely real.
@@ -16,12 +17,14 @@ from pathlib import Path
 import torch
 
 import cli
+import distributed
 import plots
 import report
 import tasks
 from analysis import analyse
 from checkpoints import known_checkpoints
 from comparison import change, compare, difference
+from data_sets import Found
 from detector import PRECISIONS, Detector, resolve_device
 from errors import CheckpointError, DataError
 from groups import clip_properties
@@ -62,33 +65,30 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
-    return cli.run_script("evaluate_custom_for.py", run, parse_args, argv)
+    return cli.run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
-    checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
-    if args.checkpoint is None and not checkpoint.exists():
-        raise CheckpointError(
-            f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
-            "one with --checkpoint"
-        )
-    device = resolve_device(args.device)
-    after = tasks.load(checkpoint, device, args)
-    origin, epoch = read_provenance(after)
-    found = tasks.find(_data(args, after), args.root, args.phase)
-    if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
-        raise DataError("to compare detectors, the recordings must have labels, real and fake")
-    before = _before(args, after, origin, device)
-    report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
-    tasks.audit({"": found.utterances}, args)
-    report.clear(args.output / "before", report.RESULT_FILES)
+    before, after, found = distributed.together(
+        lambda: _find(args),
+        lambda result: (
+            {"detectors": [d and (d.sha256, d.precision) for d in result[:2]]} | tasks.alike(args, result[2])
+        ),
+    )
+    _, epoch = read_provenance(after)
+    if distributed.is_main():
+        report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
+        tasks.audit({"": found.utterances}, args)
+        report.clear(args.output / "before", report.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]
     results = {}
     if before is not None:
         results[BEFORE] = tasks.evaluate(BEFORE, before, found, args.output / BEFORE, args, command)
     results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / AFTER, args, command, threshold)
+    if not distributed.is_main():
+        return 0
     if any("metrics" not in summary for _, summary in results.values()):
         raise DataError("no real, or no fake, recording could be scored")
     properties = clip_properties(results[AFTER][0])
@@ -109,6 +109,23 @@ def run(args: argparse.Namespace, command: str) -> int:
     report.say_analysis(args.output, figures, words)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
     return 0
+
+
+def _find(args: argparse.Namespace) -> tuple[Detector | None, Detector, Found]:
+    """The detectors before and after, and the recordings."""
+    checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
+    if args.checkpoint is None and not checkpoint.exists():
+        raise CheckpointError(
+            f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
+            "one with --checkpoint"
+        )
+    device = resolve_device(args.device)
+    after = tasks.load(checkpoint, device, args)
+    origin, _ = read_provenance(after)
+    found = tasks.find(_data(args, after), args.root, args.phase)
+    if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
+        raise DataError("to compare detectors, the recordings must have labels, real and fake")
+    return _before(args, after, origin, device), after, found
 
 
 def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:

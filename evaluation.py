@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import distributed
 import metrics
 from data_sets import Utterance
 from data_utils import make_loader
@@ -90,29 +91,40 @@ def score_utterances(
 ) -> Scored:
     """Score every recording; one that cannot be read costs no other its score.
 
+    In a group of N processes each scores every Nth batch, and all get the whole.
+
     Args:
         batch_size: clips computed at once; None for 4 on a CPU, 32 elsewhere.
         workers: processes that decode ahead; 0 decodes in this one.
         start_method, offset: see `data_utils.make_loader`.
     """
     config = detector.config
+    batch_size = batch_size or (4 if detector.device.type == "cpu" else 32)
+    mine = distributed.share(len(utterances), batch_size)
     loader = make_loader(
-        utterances,
+        [utterances[i] for i in mine],
         config.sample_rate,
         config.clip_samples,
-        batch_size or (4 if detector.device.type == "cpu" else 32),
+        batch_size,
         workers,
         start_method,
         offset=offset,
     )
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
-    with tqdm(total=len(utterances), unit="clip", disable=None) as progress, torch.inference_mode():
+    unread: dict[int, str] = {}
+    silent = None if distributed.is_main() else True  # None: where there is no terminal
+    with tqdm(total=len(mine), unit="clip", disable=silent) as progress, torch.inference_mode():
         for indices, waves, failures, infos in loader:
-            scored.failures.update(failures)
-            scored.infos[indices] = infos
+            unread.update((int(mine[i]), reason) for i, reason in failures.items())
             if indices:
-                scored.logits[indices] = detector(waves).double().cpu().numpy()
+                scored.infos[mine[indices]] = infos
+                scored.logits[mine[indices]] = detector(waves).double().cpu().numpy()
             progress.update(len(indices) + len(failures))
+    distributed.merge(scored.logits, mine)
+    distributed.merge(scored.infos, mine)
+    for of_process in distributed.exchange(unread):
+        scored.failures.update(of_process)
+    scored.failures = dict(sorted(scored.failures.items()))
     for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
         scored.failures.setdefault(i, NOT_A_NUMBER)
         scored.logits[i] = np.nan

@@ -6,12 +6,14 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+import distributed
 import report
 from audit import DUPLICATES, say_audit
 from checkpoints import NO_CHECKPOINT, known_checkpoints
@@ -132,6 +134,19 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     return found
 
 
+def alike(args: argparse.Namespace, found: Found) -> dict[str, object]:
+    """What all processes of a group must have alike, for each to score its share of one list.
+
+    Args:
+        args: with the options that scores depend on.
+    """
+    names = hashlib.sha256("\0".join(u.name for u in found.utterances).encode())
+    options = ("batch_size", "offset", "precision", "frontend")
+    return {f"--{name.replace('_', '-')}": vars(args)[name] for name in options if name in args} | {
+        "list of recordings": f"{len(found.utterances)}, their names' sha256 {names.hexdigest()[:12]}"
+    }
+
+
 def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> None:
     """Look for the same audio twice, unless --no-audit says not to, and list it among the results.
 
@@ -154,7 +169,7 @@ def evaluate(
     command: str,
     threshold: float | None = None,
     offset: float = 0.0,
-) -> tuple[Scored, dict]:
+) -> tuple[Scored, dict] | None:
     """Score with one detector, write its results folder, name what could not be scored.
 
     Args:
@@ -166,16 +181,20 @@ def evaluate(
         offset: where in each recording its clip begins, in seconds.
 
     Returns:
-        What `score_utterances` and `summarise` give.
+        What `score_utterances` and `summarise` give; of the processes of a group, on the main one.
 
     Raises:
         DataError: nothing could be scored, or nothing of one class where all recordings have labels.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
-    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}")
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
+    processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
+    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
     scored = score_utterances(
         detector, found.utterances, batch_size=args.batch_size, workers=args.workers, offset=offset
     )
+    if not distributed.is_main():
+        return None
     summary = summarise(scored, threshold=threshold, seed=args.seed)
     about = {
         "data_root": str(found.root),

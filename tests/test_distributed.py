@@ -1,0 +1,358 @@
+"""Several processes under torchrun: the results of one, and no failure that leaves the others waiting."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_evaluate_custom_for import fine_tuned_from
+
+import distributed
+import evaluate_custom
+import evaluate_custom_for
+from data_sets import find_utterances
+from detector import resolve_device
+from errors import DataError, DeviceError
+from tasks import SAMPLES, STAND_IN
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 240  # many times what any of these needs
+
+# evaluate_custom.py, except that each process lists what it decodes, and that number 1 may be made to fail
+WATCHED = """
+import os, sys
+import data_utils, evaluate_custom
+
+rank, failure = os.environ.get("RANK", "alone"), os.environ.get("FAILURE")
+original = data_utils.load_with_info
+
+def watched(path, *args):
+    if failure and rank == "1":
+        raise OSError("out of order") if failure == "mendable" else RuntimeError("out of order")
+    with open(f"decoded-{rank}.txt", "a") as file:
+        print(path, file=file)
+    return original(path, *args)
+
+data_utils.load_with_info = watched
+sys.exit(evaluate_custom.main())
+"""
+
+
+def start(folder: Path, *args, **variables) -> subprocess.Popen:
+    """torchrun with these arguments, in a folder of its own."""
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *map(str, args)],
+        cwd=folder,
+        env=env | {"PYTHONPATH": str(ROOT)} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Its exit code, stdout and stderr; a failure if it does not end."""
+    with process:
+        try:
+            shown, said = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)  # upon which it ends its processes
+            pytest.fail(f"it hangs: {process.communicate(timeout=60)}")
+    return process.returncode, shown, said
+
+
+def torchrun(folder: Path, n: int, *args, **variables) -> tuple[int, str, str]:
+    return finish(start(folder, "--standalone", "--nproc-per-node", n, *args, **variables))
+
+
+def errors_in(said: str) -> list[str]:
+    """Our own lines, among torchrun's."""
+    return [line for line in said.splitlines() if line.startswith("error")]
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """Runs a script's main in this process, with as many threads as each of n processes has."""
+    threads = torch.get_num_threads()
+
+    def run(main, folder: Path, n: int, *args) -> int:
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        torch.set_num_threads(max(1, distributed.cores() // n))
+        return main([*map(str, args)])
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def write_data(folder: Path, n: int) -> None:
+    """The first n of the samples of each class."""
+    for label in ("Real", "Fake"):
+        (folder / label).mkdir(parents=True)
+        for path in sorted((SAMPLES / "custom" / label).iterdir())[:n]:
+            shutil.copy(path, folder / label)
+
+
+def contents(folder: Path) -> dict[str, bytes | dict]:
+    """Every file; of metrics.json all but the command."""
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for name, content in files.items():
+        if name.endswith("metrics.json"):
+            files[name] = json.loads(content)
+            del files[name]["command"]
+    return files
+
+
+def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
+    write_data(tmp_path / "data", 12)
+    for i in (1, 5, 20):
+        path = find_utterances([tmp_path / "data"]).utterances[i].path
+        Path(path).write_bytes(b"no recording")
+    (tmp_path / "data/Fake/odd.wav").write_bytes(b"")  # 25 recordings, 4 batches
+    args = ("--data", tmp_path / "data", "--checkpoint", "gone.pth", STAND_IN, "--batch-size", 7)
+    args += ("--scores-as", "arena", "--workers")
+    assert one_process(evaluate_custom.main, tmp_path / "one", 2, *args, 1) == 2
+    expected = capsys.readouterr()
+
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    (tmp_path / "two").mkdir()
+    code, shown, said = torchrun(tmp_path / "two", 2, script, *args, 1)
+    assert code != 0
+    assert errors_in(said) == expected.err.splitlines() == ["error: gone.pth: no such file"]
+    assert shown == expected.out.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
+    results = contents(tmp_path / "two/results")
+    assert results == contents(tmp_path / "one/results")
+    assert results["custom/detector/metrics.json"]["counts"]["failed"] == 4
+    assert {"scores.csv", "roc.png", "scores_arena.txt"} < {Path(name).name for name in results}
+
+    paths = [str(u.path) for u in find_utterances([tmp_path / "data"]).utterances]
+    decoded = [(tmp_path / f"two/decoded-{i}.txt").read_text().splitlines() for i in range(2)]
+    assert decoded == [paths[:7] + paths[14:21], paths[7:14] + paths[21:]]
+
+
+def test_more_processes_than_batches(tmp_path, one_process):
+    write_data(tmp_path / "data", 2)
+    args = ("--data", tmp_path / "data", "--checkpoint", STAND_IN, "--no-audit")
+    assert one_process(evaluate_custom.main, tmp_path / "one", 3, *args) == 0
+    (tmp_path / "three").mkdir()
+    code, _, said = torchrun(tmp_path / "three", 3, ROOT / "evaluate_custom.py", *args)
+    assert (code, errors_in(said)) == (0, [])
+    assert contents(tmp_path / "three/results") == contents(tmp_path / "one/results")
+
+
+def test_before_and_after_in_two_processes(tmp_path, one_process, monkeypatch, capsys):
+    write_data(tmp_path / "data", 9)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(STAND_IN, "start.safetensors")
+    fine_tuned_from(tmp_path / "start.safetensors", Path("tuned.safetensors"))
+    args = ("--data", tmp_path / "data", "--checkpoint", tmp_path / "tuned.safetensors")
+    assert one_process(evaluate_custom_for.main, tmp_path / "one", 2, *args) == 0
+    expected = capsys.readouterr().out
+    (tmp_path / "two").mkdir()
+    code, shown, said = torchrun(tmp_path / "two", 2, ROOT / "evaluate_custom_for.py", *args)
+    assert (code, errors_in(said)) == (0, [])
+    assert shown == expected.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
+    results = contents(tmp_path / "two/results")
+    assert results == contents(tmp_path / "one/results")
+    assert "custom_for/change.png" in results
+
+
+def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
+    write_data(tmp_path / "data", 5)
+    archive = shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "data")
+    args = ("--data", "data.zip", "--checkpoint", STAND_IN, "--no-audit", "--batch-size", 3)
+    for name in ("one", "here", "there"):
+        (tmp_path / name).mkdir()
+        shutil.copy(archive, tmp_path / name)
+    assert one_process(evaluate_custom.main, tmp_path / "one", 1, *args) == 0
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port)
+    machines = [
+        start(tmp_path / name, *options, "--node-rank", i, ROOT / "evaluate_custom.py", *args)
+        for i, name in enumerate(("here", "there"))
+    ]
+    (code, _, said), other = map(finish, machines)
+    assert (code, errors_in(said)) == (0, [])
+    assert other[:2] == (0, "")
+    assert (tmp_path / "there/data.zip.extracted").is_dir()
+    assert not (tmp_path / "there/results").exists()
+    here, one = (contents(tmp_path / name / "results") for name in ("here", "one"))
+    for files in (here, one):
+        del files["custom/detector/metrics.json"]["data_root"]
+    assert here == one
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "words"),
+    [
+        ("evaluate_custom.py", ("--data", "gone", "--checkpoint", STAND_IN), "gone: no such file or folder"),
+        ("evaluate_custom.py", ("--checkpoints",), "unrecognized arguments: --checkpoints"),
+        ("audit.py", ("--data", SAMPLES), "audit.py runs in one process: start it without torchrun"),
+    ],
+)
+def test_what_all_processes_meet_is_said_once(script, args, words, tmp_path):
+    code, shown, said = torchrun(tmp_path, 2, ROOT / script, *args)
+    assert code != 0
+    assert shown == ""
+    assert said.count(words) == 1
+    assert "process 1 of 2" not in said
+
+
+@pytest.mark.parametrize("failure", ["mendable", "not"])
+def test_a_process_that_fails_ends_all(failure, tmp_path):
+    write_data(tmp_path / "data", 8)
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    args = ("--data", "data", "--checkpoint", STAND_IN, "--no-audit", "--workers", 0)
+    code, _, said = torchrun(tmp_path, 2, script, *args, FAILURE=failure)
+    assert code != 0
+    if failure == "mendable":
+        assert errors_in(said) == ["error (process 1 of 2): out of order"]
+    else:
+        assert errors_in(said) == []
+        assert said.count("RuntimeError: out of order") == 1
+    assert not list((tmp_path / "results").rglob("*.csv"))
+
+
+IN_GROUP = """
+import os, time
+import numpy as np
+import torch
+import torch.distributed as dist
+import distributed
+from errors import DataError, UserError
+
+rank = distributed.rank()
+
+def outcome(work, *alike):
+    try:
+        return distributed.together(work, *alike)
+    except (UserError, SystemExit) as error:
+        return type(error).__name__, *error.args, error.process
+
+def fail(error):
+    raise error
+
+def take_turn():
+    time.sleep(1 - rank)
+    with open("turns.txt", "a") as file:
+        file.write(str(rank))
+    return "done"
+
+def fail_in_turn():
+    take_turn()
+    fail(DataError("a", f"b{rank}"))
+
+torch.set_num_threads(7)
+try:
+    with distributed.group():
+        assert torch.get_num_threads() == int(os.environ["EXPECTED_THREADS"])
+        print("only the main one")
+        assert distributed.exchange(f"I am {rank}") == ["I am 0", "I am 1"]
+        assert outcome(take_turn) == "done"
+        assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
+        missing = lambda: open("gone") if rank else 3
+        assert outcome(missing) == ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
+        assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, 0)
+        colours = lambda result: {"size": 1, "colour": ("blue", "red")[rank]}
+        unlike = "its colour is not that of process 0: red, not blue"
+        assert outcome(lambda: 3, colours) == ("DataError", unlike, 1)
+
+        values = np.array([[-0.0, np.nan], [1e300, -np.inf], [0.1, 5e-324]])
+        mine = [[1], [0, 2]][rank]
+        given = np.full_like(values, np.nan)
+        given[mine] = values[mine]
+        distributed.merge(given, np.array(mine))
+        assert given.tobytes() == values.tobytes()
+        for wrong in ([0, 1], [[0, 1], [0, 1, 2]][rank], [rank]):  # twice and never, twice, never
+            try:
+                distributed.merge(given, np.array(wrong))
+            except RuntimeError as error:
+                assert "shared wrongly" in str(error)
+            else:
+                raise AssertionError("it was not noticed")
+        try:
+            distributed.merge(given, np.array(mine)) if rank else distributed.exchange(3)
+        except RuntimeError as error:
+            assert "out of step" in str(error)
+        else:
+            raise AssertionError("it was not noticed")
+        raise KeyError
+except KeyError:
+    assert not dist.is_initialized()
+    open(f"done-{rank}.txt", "x").close()
+"""
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_what_processes_do_together(given, tmp_path):
+    script = tmp_path / "in_group.py"
+    script.write_text(IN_GROUP)
+    variables = {"OMP_NUM_THREADS": given} if given else {}
+    expected = str(7 if given else max(1, distributed.cores() // 2))
+    code, shown, said = torchrun(tmp_path, 2, script, EXPECTED_THREADS=expected, **variables)
+    assert code == 0, said
+    assert shown == "only the main one\n"
+    assert (tmp_path / "turns.txt").read_text() == "010"  # one of a machine first; the rest only if it can
+    assert sorted(path.name for path in tmp_path.glob("done-*")) == ["done-0.txt", "done-1.txt"]
+
+
+def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: int) -> None:
+    for name, value in (
+        ("RANK", rank),
+        ("WORLD_SIZE", size),
+        ("LOCAL_RANK", local_rank),
+        ("LOCAL_WORLD_SIZE", local_size),
+    ):
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "size"), [(23, 4, 3), (24, 4, 2), (1, 8, 3), (7, 1, 2), (0, 8, 2)]
+)
+def test_whole_batches_are_shared_out_once(n, batch_size, size, monkeypatch):
+    batches = [list(range(first, min(first + batch_size, n))) for first in range(0, n, batch_size)]
+    for rank in range(size):
+        as_one_of(monkeypatch, rank, size, 0, 1)
+        assert distributed.share(n, batch_size).tolist() == [
+            i for batch in batches[rank::size] for i in batch
+        ]
+
+
+def test_each_process_has_its_own_device_and_its_share_of_the_cores(monkeypatch):
+    alone = distributed.cores()
+    as_one_of(monkeypatch, 5, 8, 1, 2)
+    assert not distributed.is_main()
+    assert distributed.cores() == max(1, alone // 2)
+    with pytest.raises(DeviceError, match="'cuda:1' is not available here"):
+        resolve_device("cuda")
+    assert resolve_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    assert distributed.cores() == 1
+
+
+def test_without_all_that_torchrun_sets_there_is_one_process(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "3")
+    assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
+    with distributed.group():
+        assert not torch.distributed.is_initialized()
+        assert distributed.exchange(4) == [4]
+        with pytest.raises(DataError) as caught:
+            distributed.together(lambda: find_utterances(["gone"]))
+    assert caught.value.process is None
+    values = np.array([[1.0]])
+    distributed.merge(values, np.array([0]))
+    assert values == 1
