@@ -215,7 +215,7 @@ def _real_path(path: str, real_folders: dict[str, str]) -> str:
 
 
 def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
-    """Args: root: ends in a separator."""
+    """Of a file; `root` ends in a separator."""
     name = os.path.normpath(path)
     name = name.removeprefix(root) if name.startswith(root) else os.path.relpath(path, root)
     # A name whose bytes are no text must still be printed and written.

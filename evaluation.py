@@ -5,13 +5,14 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import distributed
@@ -112,14 +113,25 @@ def score_utterances(
     )
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
+    computing: deque[tuple[np.ndarray, Tensor]] = (
+        deque()
+    )  # a GPU goes on while the next batch is handed to it
+
+    def fetch(all_but: int) -> None:
+        while len(computing) > all_but:
+            rows, logits = computing.popleft()
+            scored.logits[rows] = logits.double().cpu().numpy()
+
     silent = None if distributed.is_main() else True  # None: where there is no terminal
     with tqdm(total=len(mine), unit="clip", disable=silent) as progress, torch.inference_mode():
         for indices, waves, failures, infos in loader:
             unread.update((int(mine[i]), reason) for i, reason in failures.items())
             if indices:
                 scored.infos[mine[indices]] = infos
-                scored.logits[mine[indices]] = detector(waves).double().cpu().numpy()
+                computing.append((mine[indices], detector(waves)))
+            fetch(all_but=1)
             progress.update(len(indices) + len(failures))
+        fetch(all_but=0)
     distributed.merge(scored.logits, mine)
     distributed.merge(scored.infos, mine)
     for of_process in distributed.exchange(unread):

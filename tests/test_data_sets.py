@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -122,6 +123,25 @@ def test_a_file_named_in_two_ways_counts_once(tmp_path):
         ("fake/b.wav", "./x/../fake/b.wav"),
         ("real/a.wav", "real//a.wav"),
     ]
+
+
+def test_a_recording_takes_little_memory(tmp_path):
+    """Its path and its name, and 250 bytes for all else."""
+    touch(tmp_path, *(f"{label}/speaker/{i:05}.wav" for label in ("real", "fake") for i in range(500)))
+    find_utterances([tmp_path])
+    tracemalloc.start()
+    utterances = find_utterances([tmp_path]).utterances
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < sum(len(u.path) + len(u.name) + 250 for u in utterances)
+
+
+def test_rows_of_a_list_that_tell_the_same_share_it(tmp_path):
+    rows = "".join(f"{i}.wav,real,{'ab'[i % 2]}\n" for i in range(4))
+    write(tmp_path, {"l.csv": f"path,label,speaker\n{rows}"}, *(f"{i}.wav" for i in range(4)))
+    utterances = find_utterances([tmp_path / "l.csv"]).utterances
+    assert [u.columns["speaker"] for u in utterances] == ["a", "b", "a", "b"]
+    assert len({id(u.columns) for u in utterances}) == 2
 
 
 def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
