@@ -164,7 +164,7 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     """
     if size() == 1:
         return
-    _gather("merge", None)
+    _gather(f"merge {values.shape}", None)
     times = torch.zeros(len(values), 1, dtype=torch.int64)
     times[mine] = 1
     own = values.view(np.uint8).reshape(len(values), -1)  # shares its memory

@@ -99,7 +99,7 @@ class _PositionalConvolution:
 
 
 class _Layer:
-    """One layer of the transformer: [B, F, width] -> [B, F, width], float32."""
+    """One layer of the transformer: [B, F, width] -> the same tensor, float32."""
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype, int8: bool):
         attention, feed_forward = layer.attention, layer.feed_forward
@@ -116,8 +116,9 @@ class _Layer:
         self.down = _linear(feed_forward.output_dense, dtype, int8)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x + self.out(self._attended(self.qkv(self.norm(x))))
-        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+        x += self.out(self._attended(self.qkv(self.norm(x))))
+        x += self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+        return x
 
     def _attended(self, qkv: Tensor) -> Tensor:
         """[B, F, 3 * width] -> [B, F, width]. With so few frames PyTorch's fused attention is slower."""
