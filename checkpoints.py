@@ -125,8 +125,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (no mapping)
+            metadata, keys = file.metadata() or {}, list(file.keys())
+        tensors = {}
+        for key in keys:
+            with safetensors.safe_open(path, framework="pt") as file:  # anew: else all stays mapped as well
+                tensors[key] = file.get_tensor(key).clone()
+        return tensors, metadata
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
 
