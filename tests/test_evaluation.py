@@ -1,0 +1,39 @@
+"""A recording's score is its own: of whatever batch, worker and order."""
+
+import numpy as np
+import pytest
+
+from data_sets import find_utterances
+from detector import load_detector
+from evaluation import score_utterances
+from tasks import SAMPLES, STAND_IN
+
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores run from -6 to 6
+
+
+@pytest.fixture(scope="module")
+def utterances():
+    """With one that cannot be read, so that a batch is not full."""
+    some = find_utterances([SAMPLES / "custom"]).utterances[::5]
+    return [*some[:7], *find_utterances([__file__]).utterances, *some[7:]]
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_batches_workers_and_order(precision, utterances):
+    detector = load_detector(STAND_IN, device="cpu", precision=precision).for_scoring()
+    alone = score_utterances(detector, utterances, batch_size=1)
+    assert set(alone.failures) == {7}
+    assert alone.scores[np.isfinite(alone.scores)].std() > 1
+    for batch_size, workers in ((2, 0), (8, 2), (len(utterances), 1)):
+        scored = score_utterances(detector, utterances, batch_size=batch_size, workers=workers)
+        np.testing.assert_allclose(scored.logits, alone.logits, atol=TOLERANCE[precision], rtol=0)
+        assert scored.failures == alone.failures
+    backwards = score_utterances(detector, utterances[::-1], batch_size=4)
+    np.testing.assert_allclose(backwards.logits[::-1], alone.logits, atol=TOLERANCE[precision], rtol=0)
+
+
+def test_packed_features_need_no_tolerance(small_pth, small_config, utterances):
+    """Of XLS-R on a CPU the back end alone sees a batch."""
+    detector = load_detector(small_pth, device="cpu", config=small_config).for_scoring()
+    alone, batched = (score_utterances(detector, utterances, batch_size=n).logits for n in (1, 8))
+    np.testing.assert_allclose(batched, alone, atol=1e-5, rtol=0)
