@@ -172,7 +172,9 @@ def run_script(
                 if error.process is None:
                     raise
                 code = complain(error)
-            return max(distributed.exchange(code))  # torchrun ends all with the first that ends in an error
+            code = max(distributed.exchange(code))  # torchrun ends all with the first that ends in an error
+            distributed.finish(code)
+            return code
     except (UserError, OSError) as error:
         return complain(error)
     except KeyboardInterrupt:
