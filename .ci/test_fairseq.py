@@ -187,7 +187,7 @@ def test_fairseq_is_loaded_as_strictly(small_official, small_config, tmp_path):
 
 def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch):
     # an official file is taken for XLS-R 300M
-    monkeypatch.setattr(evaluate_custom, "load_detector", partial(load_detector, config=small_config))
+    monkeypatch.setattr(tasks, "load_detector", partial(load_detector, config=small_config))
     clips = [*map(str, sorted((tasks.SAMPLES / "custom").glob("*/*"))[::8])]
     for frontend in FRONTENDS:
         options = ["--frontend", frontend, "--output", str(tmp_path / frontend), "--workers", "0"]
