@@ -5,7 +5,8 @@
 Each of them runs the same script. The main one, number 0, alone prints and writes. Without torchrun there is
 one process, and nothing here does anything.
 
-No failure leaves the others waiting: whoever ends closes its connections, and torchrun ends the rest.
+The failure of a process does not leave the others waiting: its connections close, and torchrun ends the rest.
+(A machine that vanishes without closing them is given up after WAITING only.)
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         try:
             detector = distributed.together(
                 lambda path=path: tasks.load(tasks.fetched(path), device, args),
-                lambda loaded: {"detector": (loaded.sha256, loaded.precision)},
+                lambda loaded: {"detector": tasks.identity(loaded)},
             )
             if detector.sha256 in names:
                 print(f"{detector.path} is the same detector as {names[detector.sha256]}: scored once.")

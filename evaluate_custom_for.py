@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     before, after, found = distributed.together(
         lambda: _find(args),
         lambda result: (
-            {"detectors": [d and (d.sha256, d.precision) for d in result[:2]]} | tasks.alike(args, result[2])
+            {"detectors": [d and tasks.identity(d) for d in result[:2]]} | tasks.alike(args, result[2])
         ),
     )
     _, epoch = read_provenance(after)

@@ -113,9 +113,7 @@ def score_utterances(
     )
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
-    computing: deque[tuple[np.ndarray, Tensor]] = (
-        deque()
-    )  # a GPU goes on while the next batch is handed to it
+    computing: deque[tuple[np.ndarray, Tensor]] = deque()  # a GPU is at one batch, the next is handed to it
 
     def fetch(all_but: int) -> None:
         while len(computing) > all_but:

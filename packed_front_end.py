@@ -89,9 +89,8 @@ class _PositionalConvolution:
         self.linears = [Linear(*pair, dtype) for pair in zip(weights, biases, strict=True)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        by_group = (
-            x.to(self.dtype).unflatten(1, (self.groups, -1)).transpose(0, 1)
-        )  # [groups, F, width / groups]
+        # [groups, F, width / groups]
+        by_group = x.to(self.dtype).unflatten(1, (self.groups, -1)).transpose(0, 1)
         padded = F.pad(by_group, (0, 0, self.kernel // 2, (self.kernel - 1) // 2))
         windows = (_windows(group, self.kernel, 1) for group in padded)
         products = [linear(rows) for linear, rows in zip(self.linears, windows, strict=True)]
@@ -180,11 +179,9 @@ class Int8Linear(nn.Module):
             raise DeviceError("this build of PyTorch has no int8 for this processor")
         weight, bias = weight.detach().float(), bias.detach().float()
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*quantize", category=UserWarning
-            )  # it will be removed
-            zeros = torch.zeros(len(scale), dtype=torch.int64)
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        with warnings.catch_warnings():  # PyTorch will drop it one day; its version is pinned
+            warnings.filterwarnings("ignore", message=".*quantize", category=UserWarning)
             quantised = torch.quantize_per_channel(weight, scale.double(), zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
         # Older x86 processors add two products in 16 bits: with all 8 bits of the activations that overflows.

@@ -147,6 +147,11 @@ def alike(args: argparse.Namespace, found: Found) -> dict[str, object]:
     }
 
 
+def identity(detector: Detector) -> tuple[str, str, str]:
+    """What a detector's scores depend on, and the sharing out: the same on all processes of a group."""
+    return detector.sha256, detector.precision, detector.device.type
+
+
 def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> None:
     """Look for the same audio twice, unless --no-audit says not to, and list it among the results.
 

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,14 +49,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
 ORIGINAL = "original"
 PRECISIONS = ("fp32", "bf16", "int8")
 # Rows, inputs, outputs of products in XLS-R 300M: the transformer's for a clip and for four, a convolution's.
-SHAPES = (
-    *(
-        (rows, *sizes)
-        for rows in (201, 804)
-        for sizes in ((1024, 1024), (1024, 3072), (1024, 4096), (4096, 1024))
-    ),
-    (6459, 1536, 512),
-)
+SIZES = ((1024, 1024), (1024, 3072), (1024, 4096), (4096, 1024))
+SHAPES = (*((rows, *sizes) for rows in (201, 804) for sizes in SIZES), (6459, 1536, 512))
 DRIFT_CLIPS = 8  # whose features are compared
 
 
@@ -137,9 +132,8 @@ def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers
 
 def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
     score(way, load(way, checkpoint), utterances, workers)
-    status = Path(
-        "/proc/self/status"
-    ).read_text()  # getrusage would tell of the process that started this one
+    # getrusage would tell of the process that started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024e-9 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
 
@@ -210,36 +204,76 @@ def random_detector(folder: Path) -> Path:
     return folder / "random.safetensors"
 
 
+@dataclass
+class Timed:
+    """What a way needed, a value for each round; and what it scored."""
+
+    seconds_per_clip: list[float] = field(default_factory=list)
+    network_seconds: list[float] = field(default_factory=list)  # these two of our own ways only
+    matrix_peak: list[float] = field(default_factory=list)
+    scored: Scored | None = None
+
+
+def run_rounds(
+    detectors: dict[str, Detector], utterances: list[Utterance], rounds: int, workers: int
+) -> dict[str, Timed]:
+    for way, detector in detectors.items():  # to warm up
+        score(way, detector, utterances[:2], workers)
+    timed = {way: Timed() for way in detectors}
+    for number in range(1, rounds + 1):
+        for way, detector in detectors.items():
+            of_way = timed[way]
+            started = time.perf_counter()
+            of_way.scored = score(way, detector, utterances, workers)
+            of_way.seconds_per_clip.append((time.perf_counter() - started) / len(utterances))
+            if way != ORIGINAL:
+                of_way.matrix_peak.append(matrix_peak(way))
+                of_way.network_seconds.append(network_seconds(detector))
+            print(f"round {number}: {way} {of_way.seconds_per_clip[-1]:.4f} s a clip", file=sys.stderr)
+    return timed
+
+
+def figures(timed: dict[str, Timed], work: float) -> dict[str, dict]:
+    """Of each way; `work` is in GFLOP a clip."""
+    result = {}
+    for way, of_way in timed.items():
+        result[way] = {
+            "clips_per_second": 1 / statistics.median(of_way.seconds_per_clip),
+            "against_original": ratio(timed[ORIGINAL].seconds_per_clip, of_way.seconds_per_clip),
+        }
+        if way != ORIGINAL:
+            result[way] |= {
+                "network_seconds_per_clip": statistics.median(of_way.network_seconds),
+                "matrix_peak_gflop_per_second": statistics.median(of_way.matrix_peak),
+                "fraction_of_peak": ratio([work / t for t in of_way.network_seconds], of_way.matrix_peak),
+            }
+    return result
+
+
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     checkpoint = args.checkpoint or random_detector(folder)
     (folder / "clips").mkdir()
-    utterances = (
-        find_utterances(args.data).utterances if args.data else make_clips(folder / "clips", args.clips)
-    )
-    ways = (ORIGINAL, *args.precisions)
-    detectors = {way: load(way, checkpoint) for way in ways}
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    peaks: dict[str, list[float]] = {way: [] for way in args.precisions}
-    network: dict[str, list[float]] = {way: [] for way in args.precisions}
-    scored: dict[str, Scored] = {}
-    for number in range(args.rounds + 1):
-        for way in ways:
-            chosen = utterances if number else utterances[:2]
-            started = time.perf_counter()
-            result = score(way, detectors[way], chosen, args.workers)
-            if number:  # the first round warms up
-                times[way].append((time.perf_counter() - started) / len(chosen))
-                scored[way] = result
-                if way in peaks:
-                    peaks[way].append(matrix_peak(way))
-                    network[way].append(network_seconds(detectors[way]))
-                print(f"round {number}: {way} {times[way][-1]:.4f} s a clip", file=sys.stderr)
-    work = gflop_per_clip(detectors[ORIGINAL])
-    config = detectors[ORIGINAL].config
-    waves = [
-        pad(load_audio(u.path, config.sample_rate, config.clip_samples)) for u in utterances[:DRIFT_CLIPS]
-    ]
-    result = {
+    found = find_utterances(args.data).utterances if args.data else None
+    utterances = found or make_clips(folder / "clips", args.clips)
+    detectors = {way: load(way, checkpoint) for way in (ORIGINAL, *args.precisions)}
+    timed = run_rounds(detectors, utterances, args.rounds, args.workers)
+    plain = detectors[ORIGINAL]
+    work = gflop_per_clip(plain)
+    ways = figures(timed, work)
+    some = [load_audio(u.path, SAMPLE_RATE, CLIP_SAMPLES) for u in utterances[:DRIFT_CLIPS]]
+    waves = torch.from_numpy(np.stack([pad(wave) for wave in some]))
+    for way in {"bf16", "int8"} & ways.keys() if "fp32" in ways else ():
+        pair = (timed["fp32"].scored, timed[way].scored)
+        ways[way]["drift"] = drift(detectors["fp32"], detectors[way], pair, waves)
+    original = f"{plain.frontend if plain.has_official_names else 'this network'}, fp32"
+    del plain
+    detectors.clear()  # before others need the memory
+    for way in ways:
+        ways[way]["peak_memory_gb"] = peak_memory(way, checkpoint, utterances, args.workers)
+        if way != ORIGINAL:
+            command = command_seconds(way, checkpoint, utterances[0].path, folder / "results")
+            ways[way]["one_recording_command_seconds"] = command
+    return {
         "machine": {
             "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
             "cores": os.cpu_count(),
@@ -249,33 +283,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         "clips": len(utterances),
         "rounds": args.rounds,
         "gflop_per_clip": work,
-        "original": f"{detectors[ORIGINAL].frontend} fp32",
-        "ways": {},
+        "original": original,
+        "ways": ways,
+        "decoding": decoding(folder, args.rounds),
     }
-    for way in ways:
-        entry = {
-            "clips_per_second": 1 / statistics.median(times[way]),
-            "against_original": ratio(times[ORIGINAL], times[way]),
-        }
-        if way != ORIGINAL:
-            reached = ratio([work / t for t in network[way]], peaks[way])
-            entry |= {
-                "network_seconds_per_clip": statistics.median(network[way]),
-                "matrix_peak_gflop_per_second": statistics.median(peaks[way]),
-                "fraction_of_peak": reached,
-                "one_recording_command_seconds": command_seconds(
-                    way, checkpoint, utterances[0].path, folder / "results"
-                ),
-            }
-            if way != "fp32" and "fp32" in detectors:
-                pair = (scored["fp32"], scored[way])
-                stacked = torch.from_numpy(np.stack(waves))
-                entry["drift"] = drift(detectors["fp32"], detectors[way], pair, stacked)
-        result["ways"][way] = entry
-    detectors.clear()
-    for way in ways:
-        result["ways"][way]["peak_memory_gb"] = peak_memory(way, checkpoint, utterances, args.workers)
-    return result | {"decoding": decoding(folder, args.rounds)}
 
 
 def table(result: dict) -> str:

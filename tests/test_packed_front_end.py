@@ -168,7 +168,6 @@ def test_fairseq_has_no_int8(small_config):
 
 
 def test_no_int8_is_one_line(load, monkeypatch):
-    monkeypatch.setattr(torch.backends.quantized, "_engine", "none", raising=False)
     monkeypatch.setattr(type(torch.backends.quantized), "engine", "none")
     with pytest.raises(DeviceError, match="no int8"):
         load("int8").for_scoring()
