@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import cli
+import distributed
 from data_sets import SPLITS, Utterance, find_splits, find_utterances
 from decoding import AudioError, open_audio
 from errors import DataError
@@ -85,17 +86,17 @@ class Audit:
                 writer.writerows((number, m.split, m.utterance.name, m.utterance.label) for m in group)
 
 
-def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int = 1) -> Audit:
+def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int | None = None) -> Audit:
     """Compare all recordings of one or several splits with each other. What cannot be read is left out.
 
     Args:
         splits: recordings by the name of their split; of a set without splits by "".
-        threads: that decode at once.
+        threads: that decode at once; None for as many as there are cores.
     """
     members = [Member(split, utterance) for split, utterances in splits.items() for utterance in utterances]
     found: dict[bytes, list[Member]] = {}
     with (
-        ThreadPoolExecutor(max(1, threads)) as pool,
+        ThreadPoolExecutor(threads or distributed.cores()) as pool,
         tqdm(total=len(members), desc="audit", unit="clip", disable=None) as progress,
     ):
         for start in range(0, len(members), 1000):  # not a million of tasks at once
@@ -120,9 +121,9 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
 _KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse first
 
 
-def say_audit(splits: Mapping[str, Sequence[Utterance]], threads: int, listing: Path) -> None:
+def say_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
     """Compare, print what was found, and list it all in a file; of a single recording nothing is said."""
-    audit = find_duplicates(splits, threads)
+    audit = find_duplicates(splits)
     audit.write(listing)
     if audit.n_compared > 1:
         print(audit.describe())
@@ -159,7 +160,6 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         description="Find the same audio twice: in a set, in both classes, in two splits."
     )
     cli.add_data_options(parser, "as for the other scripts", required=True)
-    cli.add_workers_option(parser)
     parser.add_argument(
         "--output", type=Path, default=Path(DUPLICATES), metavar="FILE", help="default: %(default)s"
     )
@@ -183,7 +183,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         for note in found.shown_notes():
             print(printable(note))
         splits = {"": found.utterances}
-    say_audit(splits, args.workers, args.output)
+    say_audit(splits, args.output)
     return 0
 
 

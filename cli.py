@@ -115,17 +115,11 @@ def add_machine_options(
         metavar="N",
         help=f"clips (default: {batch_size or '4 on a CPU, 32 on a GPU'})",
     )
-    add_workers_option(parser)
-
-
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    """--workers."""
     parser.add_argument(
         "--workers",
         type=whole(0),
-        default=min(4, distributed.cores()),
         metavar="N",
-        help="processes that decode ahead, 0 for none (default here: %(default)s)",
+        help="processes that decode ahead, 0 for none (default: what suits the device)",
     )
 
 

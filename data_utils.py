@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import soxr
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+import distributed
 from data_sets import Utterance
 from decoding import AUDIO_INFO, AudioError, AudioInfo, open_audio
 
@@ -171,30 +172,32 @@ def collate(
     return [i for i, *_ in read], waves, failures, np.array([info for *_, info in read], AUDIO_INFO)
 
 
+def default_workers(device: torch.device) -> int:
+    """How many processes decode for it. A CPU that computes is slower than one that decodes, many times."""
+    return max(1, distributed.cores() // 16) if device.type == "cpu" else min(8, distributed.cores())
+
+
 def make_loader(
     utterances: Sequence[Utterance],
+    batches: Collection[Sequence[int]],
     sample_rate: int = SAMPLE_RATE,
     clip_samples: int = CLIP_SAMPLES,
-    batch_size: int = 8,
     workers: int = 0,
     start_method: str | None = None,
-    shuffle: torch.Generator | None = None,
     offset: float = 0.0,
     crop_seed: int | None = None,
 ) -> DataLoader:
     """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
-        shuffle: draws a new order for every pass; None keeps the order.
+        batches: the indices of each, anew for every pass.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
         offset, crop_seed: where in each recording its clip begins, see `UtteranceDataset`.
     """
-    workers = min(workers, math.ceil(len(utterances) / batch_size))
+    workers = min(workers, len(batches)) if len(batches) > 1 else 0
     return DataLoader(
         UtteranceDataset(utterances, sample_rate, clip_samples, offset, crop_seed),
-        batch_size=batch_size,
-        shuffle=shuffle is not None,
-        generator=shuffle,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

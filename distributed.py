@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import TypeVar
@@ -159,9 +159,22 @@ def _from(process: int, error: BaseException) -> BaseException:
     return error
 
 
-def share(n: int, batch_size: int) -> np.ndarray:
-    """Which of n items [m] are this process's: of their batches, in order, every size()-th."""
-    return np.flatnonzero(np.arange(n) // batch_size % size() == rank())
+def share(n: int, batch_size: int, lanes: Sequence[int]) -> list[range]:
+    """This process's batches of n items.
+
+    There are as many for each lane, or one less, and all of one size, or one less: no lane waits long for
+    the last. What they are depends on the number of all lanes, but not on whose they are.
+
+    Args:
+        batch_size: the largest.
+        lanes: how many batches each process works on at once.
+    """
+    total = sum(lanes)
+    rounds = -(-n // (batch_size * total))
+    count = min(n, rounds * total)
+    batches = [range(number * n // count, (number + 1) * n // count) for number in range(count)]
+    first = sum(lanes[: rank()])
+    return [batch for i, batch in enumerate(batches) if first <= i % total < first + lanes[rank()]]
 
 
 def merge(values: np.ndarray, mine: np.ndarray) -> None:
@@ -169,7 +182,7 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
 
     Args:
         values: [n] or [n, k] of numbers or records, of which each process has its own rows.
-        mine: [m] the indices of these, as `share` gives them.
+        mine: [m] the indices of these.
 
     Raises:
         ProcessError: as `exchange`.

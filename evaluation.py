@@ -6,9 +6,11 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from tqdm import tqdm
 import distributed
 import metrics
 from data_sets import Utterance
-from data_utils import make_loader
+from data_utils import default_workers, make_loader
 from decoding import AUDIO_INFO
 from detector import Detector
 from model import BONAFIDE, SPOOF
@@ -81,55 +83,81 @@ class Scored:
         return np.where(np.isfinite(self.scores), words, "").tolist()
 
 
+@contextmanager
+def computer(detector: Detector) -> Iterator[tuple[Callable[[Tensor], Future[Tensor]], int]]:
+    """What computes the logits of batches, and how many at once.
+
+    On a CPU each core computes a batch by itself: faster than all of them together on one, and what comes
+    out is the same for any number of cores. Elsewhere a batch is handed to the device at once.
+    """
+
+    @torch.inference_mode()
+    def logits(waves: Tensor) -> Tensor:
+        return detector(waves)
+
+    def handed_over(waves: Tensor) -> Future[Tensor]:
+        future: Future[Tensor] = Future()
+        future.set_result(logits(waves))
+        return future
+
+    if detector.device.type != "cpu":
+        yield handed_over, 1
+        return
+    cores = torch.get_num_threads()
+    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield partial(pool.submit, logits), cores
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, no batch that nobody waits for
+        torch.set_num_threads(cores)  # for threads that begin later
+
+
 def score_utterances(
     detector: Detector,
     utterances: Sequence[Utterance],
     *,
     batch_size: int | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
     start_method: str | None = None,
     offset: float = 0.0,
 ) -> Scored:
     """Score every recording; one that cannot be read costs no other its score.
 
-    In a group of N processes each scores every Nth batch, and all get the whole.
+    In a group of processes each scores its share, and all get the whole.
 
     Args:
-        batch_size: clips computed at once; None for 4 on a CPU, 32 elsewhere.
-        workers: processes that decode ahead; 0 decodes in this one.
+        batch_size: the most clips computed together; None for 4 on a CPU, 32 elsewhere.
+        workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
         start_method, offset: see `data_utils.make_loader`.
     """
     config = detector.config
     batch_size = batch_size or (4 if detector.device.type == "cpu" else 32)
-    mine = distributed.share(len(utterances), batch_size)
-    loader = make_loader(
-        [utterances[i] for i in mine],
-        config.sample_rate,
-        config.clip_samples,
-        batch_size,
-        workers,
-        start_method,
-        offset=offset,
-    )
+    workers = default_workers(detector.device) if workers is None else workers
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
-    computing: deque[tuple[np.ndarray, Tensor]] = deque()  # a GPU is at one batch, the next is handed to it
+    computing: deque[tuple[list[int], Future]] = deque()
 
     def fetch(all_but: int) -> None:
         while len(computing) > all_but:
             rows, logits = computing.popleft()
-            scored.logits[rows] = logits.double().cpu().numpy()
+            scored.logits[rows] = logits.result().double().cpu().numpy()
 
-    silent = None if distributed.is_main() else True  # None: where there is no terminal
-    with tqdm(total=len(mine), unit="clip", disable=silent) as progress, torch.inference_mode():
-        for indices, waves, failures, infos in loader:
-            unread.update((int(mine[i]), reason) for i, reason in failures.items())
-            if indices:
-                scored.infos[mine[indices]] = infos
-                computing.append((mine[indices], detector(waves)))
-            fetch(all_but=1)
-            progress.update(len(indices) + len(failures))
-        fetch(all_but=0)
+    with computer(detector) as (compute, lanes):
+        batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
+        loader = make_loader(
+            utterances, batches, config.sample_rate, config.clip_samples, workers, start_method, offset
+        )
+        mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
+        silent = None if distributed.is_main() else True  # None: where there is no terminal
+        with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
+            for indices, waves, failures, infos in loader:
+                unread.update(failures)
+                if indices:
+                    scored.infos[indices] = infos
+                    computing.append((indices, compute(waves)))
+                fetch(all_but=2 * lanes)  # so many are computed or wait for it
+                progress.update(len(indices) + len(failures))
+            fetch(all_but=0)
     distributed.merge(scored.logits, mine)
     distributed.merge(scored.infos, mine)
     for of_process in distributed.exchange(unread):

@@ -59,11 +59,14 @@ class PackedXLSR(nn.Module):
         return self.last_norm(x)
 
     def _convolved(self, wave: Tensor) -> Tensor:
-        """Wave [T] -> [F, channels]. One clip at a time: the first layers' results then stay in the cache."""
+        """Wave [T] -> [F, channels]."""
         x = wave.to(self.dtype)[:, None]
         for convolution in self.convolutions:
             x = convolution(x)
         return x
+
+
+ROWS = 1616  # that a convolution computes at once: what it makes of them stays in the cache
 
 
 class _Convolution:
@@ -75,7 +78,8 @@ class _Convolution:
         self.norm = _LayerNorm(layer.layer_norm, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.gelu(self.norm(self.linear(_windows(x, self.kernel, self.stride))))
+        parts = _windows(x, self.kernel, self.stride).split(ROWS)
+        return torch.cat([F.gelu(self.norm(self.linear(rows))) for rows in parts])
 
 
 class _PositionalConvolution:

@@ -157,12 +157,12 @@ def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> N
 
     Args:
         splits: as for `audit.find_duplicates`.
-        args: with no_audit, workers and output.
+        args: with no_audit and output.
     """
     report.clear(args.output, [DUPLICATES])
     if not args.no_audit:
         args.output.mkdir(parents=True, exist_ok=True)
-        say_audit(splits, args.workers, args.output / DUPLICATES)
+        say_audit(splits, args.output / DUPLICATES)
 
 
 def evaluate(

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import metrics
 from data_sets import Utterance
-from data_utils import make_loader
+from data_utils import default_workers, make_loader
 from detector import Detector
 from errors import CheckpointError, DataError, TrainingError
 from evaluation import NOT_A_NUMBER, Scored, score_utterances
@@ -68,7 +68,7 @@ def fine_tune(
     config: TrainingConfig,
     output: Path,
     *,
-    workers: int = 0,
+    workers: int | None = 0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_epoch: Callable[[EpochResult, Scored], None] = lambda result, scored: None,
     on_unreadable: Callable[[Utterance, str], None] = lambda utterance, reason: None,
@@ -82,6 +82,7 @@ def fine_tune(
     Args:
         training, validation: recordings with labels.
         output: an existing folder.
+        workers: as in `evaluation.score_utterances`.
         on_step: called after each step with its number from 1 and its loss.
         on_epoch: called after each epoch with its figures and the scored validation set.
         on_unreadable: called once for each training recording that is left out, with the reason.
@@ -98,11 +99,10 @@ def fine_tune(
     sizes = detector.config
     loader = make_loader(
         training,
+        BatchSampler(RandomSampler(training, generator=order), config.batch_size, drop_last=False),
         sizes.sample_rate,
         sizes.clip_samples,
-        config.batch_size,
-        workers,
-        shuffle=order,
+        default_workers(detector.device) if workers is None else workers,
         crop_seed=config.seed if config.crop == "random" else None,
     )
     targets = torch.tensor([CLASS_OF[u.label] for u in training], device=detector.device)
@@ -197,7 +197,9 @@ def _train_epoch(
     return total / clips
 
 
-def _score(detector: Detector, utterances: Sequence[Utterance], batch_size: int, workers: int) -> Scored:
+def _score(
+    detector: Detector, utterances: Sequence[Utterance], batch_size: int, workers: int | None
+) -> Scored:
     detector.eval()
     return score_utterances(detector, utterances, batch_size=batch_size, workers=workers)
 

@@ -7,7 +7,7 @@ The original way: fairseq (where it is not installed, transformers) in fp32, eac
 librosa, one clip at a time. Every round runs each way over the same clips, in turn; figures are medians over
 the rounds, ratios are taken within a round. The machine's peak is its fastest matrix product, of several that
 occur in the 300M network, measured in each round; the fraction of it that is reached is of the network alone,
-with four clips in memory. Needs tests/requirements.txt (librosa).
+with four clips for each core, in memory. Needs tests/requirements.txt (librosa).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from comparison import compare
 from data_sets import Utterance, find_utterances
 from data_utils import CLIP_SAMPLES, SAMPLE_RATE, load_audio, pad
 from detector import Detector, load_detector
-from evaluation import Scored, score_utterances
+from evaluation import Scored, computer, score_utterances
 from packed_front_end import Int8Linear, Linear
 
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
@@ -66,7 +66,7 @@ def load(way: str, checkpoint: Path) -> Detector:
     return load_detector(checkpoint, device="cpu", frontend="fairseq")
 
 
-def score(way: str, detector: Detector, utterances: list[Utterance], workers: int) -> Scored:
+def score(way: str, detector: Detector, utterances: list[Utterance], workers: int | None) -> Scored:
     """As the scripts do, or in the original way."""
     if way != ORIGINAL:
         return score_utterances(detector, utterances, workers=workers)
@@ -110,9 +110,15 @@ def matrix_peak(precision: str, repeats: int = 5) -> float:
 
 
 def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> float:
-    """For a clip of a batch in memory."""
+    """For a clip, of batches in memory: one for each core."""
     waves = 0.1 * torch.randn(clips, detector.config.clip_samples)
-    return statistics.median(seconds(detector.score, waves) for _ in range(repeats)) / clips
+    with computer(detector) as (compute, lanes):
+
+        def on_all_cores() -> None:
+            for logits in [compute(waves) for _ in range(lanes)]:
+                logits.result()
+
+        return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (clips * lanes)
 
 
 def gflop_per_clip(detector: Detector) -> float:
@@ -123,14 +129,14 @@ def gflop_per_clip(detector: Detector) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
+def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers: int | None) -> float:
     """GB of a fresh process that loads the detector and scores (on Linux); its workers are not counted."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as fresh:
         return fresh.submit(_load_and_score, way, checkpoint, utterances, workers).result()
 
 
-def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int) -> float:
+def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int | None) -> float:
     score(way, load(way, checkpoint), utterances, workers)
     # getrusage would tell of the process that started this one
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -215,7 +221,7 @@ class Timed:
 
 
 def run_rounds(
-    detectors: dict[str, Detector], utterances: list[Utterance], rounds: int, workers: int
+    detectors: dict[str, Detector], utterances: list[Utterance], rounds: int, workers: int | None
 ) -> dict[str, Timed]:
     for way, detector in detectors.items():  # to warm up
         score(way, detector, utterances[:2], workers)
@@ -338,7 +344,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", metavar="PATH", help="default: noise of the clip's length")
     parser.add_argument("--clips", type=int, default=12, help="of noise (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=1, help="that decode ahead (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="that decode ahead (default: as the scripts)")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--json", type=Path, help="also write all of it here")
     args = parser.parse_args()

@@ -114,7 +114,7 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
     workers = 0 if start_method is None else 2
     read, failed = {}, {}
     for indices, batch, failures, infos in make_loader(
-        utterances, batch_size=3, workers=workers, start_method=start_method
+        utterances, [range(0, 3), range(3, len(utterances))], workers=workers, start_method=start_method
     ):
         assert batch.dtype == torch.float32
         read |= {utterances[i].name: wave.numpy() for i, wave in zip(indices, batch, strict=False)}

@@ -80,13 +80,13 @@ def errors_in(said: str) -> list[str]:
 
 @pytest.fixture
 def one_process(monkeypatch):
-    """Runs a script's main in this process, with as many threads as each of n processes has."""
+    """Runs a script's main in this process, with as many threads as n on each machine have together."""
     threads = torch.get_num_threads()
 
-    def run(main, folder: Path, n: int, *args) -> int:
+    def run(main, folder: Path, n: int, *args, machines: int = 1) -> int:
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
-        torch.set_num_threads(max(1, distributed.cores() // n))
+        torch.set_num_threads(machines * n * max(1, distributed.cores() // n))
         return main([*map(str, args)])
 
     yield run
@@ -130,7 +130,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
 
     paths = [str(u.path) for u in find_utterances([tmp_path / "data"]).utterances]
     decoded = [(tmp_path / f"two/decoded-{i}.txt").read_text().splitlines() for i in range(2)]
-    assert decoded == [paths[:7] + paths[14:21], paths[7:14] + paths[21:]]
+    assert decoded == [paths[:6] + paths[12:18], paths[6:12] + paths[18:]]
 
 
 def test_more_processes_than_batches(tmp_path, one_process):
@@ -167,7 +167,7 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
     for name in ("one", "here", "there"):
         (tmp_path / name).mkdir()
         shutil.copy(archive, tmp_path / name)
-    assert one_process(evaluate_custom.main, tmp_path / "one", 1, *args) == 0
+    assert one_process(evaluate_custom.main, tmp_path / "one", 1, *args, machines=2) == 0
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -316,16 +316,24 @@ def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: in
         monkeypatch.setenv(name, str(value))
 
 
-@pytest.mark.parametrize(
-    ("n", "batch_size", "size"), [(23, 4, 3), (24, 4, 2), (1, 8, 3), (7, 1, 2), (0, 8, 2)]
-)
-def test_whole_batches_are_shared_out_once(n, batch_size, size, monkeypatch):
-    batches = [list(range(first, min(first + batch_size, n))) for first in range(0, n, batch_size)]
-    for rank in range(size):
-        as_one_of(monkeypatch, rank, size, 0, 1)
-        assert distributed.share(n, batch_size).tolist() == [
-            i for batch in batches[rank::size] for i in batch
-        ]
+@pytest.mark.parametrize("n", [0, 1, 5, 23, 24, 25, 1000])
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+@pytest.mark.parametrize("lanes", [[1, 1], [2, 2, 2], [1, 4]])
+def test_whole_batches_are_shared_out_once(n, batch_size, lanes, monkeypatch):
+    """The batches of one process with as many lanes, evenly, and never more rounds than it takes."""
+    alone = distributed.share(n, batch_size, [sum(lanes)])
+    assert [i for batch in alone for i in batch] == list(range(n))
+    sizes = set(map(len, alone))
+    assert max(sizes, default=0) <= batch_size
+    assert len(sizes) < 2 or max(sizes) - min(sizes) == 1
+    rounds = -(-n // (batch_size * sum(lanes)))
+    shared = []
+    for rank in range(len(lanes)):
+        as_one_of(monkeypatch, rank, len(lanes), 0, 1)
+        mine = distributed.share(n, batch_size, lanes)
+        assert len(mine) <= rounds * lanes[rank]
+        shared += mine
+    assert sorted(shared, key=lambda batch: batch.start) == alone
 
 
 def test_each_process_has_its_own_device_and_its_share_of_the_cores(monkeypatch):

@@ -1,7 +1,10 @@
 """A recording's score is its own: of whatever batch, worker and order."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 
 from data_sets import find_utterances
 from detector import load_detector
@@ -30,6 +33,29 @@ def test_batches_workers_and_order(precision, utterances):
         assert scored.failures == alone.failures
     backwards = score_utterances(detector, utterances[::-1], batch_size=4)
     np.testing.assert_allclose(backwards.logits[::-1], alone.logits, atol=TOLERANCE[precision], rtol=0)
+
+
+def test_the_number_of_cores_moves_no_bit(utterances):
+    detector = load_detector(STAND_IN, device="cpu").for_scoring()
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(score_utterances(detector, utterances, batch_size=1).logits)
+            with ThreadPoolExecutor(1) as later:  # what is computed elsewhere has all of them again
+                assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == number
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+def test_an_error_while_computing_is_raised(utterances, monkeypatch):
+    detector = load_detector(STAND_IN, device="cpu")
+    monkeypatch.setattr(detector, "forward", lambda waves: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        score_utterances(detector, utterances, batch_size=1)
 
 
 def test_packed_features_need_no_tolerance(small_pth, small_config, utterances):
