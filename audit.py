@@ -26,7 +26,7 @@ from tqdm import tqdm
 import cli
 import distributed
 from data_sets import SPLITS, Utterance, find_splits, find_utterances
-from decoding import AudioError, open_audio
+from decoding import AudioError, mono, open_audio
 from errors import DataError
 from report import printable
 
@@ -148,7 +148,7 @@ def fingerprint(path: str | Path) -> bytes:
     if not len(block):
         raise AudioError("no samples in it")
     with np.errstate(over="ignore", invalid="ignore"):  # numbers that no sample should be are still compared
-        wave = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        wave = mono(block)
         samples = np.rint(wave * np.float32(32768)).clip(-32768, 32767).astype("<i2")
     digest = hashlib.sha256(f"{rate} {seconds}:".encode())
     digest.update(samples)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import distributed
 from data_sets import Utterance
-from decoding import AUDIO_INFO, AudioError, AudioInfo, open_audio
+from decoding import AUDIO_INFO, AudioError, AudioInfo, mono, open_audio
 
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
@@ -73,7 +73,7 @@ def load_with_info(
         if max_samples is not None:
             count = math.ceil(((skip + max_samples) / sample_rate + _RESAMPLER_REACH) * rate)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
-            wave = file.read(steps * (rate // common), count).mean(axis=1)
+            wave = mono(file.read(steps * (rate // common), count))
         if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
             wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)

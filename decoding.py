@@ -89,6 +89,11 @@ def open_audio(path: str | Path) -> Iterator[OpenAudio]:
         raise AudioError(f"cannot be decoded: {error}") from error
 
 
+def mono(block: np.ndarray) -> np.ndarray:
+    """[n, channels] -> [n], the mean of the channels."""
+    return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+
+
 class _Sndfile:
     def __init__(self, file: soundfile.SoundFile):
         self.file = file

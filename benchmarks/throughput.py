@@ -110,15 +110,15 @@ def matrix_peak(precision: str, repeats: int = 5) -> float:
 
 
 def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> float:
-    """For a clip, of batches in memory: one for each core."""
+    """For a clip, of batches in memory: two for each core."""
     waves = 0.1 * torch.randn(clips, detector.config.clip_samples)
     with computer(detector) as (compute, lanes):
 
         def on_all_cores() -> None:
-            for logits in [compute(waves) for _ in range(lanes)]:
+            for logits in [compute(waves) for _ in range(2 * lanes)]:
                 logits.result()
 
-        return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (clips * lanes)
+        return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (2 * clips * lanes)
 
 
 def gflop_per_clip(detector: Detector) -> float:

@@ -1,0 +1,50 @@
+"""The benchmarks run, and give figures of everything they name."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from test_distributed import write_data
+
+from tasks import STAND_IN
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(folder, name, *args) -> str:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, args)]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_throughput(tmp_path):
+    write_data(tmp_path / "data", 3)
+    options = ("--rounds", 1, "--precisions", "fp32", "bf16", "--json", "all.json")
+    shown = run(tmp_path, "throughput.py", "--data", "data", "--checkpoint", STAND_IN, *options)
+    result = json.loads((tmp_path / "all.json").read_text())
+    assert (result["clips"], result["rounds"]) == (6, 1)
+    assert result["original"] == "this network, fp32"
+    assert 1.5 < result["gflop_per_clip"] < 3
+    assert result["ways"].keys() == {"original", "fp32", "bf16"}
+    assert result["ways"]["original"]["against_original"] == {"median": 1, "lowest": 1, "highest": 1}
+    for way in ("fp32", "bf16"):
+        entry = result["ways"][way]
+        reached = result["gflop_per_clip"] / entry["network_seconds_per_clip"]
+        assert 0 < entry["fraction_of_peak"]["median"] < 1
+        assert reached < entry["matrix_peak_gflop_per_second"]
+        assert 0.1 < entry["peak_memory_gb"] < 2
+        assert entry["one_recording_command_seconds"] > 0
+        assert entry["clips_per_second"] > 0
+    moved = result["ways"]["bf16"]["drift"]
+    assert 1e-4 < moved["features_moved_of_mean_magnitude"] < 0.05
+    assert moved["counts"] == {"bonafide": 3, "spoof": 3}
+    for entry in result["decoding"].values():
+        assert all(entry[name]["clips_per_second"] > 0 for name in ("here", "librosa"))
+    for words in ("original", "fp32", "bf16", "bf16 against fp32", "600 s, mp3, 44100 Hz"):
+        assert words in shown
+
+
+def test_audit(tmp_path):
+    shown = run(tmp_path, "audit.py", "--clips", 20, "--rounds", 1)
+    assert "s for 20 recordings" in shown
+    assert "ratio: median" in shown
