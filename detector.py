@@ -121,7 +121,11 @@ class Detector(nn.Module):
         Returns:
             [B, 2] float32: index 0 = spoof (fake), index 1 = bona fide (real).
         """
-        return self.back_end(self.features(waves))
+        frames = self.features(waves)
+        if self.training or self.device.type != "cpu":
+            return self.back_end(frames)
+        # Clip by clip: the last digits would depend on the size of the batch.
+        return torch.cat([self.back_end(clip) for clip in frames.split(1)])
 
     @torch.inference_mode()
     def score(self, waves: Tensor) -> Tensor:
@@ -135,6 +139,8 @@ class Detector(nn.Module):
             DeviceError: int8, which this PyTorch cannot do.
         """
         self.eval()
+        if self.scores_only:
+            return self
         if self.device.type == "cpu" and isinstance(self.front_end, XLSR):
             self.scores_only = True
             self.front_end = PackedXLSR(self.front_end, self.precision)

@@ -188,7 +188,7 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
         ProcessError: as `exchange`.
         RuntimeError: not every row is one process's.
     """
-    if size() == 1:
+    if size() == 1 or len(values) == 0:
         return
     _gather(f"merge {values.shape}", None)
     times = torch.zeros(len(values), 1, dtype=torch.int64)

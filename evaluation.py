@@ -87,8 +87,9 @@ class Scored:
 def computer(detector: Detector) -> Iterator[tuple[Callable[[Tensor], Future[Tensor]], int]]:
     """What computes the logits of batches, and how many at once.
 
-    On a CPU each core computes a batch by itself: faster than all of them together on one, and what comes
-    out is the same for any number of cores. Elsewhere a batch is handed to the device at once.
+    On a CPU each core computes a batch by itself: faster than all of them together on one, where there are
+    as many batches; and what comes out is the same for any number of cores. Elsewhere a batch is handed to
+    the device at once. Meanwhile PyTorch's number of threads is another: not in two threads at a time.
     """
 
     @torch.inference_mode()
@@ -123,7 +124,8 @@ def score_utterances(
 ) -> Scored:
     """Score every recording; one that cannot be read costs no other its score.
 
-    In a group of processes each scores its share, and all get the whole.
+    In a group of processes each scores its share, and all get the whole. On a CPU it has all cores, and is
+    not to be called in two threads at a time.
 
     Args:
         batch_size: the most clips computed together; None for 4 on a CPU, 32 elsewhere.
@@ -140,7 +142,7 @@ def score_utterances(
     def fetch(all_but: int) -> None:
         while len(computing) > all_but:
             rows, logits = computing.popleft()
-            scored.logits[rows] = logits.result().double().cpu().numpy()
+            scored.logits[rows] = logits.result().cpu().numpy()
 
     with computer(detector) as (compute, lanes):
         batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))

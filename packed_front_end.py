@@ -49,8 +49,11 @@ class PackedXLSR(nn.Module):
         xlsr.to("meta")
 
     @torch.inference_mode()
-    @torch.autocast("cpu", enabled=False)
     def forward(self, waves: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self._frames(waves)
+
+    def _frames(self, waves: Tensor) -> Tensor:
         x = torch.stack([self._convolved(wave) for wave in waves])  # [B, F, channels]
         x = self.projection(self.norm(x.float()))
         x = x.float() + torch.stack([self.positions(frames) for frames in x])

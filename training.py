@@ -123,7 +123,7 @@ def fine_tune(
         if epoch == 1:
             for i, reason in sorted(unreadable.items()):
                 on_unreadable(training[i], reason)
-        scored = _score(detector, validation, config.batch_size, workers)
+        scored = _score(detector, validation, workers)
         result = _epoch_result(epoch, train_loss, scored, config, time.perf_counter() - started)
         history.append(result)
         detector.provenance = {
@@ -197,11 +197,9 @@ def _train_epoch(
     return total / clips
 
 
-def _score(
-    detector: Detector, utterances: Sequence[Utterance], batch_size: int, workers: int | None
-) -> Scored:
+def _score(detector: Detector, utterances: Sequence[Utterance], workers: int | None) -> Scored:
     detector.eval()
-    return score_utterances(detector, utterances, batch_size=batch_size, workers=workers)
+    return score_utterances(detector, utterances, workers=workers)
 
 
 def _epoch_result(

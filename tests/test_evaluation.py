@@ -58,8 +58,10 @@ def test_an_error_while_computing_is_raised(utterances, monkeypatch):
         score_utterances(detector, utterances, batch_size=1)
 
 
-def test_packed_features_need_no_tolerance(small_pth, small_config, utterances):
-    """Of XLS-R on a CPU the back end alone sees a batch."""
-    detector = load_detector(small_pth, device="cpu", config=small_config).for_scoring()
-    alone, batched = (score_utterances(detector, utterances, batch_size=n).logits for n in (1, 8))
-    np.testing.assert_allclose(batched, alone, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_with_xlsr_no_bit_depends_on_the_batch(precision, small_pth, small_config, utterances):
+    detector = load_detector(small_pth, device="cpu", config=small_config, precision=precision).for_scoring()
+    alone, *batched = (score_utterances(detector, utterances, batch_size=n).logits for n in (1, 3, 8))
+    for logits in batched:
+        np.testing.assert_array_equal(logits, alone)
+    np.testing.assert_array_equal(score_utterances(detector, utterances[::-1]).logits[::-1], alone)
