@@ -139,11 +139,16 @@ class Detector(nn.Module):
             DeviceError: int8, which this PyTorch cannot do.
         """
         self.eval()
-        if self.scores_only:
+        if self.scores_only:  # already
             return self
         if self.device.type == "cpu" and isinstance(self.front_end, XLSR):
             self.scores_only = True
-            self.front_end = PackedXLSR(self.front_end, self.precision)
+            threads = torch.get_num_threads()
+            try:
+                torch.set_num_threads(1)  # or how the weights lie, and last digits, would depend on it
+                self.front_end = PackedXLSR(self.front_end, self.precision)
+            finally:
+                torch.set_num_threads(threads)
         elif self.precision == "int8" and isinstance(self.front_end, SpectrogramFrontEnd):
             self.scores_only = True
             projection = self.front_end.proj  # its one linear layer

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from errors import DeviceError
 from model import XLSR
 
+ROWS = 1616  # that a convolution computes at once: what it makes of them stays in the cache
+
 
 class PackedXLSR(nn.Module):
     """Waves [B, T] -> frames [B, F, width], float32, without gradients.
@@ -67,9 +69,6 @@ class PackedXLSR(nn.Module):
         for convolution in self.convolutions:
             x = convolution(x)
         return x
-
-
-ROWS = 1616  # that a convolution computes at once: what it makes of them stays in the cache
 
 
 class _Convolution:

@@ -123,7 +123,8 @@ def fine_tune(
         if epoch == 1:
             for i, reason in sorted(unreadable.items()):
                 on_unreadable(training[i], reason)
-        scored = _score(detector, validation, workers)
+        detector.eval()
+        scored = score_utterances(detector, validation, workers=workers)
         result = _epoch_result(epoch, train_loss, scored, config, time.perf_counter() - started)
         history.append(result)
         detector.provenance = {
@@ -195,11 +196,6 @@ def _train_epoch(
         reason = next(iter(unreadable.values()))
         raise DataError(f"none of the training recordings can be read; the first: {reason}")
     return total / clips
-
-
-def _score(detector: Detector, utterances: Sequence[Utterance], workers: int | None) -> Scored:
-    detector.eval()
-    return score_utterances(detector, utterances, workers=workers)
 
 
 def _epoch_result(

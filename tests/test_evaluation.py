@@ -59,9 +59,19 @@ def test_an_error_while_computing_is_raised(utterances, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_with_xlsr_no_bit_depends_on_the_batch(precision, small_pth, small_config, utterances):
+def test_with_xlsr_no_bit_depends_on_batch_order_or_cores(precision, small_pth, small_config, utterances):
     detector = load_detector(small_pth, device="cpu", config=small_config, precision=precision).for_scoring()
     alone, *batched = (score_utterances(detector, utterances, batch_size=n).logits for n in (1, 3, 8))
     for logits in batched:
         np.testing.assert_array_equal(logits, alone)
     np.testing.assert_array_equal(score_utterances(detector, utterances[::-1]).logits[::-1], alone)
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            other = load_detector(small_pth, device="cpu", config=small_config, precision=precision)
+            logits = score_utterances(other.for_scoring(), utterances).logits
+            np.testing.assert_array_equal(logits, alone)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)

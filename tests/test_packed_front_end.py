@@ -12,6 +12,7 @@ from detector import PRECISIONS, Detector, load_detector, resolve_precision
 from errors import CheckpointError, DeviceError
 from model import PRESETS
 from packed_front_end import Int8Linear, Linear, PackedXLSR
+from tasks import STAND_IN
 
 CPU = torch.device("cpu")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
@@ -175,4 +176,6 @@ def test_no_int8_is_one_line(load, monkeypatch):
 
 def test_precision_of_the_results(load):
     assert load("int8").for_scoring().describe()["precision"] == "int8"
+    again = load_detector(STAND_IN, device="cpu", precision="int8").for_scoring()
+    assert again.for_scoring() is again
     assert detector_module.PRECISIONS[0] == "fp32"
