@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from collections.abc import Container, Iterator, Sequence
@@ -36,6 +38,8 @@ NO_CHECKPOINT = (
     f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. Fetch one with python download.py "
     "LA_model.pth (or Best_LA_model_for_DF.pth), or name a file with --checkpoint"
 )
+
+DETECTOR = "detector"  # what the header of a detector's safetensors file is called
 
 FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
 PRETRAINING_ONLY = tuple(
@@ -136,17 +140,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _header(metadata: dict[str, str]) -> dict:
-    if "detector" not in metadata:
+    if DETECTOR not in metadata:
         raise CheckpointError(
             "safetensors without a detector's header: not written by this project (of a Hugging Face "
             "folder, name the folder)"
         )
-    try:
-        header = json.loads(metadata["detector"])
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"its header is not JSON ({error})") from error
-    if not (isinstance(header, dict) and header.keys() >= {"config", "provenance"}):
+    header = header_of(metadata, DETECTOR)
+    if not header.keys() >= {"config", "provenance"}:
         raise CheckpointError("its header has no configuration and provenance")
+    return header
+
+
+def header_of(metadata: dict[str, str], kind: str) -> dict:
+    """The JSON object that `write_safetensors` wrote. Raises CheckpointError if it is not there, or none."""
+    try:
+        header = json.loads(metadata[kind])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError("its header is no JSON object")
     return header
 
 
@@ -231,31 +243,58 @@ def _and_more(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
 
 
-def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
-    """Write tensors and a JSON header that `read_tensors` gives back."""
+def write_safetensors(
+    path: str | Path, tensors: dict[str, Tensor], header: dict, kind: str = DETECTOR
+) -> None:
+    """Write tensors and a JSON header: of a detector, `read_tensors` gives them back.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with _whole_or_not_at_all(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata={"detector": json.dumps(header)})
+        safetensors.torch.save_file(contiguous, temporary, metadata={kind: json.dumps(header)})
 
 
 def write_official(path: str | Path, tensors: dict[str, Tensor]) -> None:
-    """Write a plain state dict as `.pth`."""
+    """Write a plain state dict as `.pth`. Raises OSError as `write_safetensors`."""
     with _whole_or_not_at_all(path) as temporary:
         torch.save({k: v.detach().cpu() for k, v in tensors.items()}, temporary)
 
 
 @contextmanager
 def _whole_or_not_at_all(path: str | Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` when done: an interrupt leaves no half file there."""
-    temporary = Path(f"{path}.part")
+    """A name to write to that becomes `path` when done.
+
+    Neither an interrupt nor a full disk nor a power cut leaves half a file there. It is in a folder of its
+    own, as safetensors begins files under names that nobody knows: what a killed process left is removed.
+    """
+    folder = Path(f"{path}.part")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
+        folder.mkdir()
+        temporary = folder / Path(path).name
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # safetensors leaves files that only their owner can read
+        _to_disk(temporary, os.O_RDWR)
         temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(folder.parent, os.O_RDONLY)
+    except (RuntimeError, safetensors.SafetensorError) as error:  # which hide the system's own
+        free = shutil.disk_usage(folder.parent).free / 1e6
+        raise OSError(f"{path} cannot be written ({error}); {free:.0f} MB are free there") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def sha256_of(path: str | Path) -> str:

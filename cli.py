@@ -41,6 +41,13 @@ def not_negative(text: str) -> float:
     return finite(text)
 
 
+def fraction(text: str) -> float:
+    """An argparse type: a number between 0 and 1."""
+    if not 0 < finite(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return finite(text)
+
+
 def whole(minimum: int) -> Callable[[str], int]:
     """An argparse type: a whole number from `minimum`."""
 

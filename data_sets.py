@@ -192,6 +192,12 @@ def find_splits(path: Path) -> Path | None:
     return None
 
 
+def phases_of(path: Path) -> set[str]:
+    """Which of ASVspoof's train, dev and eval a folder, or an archive of one, has a list of labels for."""
+    folder = _unpacked(path)
+    return set(_by_phase(_published_lists(folder, "all")).values()) if folder.is_dir() else set()
+
+
 def _unpacked(path: Path) -> Path:
     return archives.extract(path) if archives.is_archive(path) else path
 
@@ -289,14 +295,18 @@ def _published_lists(folder: Path, phase: str | None) -> list[Path]:
     sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
     if len(sets) > 1:
         raise DataError(f"{folder} holds several lists of labels: {', '.join(map(str, lists))}; name one")
-    # ASVspoof 2019 and 5 have a list for each phase, and say so in its name.
-    of_phase = {p: phase for p in lists for phase in p.name.split(".") if phase in ("train", "dev", "eval")}
+    of_phase = _by_phase(lists)
     if not of_phase or phase == "all":
         return lists
     chosen = [p for p in lists if of_phase.get(p) == (phase or EVAL)]
     if not chosen:
         raise DataError(f"{folder} has no phase {phase or EVAL}, only {', '.join(sorted(of_phase.values()))}")
     return chosen
+
+
+def _by_phase(lists: Sequence[Path]) -> dict[Path, str]:
+    """ASVspoof 2019 and 5 have a list for each phase, and say so in its name."""
+    return {p: phase for p in lists for phase in p.name.split(".") if phase in ("train", "dev", "eval")}
 
 
 def _is_list(path: Path) -> bool:

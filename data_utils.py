@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
@@ -20,8 +23,13 @@ import distributed
 from data_sets import Utterance
 from decoding import AUDIO_INFO, AudioError, AudioInfo, mono, open_audio
 
+if TYPE_CHECKING:
+    from augment import Augmentation
+
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
+
+GRACE = 30  # seconds that a process which decodes has to end, once told to
 
 # Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
 # lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
@@ -76,7 +84,7 @@ def load_with_info(
             wave = mono(file.read(steps * (rate // common), count))
         if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
-            wave = _fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
+            wave = fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
     if not np.isfinite(wave).all():
         raise AudioError("has samples that are not numbers (NaN or infinity)")
     wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
@@ -91,7 +99,7 @@ def audio_info(path: str | Path) -> AudioInfo:
         return file.info
 
 
-def _fit(wave: np.ndarray, n_samples: int) -> np.ndarray:
+def fit(wave: np.ndarray, n_samples: int) -> np.ndarray:
     """Cut, or add zeros at the end: a resampler may round a length down."""
     return np.pad(wave[:n_samples], (0, max(0, n_samples - len(wave))))
 
@@ -116,11 +124,26 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
 # -------------------------------------------------------------------- batches
 
 
+@dataclass(frozen=True)
+class Variation:
+    """What training hears of a recording, in this epoch: random, by the seed, the epoch and its index alone.
+
+    Attributes:
+        random_crop: of one that is longer than a clip any part, else its beginning.
+        augmentation: what is done to it.
+    """
+
+    seed: int
+    epoch: int
+    random_crop: bool
+    augmentation: Augmentation
+
+
 class UtteranceDataset(Dataset):
     """Item i: (i, wave [clip_samples] or None, reason it could not be read or "", AudioInfo or None).
 
-    The clip begins at `offset` seconds; or, where `crop_seed` is a number, anywhere that leaves a whole
-    clip, drawn from that seed, the attribute `epoch` and i alone: no other order or worker changes it.
+    With n recordings i is number i modulo n, taken i // n times before in the epoch (`sampling.epoch_order`).
+    The clip begins at `offset` seconds, or as `variation` has it.
     """
 
     def __init__(
@@ -129,7 +152,7 @@ class UtteranceDataset(Dataset):
         sample_rate: int,
         clip_samples: int,
         offset: float = 0.0,
-        crop_seed: int | None = None,
+        variation: Variation | None = None,
     ):
         # In one block: to look at a string counts as a use, and would copy its page of memory to each worker.
         paths = [os.fsencode(u.path) for u in utterances]
@@ -137,29 +160,35 @@ class UtteranceDataset(Dataset):
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
         self.offset = offset
-        self.crop_seed = crop_seed
-        self.epoch = 0  # to be set before each pass
+        self.variation = variation
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str, AudioInfo | None]:
+        place = i % len(self)
+        path = os.fsdecode(self._paths[self._ends[place] : self._ends[place + 1]])
         try:
-            wave, info = self._load(i)
+            if self.variation is None:
+                wave, info = load_with_info(path, self.sample_rate, self.clip_samples, self.offset)
+            else:
+                wave, info = self._varied(path, i, self.variation)
         except AudioError as error:
             return i, None, str(error), None
         return i, pad(wave, self.clip_samples), "", info
 
-    def _load(self, i: int) -> tuple[np.ndarray, AudioInfo]:
-        path = os.fsdecode(self._paths[self._ends[i] : self._ends[i + 1]])
-        if self.crop_seed is None:
-            return load_with_info(path, self.sample_rate, self.clip_samples, self.offset)
-        spare = audio_info(path).seconds - self.clip_samples / self.sample_rate
-        draw = np.random.default_rng((self.crop_seed, self.epoch, i)).random()
+    def _varied(self, path: str, i: int, how: Variation) -> tuple[np.ndarray, AudioInfo]:
+        rng = np.random.default_rng((how.seed, how.epoch, i))
+        samples = how.augmentation.samples_needed(self.clip_samples)
+        offset = 0.0
+        if how.random_crop:
+            spare = audio_info(path).seconds - samples / self.sample_rate
+            offset = max(0.0, spare) * rng.random()
         try:
-            return load_with_info(path, self.sample_rate, self.clip_samples, max(0.0, spare) * draw)
+            wave, info = load_with_info(path, self.sample_rate, samples, offset)
         except AudioError:  # a header may promise more than there is
-            return load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
+            wave, info = load_with_info(path, self.sample_rate, samples, 0.0)
+        return how.augmentation(wave, self.sample_rate, rng), info
 
 
 def collate(
@@ -185,21 +214,29 @@ def make_loader(
     workers: int = 0,
     start_method: str | None = None,
     offset: float = 0.0,
-    crop_seed: int | None = None,
+    variation: Variation | None = None,
 ) -> DataLoader:
     """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
         batches: the indices of each, anew for every pass.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
-        offset, crop_seed: where in each recording its clip begins, see `UtteranceDataset`.
+        offset, variation: see `UtteranceDataset`.
     """
     workers = min(workers, len(batches)) if len(batches) > 1 else 0
     return DataLoader(
-        UtteranceDataset(utterances, sample_rate, clip_samples, offset, crop_seed),
+        UtteranceDataset(utterances, sample_rate, clip_samples, offset, variation),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=start_method if workers else None,
+        worker_init_fn=_leave_stopping_to_the_main_process,
     )
+
+
+def _leave_stopping_to_the_main_process(worker: int) -> None:
+    """Ctrl-C and batch systems signal all processes; the main one may still need this one to end in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):  # not on Windows, which has no SIGTERM to be sent either
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

@@ -196,7 +196,7 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     own = values.view(np.uint8).reshape(len(values), -1)  # shares its memory
     rows = torch.zeros(own.shape, dtype=torch.uint8)
     rows[mine] = torch.from_numpy(own[mine])
-    with _lost_in_one_line():
+    with lost_in_one_line():
         dist.all_reduce(times)
         dist.all_reduce(rows)
     if not (times == 1).all():
@@ -204,10 +204,30 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     own[:] = rows.numpy()
 
 
+def total(*values: float) -> list[float]:
+    """Each value's sum over all processes, on each of them. Raises ProcessError as `exchange`."""
+    sums = torch.tensor(values, dtype=torch.float64)
+    if size() > 1:
+        with lost_in_one_line():
+            dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def average(tensors: Sequence[torch.Tensor]) -> None:
+    """Put the mean of all processes' into float tensors. Raises ProcessError as `exchange`."""
+    if size() == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    with lost_in_one_line():
+        dist.all_reduce(flat)
+    for tensor, values in zip(tensors, (flat / size()).split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(values.view_as(tensor))
+
+
 def _gather(what: str, value: object) -> list:
     """As `exchange`; a RuntimeError where another process has come to something else, and never a wait."""
     values: list = [None] * size()
-    with _lost_in_one_line():
+    with lost_in_one_line():
         dist.all_gather_object(values, (what, value))
     if any(other != what for other, _ in values):
         raise RuntimeError(f"the processes are out of step: {[other for other, _ in values]}")
@@ -215,9 +235,12 @@ def _gather(what: str, value: object) -> list:
 
 
 @contextmanager
-def _lost_in_one_line() -> Iterator[None]:
+def lost_in_one_line(marks: Sequence[str] = ("",)) -> Iterator[None]:
+    """Around what processes do together: a RuntimeError with one of these words becomes a ProcessError."""
     try:
         yield
     except RuntimeError as error:
+        if not any(mark in str(error) for mark in marks):
+            raise
         time.sleep(GRACE)  # the other has said why; on one machine, torchrun now ends this process as well
         raise ProcessError("another process has ended, or cannot be reached") from error

@@ -3,6 +3,7 @@
     python fine_tune_for.py                      # for-2seconds/, the first known checkpoint here
     python fine_tune_for.py --data for-norm --checkpoint LA_model.pth --export-official
     python fine_tune_for.py --checkpoint xlsr2_300m.pt   # a pre-trained front end, a fresh back end
+    torchrun --nproc-per-node 2 fine_tune_for.py         # in two processes, each step shared by them
 
 A score is logit 1 (bona fide): higher = more likely real. The weights kept are those of the epoch
 with the lowest validation EER; the threshold for decisions on the test split is chosen on the
@@ -16,43 +17,41 @@ import dataclasses
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 import cli
+import distributed
 import metrics
 import plots
 import report
 import tasks
-from data_sets import SPLITS, Found, Utterance, find_splits, find_utterances
+from augment import KINDS, Augmentation
+from data_sets import SPLITS, Found, Utterance
 from detector import Detector, load_detector, load_front_end, resolve_device
-from errors import CheckpointError, DataError
+from errors import CheckpointError, TrainingError
 from evaluation import Scored, summarise
 from front_ends import is_front_end
+from optimization import check
+from recipe import OPTIMIZERS, SAMPLINGS, SCHEDULES, TrainingConfig
+from splits import Splits, find_training_data, shared_values
+from stopping import Stopped
 from tracking import Tracker
-from training import FINAL, LAST, EpochResult, TrainingConfig, fine_tune, read_provenance
+from training import FINAL, LAST, Hooks, fine_tune, read_provenance
+from training_state import STATE, EpochResult, TrainingState, find_state, identify
 
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
+TESTING = "testing"  # of the results
 OFFICIAL = "final_model.pth"  # with --export-official
 TIMED_STEPS = 5  # after these it is said how long the rest will take
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fine-tune a detector on Fake-or-Real.")
-    data = parser.add_mutually_exclusive_group()
-    data.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help=f"a folder with {', '.join(SPLITS)}, each with real and fake, or an archive of it (default: "
-        f"{tasks.FAKE_OR_REAL}/)",
-    )
-    data.add_argument(
-        "--download",
-        action="store_true",
-        help="fetch for-2sec.tar.gz into this folder, and use it; goes on from where it broke off",
-    )
+    parser = argparse.ArgumentParser(description="Fine-tune a detector on Fake-or-Real, or on other data.")
+    _add_data_options(parser)
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -61,11 +60,6 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "published one here); or a pre-trained front end: xlsr2_300m.pt, or a Hugging Face folder",
     )
     parser.add_argument("--output", type=Path, default=Path("results/for"), help="default: %(default)s")
-    parser.add_argument("--epochs", type=cli.whole(1), default=5, metavar="N", help="default: 5")
-    parser.add_argument(
-        "--learning-rate", type=cli.positive, default=5e-5, metavar="X", help="of Adam (default: 5e-5)"
-    )
-    parser.add_argument("--seed", type=cli.whole(0), default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--export-official",
         action="store_true",
@@ -74,86 +68,332 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--no-wandb", action="store_true", help="log nothing to Weights & Biases, offline neither"
     )
-    parser.add_argument(
+    _add_recipe_options(parser)
+    _add_augmentation_options(parser)
+    _add_resuming_options(parser)
+    cli.add_audit_option(parser)
+    cli.add_machine_options(parser, ("fp32", "bf16", "fp16"), batch_size=16)
+    return parser.parse_args(argv)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    data = group.add_mutually_exclusive_group()
+    data.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="PATH",
+        help=f"folders with {', '.join(SPLITS)}, each with real and fake; ASVspoof 2019 or 5; with "
+        f"--validation-split any data; archives of these (default: {tasks.FAKE_OR_REAL}/)",
+    )
+    data.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch for-2sec.tar.gz into this folder, and use it; goes on from where it broke off",
+    )
+    group.add_argument(
+        "--validation-split",
+        metavar="BY",
+        help="of data without splits, hold out a part with speakers, attacks, ... of its own: a column of "
+        "the list of labels, or recording",
+    )
+    group.add_argument(
+        "--validation-fraction", type=cli.fraction, default=0.2, metavar="X", help="of these (default: 0.2)"
+    )
+    group.add_argument(
+        "--sampling",
+        choices=SAMPLINGS,
+        default="all",
+        help="every clip once in an epoch, or as many of each data set and class (default: all)",
+    )
+    group.add_argument(
         "--crop",
         choices=("start", "random"),
         default="start",
         help="which part of a longer training recording is heard, in each epoch anew (default: start)",
     )
-    cli.add_audit_option(parser)
-    cli.add_machine_options(parser, ("fp32", "bf16"), batch_size=16)
-    return parser.parse_args(argv)
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig()
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--epochs", type=cli.whole(1), default=default.epochs, metavar="N", help="default: 5")
+    group.add_argument(
+        "--learning-rate", type=cli.positive, default=default.learning_rate, metavar="X", help="default: 5e-5"
+    )
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="default: adam")
+    group.add_argument(
+        "--weight-decay", type=cli.not_negative, default=default.weight_decay, metavar="X", help="default: 0"
+    )
+    group.add_argument(
+        "--warmup",
+        type=cli.whole(0),
+        default=default.warmup,
+        metavar="STEPS",
+        help="in which the learning rate rises to its full value (default: 0)",
+    )
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default=default.schedule,
+        help="of the learning rate after that: cosine falls to 0 (default: constant)",
+    )
+    group.add_argument(
+        "--clip-norm", type=cli.positive, metavar="X", help="scale the gradient down to this norm at most"
+    )
+    group.add_argument(
+        "--accumulate",
+        type=cli.whole(1),
+        default=default.accumulate,
+        metavar="N",
+        help="compute a process's clips of a step in N parts, with the memory of one (default: 1)",
+    )
+    group.add_argument(
+        "--class-weights",
+        nargs=2,
+        type=cli.positive,
+        metavar=("FAKE", "REAL"),
+        help="in the loss; published are 0.1 0.9 (default: none)",
+    )
+    group.add_argument(
+        "--patience",
+        type=cli.whole(1),
+        metavar="EPOCHS",
+        help="stop after so many without a better one (default: do all)",
+    )
+    group.add_argument("--freeze-frontend", action="store_true", help="train the back end alone")
+    group.add_argument(
+        "--freeze-batchnorm", action="store_true", help="normalise by the statistics that the start has"
+    )
+    group.add_argument(
+        "--lora",
+        type=cli.whole(1),
+        metavar="RANK",
+        help="of the front end, train adapters of its attention (8 is usual) in place of all weights",
+    )
+    group.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="a third of the memory for what the backward pass needs, a third more time",
+    )
+    group.add_argument("--seed", type=cli.whole(0), default=default.seed, metavar="N", help="default: 0")
+
+
+def _add_augmentation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("augmentation, of the training recordings")
+    group.add_argument(
+        "--rawboost",
+        type=int,
+        choices=range(9),
+        default=0,
+        help="RawBoost's algorithm; published are 5 for LA and 3 for DF (default: 0, none)",
+    )
+    group.add_argument(
+        "--augment",
+        nargs="+",
+        action="extend",
+        choices=KINDS,
+        default=[],
+        help="each on half of the clips; codec is mp3, opus or telephone",
+    )
+
+
+def _add_resuming_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "an interrupted training goes on by itself, where its settings are the same"
+    )
+    group.add_argument(
+        "--save-every",
+        type=cli.whole(1),
+        metavar="STEPS",
+        help="save in the midst of an epoch too, not only after each",
+    )
+    begin = group.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="an error where there is none to go on with")
+    begin.add_argument("--restart", action="store_true", help="begin anew all the same")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr that says what is missing or cannot be used."""
-    return cli.run_script("fine_tune_for.py", run, parse_args, argv)
+    """The exit code: 0, or 2 after one line on stderr that says what is missing or cannot be used.
+
+    After Ctrl-C 130, after SIGTERM 143.
+    """
+    return cli.run_script("fine_tune_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    device = resolve_device(args.device)
-    checkpoint, data, splits = _find(args)
-    _check_output(args.output, checkpoint)
-    detector = _starting_point(checkpoint, device, args)
-    if args.export_official and not detector.has_official_names:
-        raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
-    tasks.audit({name: found.utterances for name, found in splits.items()}, args)
-    config = TrainingConfig(
-        args.epochs,
-        args.learning_rate,
-        args.batch_size,
-        seed=args.seed,
-        data=str(data),
-        crop=args.crop,
+    data, splits, detector = distributed.together(lambda: _find(args), _alike)
+    config = _config(args, data)
+    sets = (splits.training, splits.validation)
+    identity = identify(detector, *sets, config)
+    state = distributed.together(
+        lambda: _state(args, detector, config, identity), lambda found: {STATE: (found.epoch, found.step)}
     )
-    steps = config.epochs * -(-len(splits["training"].utterances) // config.batch_size)
-    print(f"\nFine-tuning {checkpoint} on {device.type}: {config.epochs} epochs, {steps} steps\n")
+    if distributed.is_main() and state.is_new:
+        tasks.audit(_audited(splits), args)
+        _say_shared_speakers(splits)
+    steps = config.epochs * -(-len(splits.training) // config.batch_size)
+    processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
+    print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: ", end="")
+    print(f"{config.epochs} epochs, {steps} steps")
+    print("" if state.is_new else f"It goes on after step {state.step} of epoch {state.epoch}.\n")
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
-    with Tracker(args.output, settings, enabled=not args.no_wandb) as tracker:
-        progress = _Progress(args.output, config, steps, tracker)
-        fine_tune(
-            detector,
-            splits["training"].utterances,
-            splits["validation"].utterances,
-            config,
-            args.output,
-            workers=args.workers,
-            on_step=progress.on_step,
-            on_epoch=progress.on_epoch,
-            on_unreadable=_say_left_out,
-        )
-        final = tasks.load(args.output / FINAL, device, args)
-        tracker.log_testing(_test(final, splits["testing"], args, command))
+    is_logged = distributed.is_main() and not args.no_wandb
+    try:
+        with Tracker(args.output, settings, state.run, enabled=is_logged) as tracker:
+            progress = _Progress(args.output, config, steps, tracker)
+            fine_tune(
+                detector,
+                *sets,
+                config,
+                args.output,
+                groups=splits.groups(),
+                workers=args.workers,
+                state=state,
+                save_every=args.save_every,
+                hooks=Hooks(progress.on_step, _say_left_out, progress.on_epoch),
+            )
+            _test(splits.testing, args, command, detector.device, tracker)
+    except Stopped as stopped:
+        print(f"\n{stopped}", end="")
+        if stopped.saved:
+            print("; the same command goes on after step {1} of epoch {0}".format(*stopped.saved), end="")
+        print()
+        return stopped.exit_code
+    if distributed.is_main():
         if args.export_official:
             whole = load_detector(args.output / FINAL, device="cpu")
             left_out = whole.export_official(args.output / OFFICIAL)
             if left_out:
-                print(f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {checkpoint}")
-        print(
-            f"\nDetector, history and curves are in {args.output}, the test split's results in its testing/"
-        )
+                print(f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {detector.path}")
+        report.clear(args.output, [STATE])
+    where = f", the test split's results in its {TESTING}/" if splits.testing else ""
+    print(f"\nDetector, history and curves are in {args.output}{where}")
     return 0
 
 
-def _find(args: argparse.Namespace) -> tuple[Path, Path, dict[str, Found]]:
-    """The detector to start from, the data set and its splits; fetched where that is asked for."""
+def _find(args: argparse.Namespace) -> tuple[str, Splits, Detector]:
+    """What the data are called, their splits, the detector to start from; fetched where that is asked for."""
     data, checkpoints = tasks.choose(
-        [tasks.FAKE_OR_REAL] if args.download else [args.data] if args.data else [],
+        [tasks.FAKE_OR_REAL] if args.download else args.data or [],
         [args.checkpoint] if args.checkpoint else [],
         tasks.FAKE_OR_REAL,
         tasks.SAMPLES / "for-2seconds",
         tasks.NO_FAKE_OR_REAL,
     )
+    device = resolve_device(args.device)
     if args.download:
         import download  # and all that fetching needs: half a second
 
         data = [download.fake_or_real()]
-    checkpoint, data = tasks.fetched(checkpoints[0]), Path(data[0])
-    folder = find_splits(data)
-    if folder is None:
-        raise DataError(f"no folder in {data} holds {', '.join(SPLITS)}, each with real and fake")
-    return checkpoint, data, {name: _split(folder / name) for name in SPLITS}
+    checkpoint, paths = tasks.fetched(checkpoints[0]), [Path(path) for path in data]
+    splits = find_training_data(paths, args.validation_split, args.validation_fraction, args.seed)
+    _describe(splits)
+    _check_output(args.output, checkpoint)
+    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
+    if is_front_end(checkpoint):
+        detector = load_front_end(checkpoint, **options, seed=args.seed)
+        print(
+            f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so "
+            "the first epoch starts from guessing"
+        )
+    else:
+        detector = load_detector(checkpoint, **options)
+    if args.export_official and not detector.has_official_names:
+        raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
+    return ", ".join(map(str, data)), splits, detector
+
+
+def _alike(found: tuple[str, Splits, Detector]) -> dict[str, object]:
+    """What all processes must have alike. (Which recordings, the training's identity tells.)"""
+    _, splits, detector = found
+    return {"detector": tasks.identity(detector), "number of recordings": len(splits.training)}
+
+
+def _config(args: argparse.Namespace, data: str) -> TrainingConfig:
+    return TrainingConfig(
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        batch_size=args.batch_size,
+        accumulate=args.accumulate,
+        optimizer=args.optimizer,
+        weight_decay=args.weight_decay,
+        warmup=args.warmup,
+        schedule=args.schedule,
+        clip_norm=args.clip_norm,
+        class_weights=args.class_weights and tuple(args.class_weights),
+        patience=args.patience,
+        freeze_front_end=args.freeze_frontend,
+        freeze_batch_norm=args.freeze_batchnorm,
+        lora=args.lora,
+        gradient_checkpointing=args.gradient_checkpointing,
+        sampling=args.sampling,
+        crop=args.crop,
+        augmentation=Augmentation(args.rawboost, tuple(k for k in KINDS if k in args.augment)),
+        seed=args.seed,
+        data=data,
+    )
+
+
+def _state(
+    args: argparse.Namespace, detector: Detector, config: TrainingConfig, identity: dict
+) -> TrainingState:
+    """Where to go on. Raises TrainingError where that, or the recipe, is not possible."""
+    check(detector, config)
+    if args.restart:
+        return TrainingState()
+    try:
+        state = find_state(args.output, identity)
+    except TrainingError as error:
+        raise TrainingError(f"{error}; --restart begins anew, another --output leaves it") from error
+    if state is None and args.resume:
+        raise TrainingError(f"--resume: there is no unfinished training in {args.output}")
+    return state or TrainingState()
+
+
+def _describe(splits: Splits) -> None:
+    """Print what was found."""
+    for note in splits.notes:
+        print(report.printable(note))
+    testing = {f"testing, {name}": found.utterances for name, found in splits.testing.items()}
+    if len(testing) == 1:
+        testing = {"testing": next(iter(splits.testing.values())).utterances}
+    for name, utterances in {"training": splits.training, "validation": splits.validation, **testing}.items():
+        counts = Counter(u.label for u in utterances)
+        print(f"{name}: {counts['bonafide']} real, {counts['spoof']} fake")
+        if len(splits.testing) != 1 or _is_whole(name, counts, next(iter(splits.testing.values()))):
+            continue
+        print(f"As published, {name} has {FOR_2SEC_CLIPS[name]} of each: is the download complete?")
+    if not splits.testing:
+        print("There is no split to test on: the figures will be of the validation set alone.")
+
+
+def _is_whole(name: str, counts: Counter[str], testing: Found) -> bool:
+    """Whether a split has the published number of clips, if it is one of Fake-or-Real's two-second clips."""
+    folder = testing.root.parent
+    is_for_2sec = folder.name == tasks.FAKE_OR_REAL.name and not folder.is_relative_to(tasks.SAMPLES)
+    return not is_for_2sec or set(counts.values()) == {FOR_2SEC_CLIPS[name]}
+
+
+def _audited(splits: Splits) -> dict[str, Sequence[Utterance]]:
+    """The splits to look for the same audio in."""
+    testing = {f"testing-{name}": found.utterances for name, found in splits.testing.items()}
+    if len(testing) == 1:
+        testing = {"testing": next(iter(testing.values()))}
+    return {"training": splits.training, "validation": splits.validation} | testing
+
+
+def _say_shared_speakers(splits: Splits) -> None:
+    """Whoever is heard in training is no test of a stranger."""
+    others = {"validation": splits.validation}
+    others |= {f"testing ({name})": found.utterances for name, found in splits.testing.items()}
+    for name, utterances in others.items():
+        shared = shared_values(splits.training, utterances, "speaker")
+        if shared:
+            print(f"AUDIT: {len(shared)} speakers are in training and in {name}")
 
 
 def _check_output(output: Path, checkpoint: Path) -> None:
@@ -164,45 +404,30 @@ def _check_output(output: Path, checkpoint: Path) -> None:
         raise CheckpointError(f"{checkpoint} would be overwritten by what it becomes: name another --output")
 
 
-def _test(final: Detector, testing: Found, args: argparse.Namespace, command: str) -> dict:
-    """Score the test split, decide at the threshold chosen on validation, write and print; the summary."""
+def _test(
+    testing: dict[str, Found], args: argparse.Namespace, command: str, device: torch.device, tracker: Tracker
+) -> None:
+    """Score the test splits, decide at the threshold chosen on validation, write and print."""
+    if not testing:
+        return
+    final = distributed.together(lambda: tasks.load(args.output / FINAL, device, args))
     _, epoch = read_provenance(final)
     print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
-    folder, threshold = args.output / "testing", epoch["validation_threshold"]
-    _, summary = tasks.evaluate("fine-tuned", final, testing, folder, args, command, threshold)
-    print(f"\n{report.results({'fine-tuned': summary})}")
+    summaries = {}
+    for name, found in testing.items():
+        folder = args.output / TESTING
+        name, folder = ("fine-tuned", folder) if len(testing) == 1 else (name, folder / name)
+        result = tasks.evaluate(name, final, found, folder, args, command, epoch["validation_threshold"])
+        summaries[name] = result and result[1]
+    if not distributed.is_main():
+        return
+    print(f"\n{report.results(summaries)}")
     print("That threshold was chosen on the validation split.")
-    return summary
+    tracker.log_testing(summaries)
 
 
 def _say_left_out(utterance: Utterance, reason: str) -> None:
     print(report.printable(f"left out of training: {utterance.name}: {reason}"))
-
-
-def _starting_point(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> Detector:
-    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
-    if not is_front_end(checkpoint):
-        return load_detector(checkpoint, **options)
-    detector = load_front_end(checkpoint, **options, seed=args.seed)
-    print(
-        f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so the "
-        "first epoch starts from guessing"
-    )
-    return detector
-
-
-def _split(folder: Path) -> Found:
-    found = find_utterances([folder])
-    labels = [u.label for u in found.utterances]
-    if set(labels) != {"bonafide", "spoof"}:
-        raise DataError(f"{folder} must hold real and fake recordings, and only such")
-    counts = [labels.count("bonafide"), labels.count("spoof")]
-    print(f"{folder.name}: {counts[0]} real, {counts[1]} fake")
-    published = FOR_2SEC_CLIPS[folder.name]
-    is_for_2sec = folder.parent.name == tasks.FAKE_OR_REAL.name
-    if is_for_2sec and set(counts) != {published} and not folder.resolve().is_relative_to(tasks.SAMPLES):
-        print(f"As published, {folder.name} has {published} of each: is the download complete?")
-    return found
 
 
 class _Progress:
@@ -211,22 +436,25 @@ class _Progress:
     def __init__(self, output: Path, config: TrainingConfig, steps: int, tracker: Tracker):
         self.output, self.config, self.steps, self.tracker = output, config, steps, tracker
         self.step = 0
-        self.history: list[EpochResult] = []
+        self.timed = 0
         self.started = time.perf_counter()
 
-    def on_step(self, step: int, loss: float) -> None:
+    def on_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         self.step = step
-        self.tracker.log_step(step, loss, self.config.learning_rate)
-        if step == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
-            minutes = (time.perf_counter() - self.started) / step * (self.steps - step) / 60
+        self.timed += 1
+        self.tracker.log_step(step, loss, learning_rate, gradient_norm)
+        if self.timed == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
+            minutes = (time.perf_counter() - self.started) / self.timed * (self.steps - step) / 60
             print(f"about {minutes:.1f} minutes to go, and the time to score validation after each epoch")
 
-    def on_epoch(self, result: EpochResult, scored: Scored) -> None:
-        if not self.history:  # now that an earlier run's weights are gone, so must be what tells of them
+    def on_epoch(self, history: Sequence[EpochResult], scored: Scored) -> None:
+        if not distributed.is_main():
+            return
+        if len(history) == 1:  # now that an earlier run's weights are gone, so must be what tells of them
             report.clear(self.output, [OFFICIAL])
-            report.clear(self.output / "testing", report.RESULT_FILES)
-        self.history.append(result)
-        report.write_history(self.output, self.history)
+            report.clear(self.output / TESTING, report.RESULT_FILES)
+        report.write_history(self.output, history)
+        result = history[-1]
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "
             f"{result.validation_loss:.4f}, AUC {result.validation_auc:.3f}, "

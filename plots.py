@@ -12,7 +12,8 @@ import scipy  # its stats take half a second to import: only when first used
 
 from evaluation import Scored
 from metrics import ErrorRates
-from training import EpochResult, best_epoch
+from training import best_epoch
+from training_state import EpochResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -24,7 +24,7 @@ import soundfile
 import metrics
 import plots
 from evaluation import Scored
-from training import EpochResult
+from training_state import EpochResult
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 

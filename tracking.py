@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training import EpochResult
+from training_state import EpochResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,10 +34,11 @@ class Tracker:
     Args:
         folder: an existing one; the run is written to its `wandb/`.
         settings: of the training, JSON types.
+        run: names the training; an interrupted one goes on in the same run.
         enabled: False for --no-wandb.
     """
 
-    def __init__(self, folder: Path, settings: dict, enabled: bool = True):
+    def __init__(self, folder: Path, settings: dict, run: str, enabled: bool = True):
         self._run = None
         if not enabled:
             return
@@ -50,6 +51,8 @@ class Tracker:
                 "config": settings,
                 "settings": wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
                 "reinit": "finish_previous",
+                "id": run,
+                "resume": "allow",
             }
             mode = os.environ.get("WANDB_MODE", "online")
             try:
@@ -58,6 +61,7 @@ class Tracker:
                 self._run = wandb.init(mode=mode, **options)
             except wandb.errors.Error as error:
                 print(f"wandb cannot log online, so the run is kept offline: {_in_a_line(error)}")
+                wandb.teardown()  # or its service holds the run's name to be in use
                 self._run = wandb.init(mode="offline", **options)
             if mode == "online" and not self._run.offline:
                 print(f"wandb: {self._run.url}")
@@ -76,11 +80,12 @@ class Tracker:
                 folder = shlex.quote(str(run.settings.sync_dir))
                 print(f"wandb kept this run offline; to upload it: wandb sync {folder}")
 
-    def log_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """The loss in nats of the batch of a step, counted from 1."""
+    def log_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
+        """A step, counted from 1: its loss in nats, and the gradient's norm before it is clipped."""
+        values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
         if self._run is not None:
             with self._unharmed():
-                self._run.log({"train/loss": loss, "train/learning_rate": learning_rate}, step=step)
+                self._run.log({f"train/{name}": value for name, value in values.items()}, step=step)
 
     def log_epoch(self, result: EpochResult, step: int, roc: Figure) -> None:
         """An epoch's figures, after its last step, with the validation split's ROC curve."""
@@ -95,13 +100,15 @@ class Tracker:
             with self._unharmed():
                 self._run.log(values | {"validation/roc": _image(roc)}, step=step)
 
-    def log_testing(self, summary: dict) -> None:
-        """The test split's figures, from `evaluation.summarise`."""
+    def log_testing(self, summaries: dict[str, dict]) -> None:
+        """The test splits' figures, each from `evaluation.summarise`; of several with the data set's name."""
         if self._run is not None:
             with self._unharmed():
-                for name in ("auc", "eer"):
-                    self._run.summary[f"testing/{name}"] = summary["metrics"][name]
-                    self._run.summary[f"testing/{name}_95"] = summary["intervals_95"][name]
+                for of_set, summary in summaries.items():
+                    prefix = f"testing/{of_set}/" if len(summaries) > 1 else "testing/"
+                    for name in ("auc", "eer"):
+                        self._run.summary[prefix + name] = summary["metrics"][name]
+                        self._run.summary[f"{prefix}{name}_95"] = summary["intervals_95"][name]
 
     @contextmanager
     def _unharmed(self) -> Iterator[None]:

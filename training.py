@@ -6,59 +6,48 @@ Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (re
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+import adapters
+import distributed
 import metrics
 from data_sets import Utterance
-from data_utils import default_workers, make_loader
+from data_utils import Variation, default_workers, make_loader
 from detector import Detector
 from errors import CheckpointError, DataError, TrainingError
 from evaluation import NOT_A_NUMBER, Scored, score_utterances
 from model import BONAFIDE, SPOOF
+from optimization import Optimization, Part
+from recipe import TrainingConfig, learning_rate
+from sampling import epoch_order, steps_of
+from stopping import Stopped, StopRequests, stop_requests
+from training_state import EpochResult, TrainingState, identify, restore, write_state
 
 FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
 CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """The assignment's settings: Adam and plain cross entropy, no schedule."""
+class Hooks:
+    """What is called while a training goes on, in the order it happens; by default nothing is.
 
-    epochs: int = 5
-    learning_rate: float = 5e-5
-    batch_size: int = 16
-    weight_decay: float = 0.0
-    seed: int = 0
-    crop: str = "start"  # of longer training recordings; or "random", drawn anew in each epoch
-    data: str | None = None  # what the data set is called, for the record
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set.
-
-    validation_auc_low and _high are the AUC's 95 % bootstrap interval, validation_threshold is the
-    one at the EER.
+    Attributes:
+        on_step: after each step, with its number from 1, its loss, learning rate and gradient's norm.
+        on_unreadable: for each training recording that is left out, with the reason, after its first epoch.
+        on_epoch: after each epoch, with all figures so far and the scored validation set.
     """
 
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_auc: float
-    validation_auc_low: float
-    validation_auc_high: float
-    validation_eer: float
-    validation_threshold: float
-    learning_rate: float
-    seconds: float
+    on_step: Callable[[int, float, float, float], None] = lambda step, loss, rate, norm: None
+    on_unreadable: Callable[[Utterance, str], None] = lambda utterance, reason: None
+    on_epoch: Callable[[Sequence[EpochResult], Scored], None] = lambda history, scored: None
 
 
 def fine_tune(
@@ -68,76 +57,194 @@ def fine_tune(
     config: TrainingConfig,
     output: Path,
     *,
+    groups: Sequence[Hashable] | None = None,
     workers: int | None = 0,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-    on_epoch: Callable[[EpochResult, Scored], None] = lambda result, scored: None,
-    on_unreadable: Callable[[Utterance, str], None] = lambda utterance, reason: None,
+    state: TrainingState | None = None,
+    save_every: int | None = None,
+    hooks: Hooks = Hooks(),
 ) -> list[EpochResult]:
     """Train a detector in place; the weights after the last epoch stay in it.
 
     The epoch with the lowest validation EER (of equals, the lowest validation loss) is written to
     `final_model.safetensors`, the last one to `last_model.safetensors`, each with its settings and
-    validation figures as provenance. On a CPU, the same seed gives the same weights.
+    validation figures as provenance. `training_state.safetensors` is how far the training is, after each
+    epoch and where it is told to stop. On a CPU, the same seed gives the same weights, interrupted or not.
+
+    In a group of processes all do this, and the main one writes.
 
     Args:
         training, validation: recordings with labels.
         output: an existing folder.
+        groups: for `sampling="balanced"`, the group of each training recording, by default its class.
         workers: as in `evaluation.score_utterances`.
-        on_step: called after each step with its number from 1 and its loss.
-        on_epoch: called after each epoch with its figures and the scored validation set.
-        on_unreadable: called once for each training recording that is left out, with the reason.
+        state: of an unfinished training, from `training_state.find_state`, to go on with.
+        save_every: steps after which the state is written, in the midst of an epoch.
+
+    Returns:
+        Each epoch's figures.
 
     Raises:
         DataError: a class is missing, or cannot be read, in one of the sets.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number; or the detector cannot do what is configured.
+        Stopped: by a signal; the state is written.
+        OSError: a file cannot be written; the last state is still there.
     """
     for name, utterances in (("training", training), ("validation", validation)):
         if {u.label for u in utterances} != set(CLASS_OF):
             raise DataError(f"the {name} set must hold real and fake recordings, and only such")
     torch.manual_seed(config.seed)
-    order = torch.Generator().manual_seed(config.seed)
-    sizes = detector.config
-    loader = make_loader(
-        training,
-        BatchSampler(RandomSampler(training, generator=order), config.batch_size, drop_last=False),
-        sizes.sample_rate,
-        sizes.clip_samples,
-        default_workers(detector.device) if workers is None else workers,
-        crop_seed=config.seed if config.crop == "random" else None,
-    )
-    targets = torch.tensor([CLASS_OF[u.label] for u in training], device=detector.device)
-    trainable = [p for p in detector.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    before = {
-        "file": detector.path and str(detector.path),
-        "sha256": detector.sha256,
-        "provenance": detector.provenance,
-    }
-    history: list[EpochResult] = []
-    unreadable: dict[int, str] = {}
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        first_step = (epoch - 1) * len(loader) + 1
-        loader.dataset.epoch = epoch
-        train_loss = _train_epoch(detector, loader, targets, optimizer, first_step, on_step, unreadable)
-        if epoch == 1:
-            for i, reason in sorted(unreadable.items()):
-                on_unreadable(training[i], reason)
-        detector.eval()
-        scored = score_utterances(detector, validation, workers=workers)
-        result = _epoch_result(epoch, train_loss, scored, config, time.perf_counter() - started)
-        history.append(result)
-        detector.provenance = {
-            "started_from": before,
-            "training": asdict(config) | {"clips": len(training) - len(unreadable)},
-            # without the time it took: the same seed is to give the same file
-            "epoch": {k: v for k, v in asdict(result).items() if k != "seconds"},
+    run = _Run(detector, training, validation, config, output, groups, workers, state, save_every, hooks)
+    try:
+        with stop_requests() as requests:
+            while not run.is_done():
+                run.do_steps(requests)
+                run.end_epoch()
+    except Stopped as stopped:
+        stopped.saved = run.saved
+        raise
+    adapters.merge(detector)
+    return run.state.history
+
+
+class _Run:
+    """One call of `fine_tune`."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        training: Sequence[Utterance],
+        validation: Sequence[Utterance],
+        config: TrainingConfig,
+        output: Path,
+        groups: Sequence[Hashable] | None,
+        workers: int | None,
+        state: TrainingState | None,
+        save_every: int | None,
+        hooks: Hooks,
+    ):
+        self.detector, self.training, self.validation = detector, training, validation
+        self.config, self.output, self.hooks, self.save_every = config, output, hooks, save_every
+        self.workers = default_workers(detector.device) if workers is None else workers
+        self.targets = torch.tensor([CLASS_OF[u.label] for u in training])
+        self.groups = None
+        if config.sampling == "balanced":
+            self.groups = [u.label for u in training] if groups is None else groups
+        self.steps = -(-len(training) // config.batch_size)  # of an epoch
+        self.started_from = {
+            "file": detector.path and str(detector.path),
+            "sha256": detector.sha256,
+            "provenance": detector.provenance,
         }
-        detector.save(output / LAST)
-        if best_epoch(history) is result:
-            detector.save(output / FINAL)
-        on_epoch(result, scored)
-    return history
+        self.identity = identify(detector, training, validation, config)
+        self.optimization = Optimization(detector, config)
+        self.state = state or TrainingState()
+        self.saved: tuple[int, int] | None = None
+        if not self.state.is_new:
+            self.saved = (self.state.epoch, self.state.step)
+            restore(self.state, detector, self.optimization)
+
+    def is_done(self) -> bool:
+        history, patience = self.state.history, self.config.patience
+        has_stalled = (
+            patience is not None
+            and bool(history)
+            and history[-1].epoch - best_epoch(history).epoch >= patience
+        )
+        return self.state.epoch > self.config.epochs or has_stalled
+
+    def do_steps(self, requests: StopRequests) -> None:
+        """What is left of the epoch's steps; then, or when it is told to stop, the state is written."""
+        state, before = self.state, (self.state.epoch - 1) * self.steps
+        started = time.perf_counter() - state.seconds
+        requests.must_wait = True
+        self.optimization.train_mode()
+        for parts in self._parts():
+            number = before + state.step + 1
+            rate = learning_rate(self.config, number, self.config.epochs * self.steps)
+            result = self.optimization.step(parts, state.epoch, state.step, rate)
+            state.step += 1
+            state.seconds = time.perf_counter() - started
+            if result is not None:
+                state.loss += result.loss * result.weight
+                state.weight += result.weight
+                self.hooks.on_step(number, result.loss, rate, result.gradient_norm)
+            (told,) = distributed.total(requests.number or 0)
+            if told or (self.save_every and number % self.save_every == 0):
+                self._save()
+            if told:
+                raise Stopped(requests.number or signal.SIGTERM)
+        self._share_unreadable()
+        if state.weight == 0:
+            reason = next(iter(state.unreadable.values()))
+            raise DataError(f"none of the training recordings can be read; the first: {reason}")
+        self._save()
+        requests.must_wait = False
+
+    def _parts(self) -> Iterator[list[Part]]:
+        """This process's clips of each step that is left of the epoch."""
+        config, state, sizes = self.config, self.state, self.detector.config
+        order = epoch_order(len(self.training), self.groups, config.seed, state.epoch)
+        steps = steps_of(order, config.batch_size, config.accumulate)[state.step :]
+        variation = Variation(config.seed, state.epoch, config.crop == "random", config.augmentation)
+        batches = [part for step in steps for part in step]
+        loader = make_loader(
+            self.training, batches, sizes.sample_rate, sizes.clip_samples, self.workers, variation=variation
+        )
+        parts = map(self._part, loader)
+        for step in steps:
+            yield [next(parts) for _ in step]
+
+    def _part(self, batch: tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]) -> Part:
+        indices, waves, failures, _ = batch
+        self._learn_unreadable(failures)
+        clips = [i % len(self.training) for i in indices]
+        return Part(waves, self.targets[clips], [self.training[i].name for i in clips])
+
+    def end_epoch(self) -> None:
+        """Score the validation set, write the weights and the state."""
+        state, detector = self.state, self.detector
+        started = time.perf_counter() - state.seconds
+        with adapters.merged(detector):
+            detector.eval()
+            scored = score_utterances(detector, self.validation, workers=self.workers)
+            rate = learning_rate(self.config, state.epoch * self.steps, self.config.epochs * self.steps)
+            train_loss = state.loss / state.weight
+            seconds = time.perf_counter() - started
+            result = _epoch_result(state.epoch, train_loss, scored, self.config, rate, seconds)
+            state.history.append(result)
+            detector.provenance = {
+                "started_from": self.started_from,
+                "training": self._settings(),
+                # without the time it took: the same seed is to give the same file
+                "epoch": {k: v for k, v in asdict(result).items() if k != "seconds"},
+            }
+            if distributed.is_main():
+                detector.save(self.output / LAST)
+                if best_epoch(state.history) is result:
+                    detector.save(self.output / FINAL)
+        self.hooks.on_epoch(state.history, scored)
+        state.epoch, state.step, state.loss, state.weight, state.seconds = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        self._save()
+
+    def _settings(self) -> dict:
+        return asdict(self.config) | {"clips": len(self.training) - len(self.state.unreadable)}
+
+    def _save(self) -> None:
+        self._share_unreadable()
+        if distributed.is_main():
+            write_state(self.output, self.state, self.identity, self.detector, self.optimization)
+        self.saved = (self.state.epoch, self.state.step)
+
+    def _share_unreadable(self) -> None:
+        for of_process in distributed.exchange(self.state.unreadable):
+            self._learn_unreadable(of_process)
+
+    def _learn_unreadable(self, failures: dict[int, str]) -> None:
+        for i, reason in failures.items():
+            i %= len(self.training)
+            if i not in self.state.unreadable:
+                self.state.unreadable[i] = reason
+                self.hooks.on_unreadable(self.training[i], reason)
 
 
 def read_provenance(detector: Detector) -> tuple[dict, dict]:
@@ -167,39 +274,8 @@ def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
     return min(history, key=lambda result: (result.validation_eer, result.validation_loss))
 
 
-def _train_epoch(
-    detector: Detector,
-    loader: DataLoader,
-    targets: torch.Tensor,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    on_step: Callable[[int, float], None],
-    unreadable: dict[int, str],
-) -> float:
-    """One pass over the training set; the mean loss per clip. Adds to `unreadable` what is, and why."""
-    detector.train()
-    total, clips = 0.0, 0
-    for number, (indices, waves, failures, _) in enumerate(loader, start=step):
-        unreadable.update(failures)
-        if not indices:
-            continue
-        loss = F.cross_entropy(detector(waves), targets[indices])
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss at step {number} is {loss.item()}: try a lower learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(indices)
-        clips += len(indices)
-        on_step(number, loss.item())
-    if clips == 0:
-        reason = next(iter(unreadable.values()))
-        raise DataError(f"none of the training recordings can be read; the first: {reason}")
-    return total / clips
-
-
 def _epoch_result(
-    epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, seconds: float
+    epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, rate: float, seconds: float
 ) -> EpochResult:
     if NOT_A_NUMBER in scored.failures.values():
         raise TrainingError(f"after epoch {epoch} the network gives no numbers: try a lower learning rate")
@@ -220,6 +296,6 @@ def _epoch_result(
         validation_auc_high=high,
         validation_eer=values["eer"],
         validation_threshold=values["threshold"],
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         seconds=seconds,
     )

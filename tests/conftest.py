@@ -116,3 +116,9 @@ def not_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills", type=int, default=3, help="how often the training is killed at random moments"
+    )

@@ -11,8 +11,9 @@ import soundfile
 from scipy.signal import correlate
 
 import decoding
+from augment import Augmentation
 from data_sets import find_utterances
-from data_utils import AudioError, UtteranceDataset, audio_info, load_audio, make_loader, pad
+from data_utils import AudioError, UtteranceDataset, Variation, audio_info, load_audio, make_loader, pad
 from decoding import AUDIO_INFO
 
 
@@ -185,8 +186,8 @@ def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp
     utterances = find_utterances([tmp_path]).utterances
 
     def epoch_of(number, workers=0, seed=7, batches=((0, 1), (2, 3), (4,))):
-        loader = make_loader(utterances, batches, workers=workers, crop_seed=seed)
-        loader.dataset.epoch = number
+        variation = Variation(seed, number, True, Augmentation())
+        loader = make_loader(utterances, batches, workers=workers, variation=variation)
         return {
             i: wave.numpy() for indices, waves, *_ in loader for i, wave in zip(indices, waves, strict=True)
         }
@@ -214,10 +215,12 @@ def encoded_aac(folder) -> bytes:
 
 def test_random_crops_reach_every_part(tmp_path):
     soundfile.write(tmp_path / "ramp.wav", np.linspace(-0.9, 0.9, 16000 * 9), 16000, subtype="FLOAT")
-    dataset = UtteranceDataset(find_utterances([tmp_path]).utterances, 16000, 16000, crop_seed=0)
+    utterances = find_utterances([tmp_path]).utterances
     starts = []
-    for dataset.epoch in range(200):
-        starts.append((dataset[0][1][0] + 0.9) / 1.8 * 9)  # s
+    for epoch in range(200):
+        variation = Variation(0, epoch, True, Augmentation())
+        _, wave, *_ = UtteranceDataset(utterances, 16000, 16000, variation=variation)[0]
+        starts.append((wave[0] + 0.9) / 1.8 * 9)  # s
     assert min(starts) < 0.3
     assert max(starts) > 7.7
     assert scipy.stats.kstest(np.array(starts) / 8, "uniform").pvalue > 0.01

@@ -20,8 +20,9 @@ from data_sets import find_utterances
 from detector import Detector, load_detector, load_front_end
 from evaluation import Scored
 from model import PRESETS
+from recipe import TrainingConfig
 from tracking import Tracker
-from training import EpochResult, TrainingConfig
+from training_state import EpochResult
 
 
 @pytest.fixture
@@ -109,8 +110,11 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
     for args, words in (
         (["--checkpoint", "start.safetensors"], "no data: there is no for-2seconds/ in this folder"),
         (["--data", "elsewhere"], "no checkpoint: none of"),
-        (["--data", "half", "--checkpoint", "start.safetensors"], "must hold real and fake recordings"),
-        (["--data", "none", "--checkpoint", "start.safetensors"], "no folder in none holds training"),
+        (["--data", "half", "--checkpoint", "start.safetensors"], "no recordings in"),
+        (
+            ["--data", "none", "--checkpoint", "start.safetensors"],
+            "none has no training, validation, testing",
+        ),
         (["--data", "gone", "--checkpoint", "start.safetensors"], "gone: no such file or folder"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
         (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),
@@ -132,10 +136,10 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
 
     (folder / "final_model.pth").write_bytes(b"of an earlier run")
     progress = fine_tune_for._Progress(
-        folder, TrainingConfig(epochs=2), 2, Tracker(folder, {}, enabled=False)
+        folder, TrainingConfig(epochs=2), 2, Tracker(folder, {}, "one", enabled=False)
     )
     scored = Scored(find_utterances(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
-    progress.on_epoch(EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0), scored)
+    progress.on_epoch([EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0)], scored)
     assert sorted(p.name for p in folder.iterdir()) == [
         "duplicates.csv",
         "final_model.safetensors",

@@ -11,7 +11,7 @@ from wandb.proto import wandb_internal_pb2
 
 import tracking
 from tracking import Tracker
-from training import EpochResult
+from training_state import EpochResult
 
 RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.85, 0.95, 0.2, 0.1, 5e-5, 3.0)
 TESTING = {"metrics": {"auc": 0.8, "eer": 0.25}, "intervals_95": {"auc": [0.7, 0.9], "eer": [0.2, 0.3]}}
@@ -57,11 +57,11 @@ def _values(items) -> dict:
 def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
     folder = tmp_path / "two words"
     folder.mkdir()
-    with Tracker(folder, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}}) as tracker:
-        tracker.log_step(1, 0.9, 5e-5)
-        tracker.log_step(2, 0.5, 5e-5)
+    with Tracker(folder, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}}, "one") as tracker:
+        tracker.log_step(1, 0.9, 5e-5, 3.0)
+        tracker.log_step(2, 0.5, 5e-5, 3.0)
         tracker.log_epoch(RESULT, 2, Figure())
-        tracker.log_testing(TESTING)
+        tracker.log_testing({"fine-tuned": TESTING})
     rows, config, summary = read_history(folder)
     assert [row["train/loss"] for row in rows] == [0.9, 0.5]
     assert (
@@ -70,6 +70,7 @@ def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
             "epoch": 1,
             "train/epoch_loss": 0.7,
             "train/learning_rate": 5e-5,
+            "train/gradient_norm": 3.0,
             "validation/loss": 0.6,
             "validation/auc": 0.9,
             "validation/eer": 0.2,
@@ -92,10 +93,10 @@ def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
 def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, monkeypatch):
     if off != "--no-wandb":
         monkeypatch.setenv("WANDB_MODE", "disabled")
-    with Tracker(tmp_path, {}, enabled=off != "--no-wandb") as tracker:
-        tracker.log_step(1, 0.9, 5e-5)
+    with Tracker(tmp_path, {}, "one", enabled=off != "--no-wandb") as tracker:
+        tracker.log_step(1, 0.9, 5e-5, 3.0)
         tracker.log_epoch(RESULT, 1, Figure())
-        tracker.log_testing(TESTING)
+        tracker.log_testing({"fine-tuned": TESTING})
     assert not list(tmp_path.glob("**/*run-*"))
     assert capsys.readouterr() == ("", "")
 
@@ -106,11 +107,11 @@ def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path,
         raise RuntimeError("no disk\nno more")
 
     monkeypatch.setattr(wandb if when == "init" else wandb.Run, when, fail)
-    with Tracker(tmp_path, {}) as tracker:
+    with Tracker(tmp_path, {}, "one") as tracker:
         run = wandb.run
-        tracker.log_step(1, 0.9, 5e-5)
+        tracker.log_step(1, 0.9, 5e-5, 3.0)
         tracker.log_epoch(RESULT, 1, Figure())
-        tracker.log_testing(TESTING)
+        tracker.log_testing({"fine-tuned": TESTING})
     error = capsys.readouterr().err
     assert error == "wandb failed, and the run goes on without it: RuntimeError: no disk no more\n"
     monkeypatch.undo()
@@ -119,8 +120,8 @@ def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path,
 
 
 def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, {}) as tracker:
-        tracker.log_step(1, 0.9, 5e-5)
+    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, {}, "one") as tracker:
+        tracker.log_step(1, 0.9, 5e-5, 3.0)
         raise KeyboardInterrupt
     assert wandb.run is None
     assert "wandb sync" in capsys.readouterr().out
@@ -142,8 +143,8 @@ def test_what_cannot_be_online_is_kept_offline(variables, said, not_logged_in, t
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2)
-    with Tracker(tmp_path, {}) as tracker:
-        tracker.log_step(1, 0.9, 5e-5)
+    with Tracker(tmp_path, {}, "one") as tracker:
+        tracker.log_step(1, 0.9, 5e-5, 3.0)
     assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
     shown = capsys.readouterr().out
     assert shown.startswith(said or "wandb kept this run offline")

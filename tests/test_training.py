@@ -14,7 +14,8 @@ from errors import DataError, TrainingError
 from evaluation import score_utterances
 from metrics import compute_metrics
 from model import PRESETS
-from training import TrainingConfig, fine_tune
+from recipe import TrainingConfig
+from training import Hooks, fine_tune
 
 CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 
@@ -42,9 +43,8 @@ def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
     detector = fresh_detector()
     steps = []
     config = TrainingConfig(epochs=30, learning_rate=1e-3, batch_size=8)
-    history = fine_tune(
-        detector, clips, clips, config, tmp_path, on_step=lambda step, loss: steps.append((step, loss))
-    )
+    hooks = Hooks(on_step=lambda step, loss, rate, norm: steps.append((step, loss)))
+    history = fine_tune(detector, clips, clips, config, tmp_path, hooks=hooks)
     assert min(result.validation_eer for result in history) == 0
     assert history[-1].train_loss < history[0].train_loss / 2
     assert [step for step, _ in steps] == list(range(1, 61))
@@ -59,14 +59,8 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     fresh_detector().save(start)
     detector = load_detector(start, device="cpu")
     config = TrainingConfig(epochs=4, learning_rate=1e-3, batch_size=8)
-    history = fine_tune(
-        detector,
-        clips,
-        clips,
-        config,
-        tmp_path,
-        on_epoch=lambda result, scored: kept.update({result.epoch: scored}),
-    )
+    hooks = Hooks(on_epoch=lambda history, scored: kept.update({len(history): scored}))
+    history = fine_tune(detector, clips, clips, config, tmp_path, hooks=hooks)
     best = min(history, key=lambda result: (result.validation_eer, result.validation_loss))
     final = load_detector(tmp_path / "final_model.safetensors", device="cpu")
     assert final.provenance["epoch"].items() <= dataclasses.asdict(best).items()
@@ -119,14 +113,9 @@ def test_unreadable_clips_are_left_out(clips, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"bad")
     bad = Utterance(str(tmp_path / "bad.wav"), "bad.wav", "spoof")
     said = []
-    history = fine_tune(
-        fresh_detector(),
-        [*clips, bad],
-        [*clips, bad],
-        TrainingConfig(epochs=2),
-        tmp_path,
-        on_unreadable=lambda utterance, reason: said.append((utterance, reason)),
-    )
+    hooks = Hooks(on_unreadable=lambda utterance, reason: said.append((utterance, reason)))
+    both = [*clips, bad]
+    history = fine_tune(fresh_detector(), both, both, TrainingConfig(epochs=2), tmp_path, hooks=hooks)
     assert np.isfinite(history[0].validation_loss)
     assert [(utterance, "libsndfile" in reason) for utterance, reason in said] == [(bad, True)]
     last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
@@ -147,7 +136,9 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
             fine_tune(fresh_detector(), training, validation, config, tmp_path)
     broken = fresh_detector()
     broken.back_end.out_layer.bias.data[:] = float("nan")
-    with pytest.raises(TrainingError, match="step 1 is nan"):
+    with pytest.raises(
+        TrainingError, match=r"loss of step 1 of epoch 1 is nan.*look at these: .*fake/0\.wav"
+    ):
         fine_tune(broken, clips, clips, config, tmp_path)
 
 
