@@ -145,20 +145,17 @@ def _header(metadata: dict[str, str]) -> dict:
             "safetensors without a detector's header: not written by this project (of a Hugging Face "
             "folder, name the folder)"
         )
-    header = header_of(metadata, DETECTOR)
-    if not header.keys() >= {"config", "provenance"}:
-        raise CheckpointError("its header has no configuration and provenance")
-    return header
+    return header_of(metadata, DETECTOR, "config", "provenance")
 
 
-def header_of(metadata: dict[str, str], kind: str) -> dict:
-    """The JSON object that `write_safetensors` wrote. Raises CheckpointError if it is not there, or none."""
+def header_of(metadata: dict[str, str], kind: str, *names: str) -> dict:
+    """The JSON object that `write_safetensors` wrote. Raises CheckpointError if it is none with these names."""
     try:
-        header = json.loads(metadata[kind])
-    except (KeyError, json.JSONDecodeError) as error:
+        header = json.loads(metadata.get(kind, ""))
+    except json.JSONDecodeError as error:
         raise CheckpointError(f"its header is not JSON ({error})") from error
-    if not isinstance(header, dict):
-        raise CheckpointError("its header is no JSON object")
+    if not (isinstance(header, dict) and header.keys() >= set(names)):
+        raise CheckpointError(f"its header has no {' and '.join(names)}")
     return header
 
 

@@ -69,7 +69,7 @@ class Optimization:
         if config.lora is not None:
             adapters.add_lora(detector, config.lora)
         if config.gradient_checkpointing:
-            detector.front_end.model.gradient_checkpointing_enable({"use_reentrant": False})
+            detector.front_end.model.activation_checkpointing_enable({"use_reentrant": False})
         device = detector.device
         self.trained = [p for p in detector.parameters() if p.requires_grad]
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]

@@ -109,7 +109,7 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
         return None
     with checkpoints.errors_of(path):
         tensors, metadata = checkpoints.read_safetensors(path)
-        header = checkpoints.header_of(metadata, _KIND)
+        header = checkpoints.header_of(metadata, _KIND, "identity", "state")
     before = header["identity"]
     differences = [
         f"{name} {before.get(name)}, not {value}"

@@ -138,8 +138,12 @@ def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers
 
 def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], workers: int | None) -> float:
     score(way, load(way, checkpoint), utterances, workers)
-    # getrusage would tell of the process that started this one
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return peak_memory_gb()
+
+
+def peak_memory_gb() -> float:
+    """Of this process so far, on Linux."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage's may be its parent's
     return 1024e-9 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
 
@@ -280,18 +284,22 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
             command = command_seconds(way, checkpoint, utterances[0].path, folder / "results")
             ways[way]["one_recording_command_seconds"] = command
     return {
-        "machine": {
-            "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
         "clips": len(utterances),
         "rounds": args.rounds,
         "gflop_per_clip": work,
         "original": original,
         "ways": ways,
         "decoding": decoding(folder, args.rounds),
+    }
+
+
+def machine() -> dict:
+    return {
+        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
     }
 
 

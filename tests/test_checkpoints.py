@@ -142,9 +142,9 @@ def test_half_precision_files_are_scored_in_float32(small_official, small_config
     ("header", "words"),
     [
         ("no json", "not JSON"),
-        ("[1]", "no configuration"),
-        ("null", "no configuration"),
-        ("{}", "no configuration"),
+        ("[1]", "no config and provenance"),
+        ("null", "no config and provenance"),
+        ("{}", "no config and provenance"),
         ('{"config": {}, "provenance": {}}', "configuration"),
         (
             '{"config": {"front_end": {"kind": "xlsr", "heads": 5}, "labels": []}, "provenance": {}}',

@@ -130,7 +130,16 @@ def test_a_loss_that_is_no_number_names_the_clips_of_all_processes(workplace):
 def test_accelerate_launches_it_too(workplace):
     (workplace / "here").mkdir()
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]  # its word for torchrun
-    command = [*launch, "--num_processes", 2, ROOT / "fine_tune_for.py", *SETTINGS, "--no-wandb", "--epochs", 1]
+    command = [
+        *launch,
+        "--num_processes",
+        2,
+        ROOT / "fine_tune_for.py",
+        *SETTINGS,
+        "--no-wandb",
+        "--epochs",
+        1,
+    ]
     done = subprocess.run(
         [*map(str, command)], cwd=workplace / "here", capture_output=True, text=True, check=False
     )

@@ -1,7 +1,9 @@
 """The command as a user runs it, on a miniature of the Fake-or-Real layout."""
 
 import csv
+import dataclasses
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from test_tracking import read_history
 
 import fine_tune_for
 import plots
+from augment import KINDS
 from checkpoints import FRONT, sha256_of
 from data_sets import find_utterances
 from detector import Detector, load_detector, load_front_end
@@ -22,7 +25,7 @@ from evaluation import Scored
 from model import PRESETS
 from recipe import TrainingConfig
 from tracking import Tracker
-from training_state import EpochResult
+from training_state import STATE, EpochResult
 
 
 @pytest.fixture
@@ -192,6 +195,154 @@ def test_a_front_end_alone_gets_a_fresh_back_end(
             "back_end": "fresh, seed 3",
         },
     }
+
+
+OPTIONS = (
+    {
+        "--optimizer adamw --weight-decay 0.5": {"optimizer": "adamw", "weight_decay": 0.5},
+        "--warmup 4": {"warmup": 4},
+        "--schedule cosine": {"schedule": "cosine"},
+        "--clip-norm 0.001": {"clip_norm": 0.001},
+        "--accumulate 2": {"accumulate": 2},
+        "--class-weights 0.1 0.9": {"class_weights": [0.1, 0.9]},
+        "--freeze-frontend": {"freeze_front_end": True},
+        "--freeze-batchnorm": {"freeze_batch_norm": True},
+        "--precision bf16": {},
+        "--sampling balanced": {"sampling": "balanced"},
+        "--crop random": {"crop": "random"},
+        "--seed 1": {"seed": 1},
+    }
+    | {
+        f"--rawboost {k}": {"augmentation": {"rawboost": k, "kinds": [], "probability": 0.5}}
+        for k in range(1, 9)
+    }
+    | {
+        f"--augment {kind}": {"augmentation": {"rawboost": 0, "kinds": [kind], "probability": 0.5}}
+        for kind in KINDS
+    }
+)
+PLAIN = ("--epochs", 1, "--batch-size", 4, "--learning-rate", 1e-3, "--no-audit")
+
+
+def test_every_option_is_recorded_and_changes_the_training(workplace):
+    """Each by a real run of the command with the small preset."""
+    torch.manual_seed(0)
+    Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)).save("start.safetensors")
+    for path in Path("for-2seconds/training").rglob("*.wav"):  # long enough for a crop
+        wave, rate = soundfile.read(path)
+        soundfile.write(path, np.tile(wave, 10), rate)
+    digests = {}
+    for options, expected in {"": {}, **OPTIONS}.items():
+        assert run("--checkpoint", "start.safetensors", *PLAIN, *options.split()) == 0
+        final = load_detector("results/for/final_model.safetensors", device="cpu")
+        settings = final.provenance["training"]
+        assert {name: settings[name] for name in expected} == expected, options
+        digests[options] = sha256_of("results/for/final_model.safetensors")
+        settings.pop("augmentation")
+        if options == "":
+            default = settings
+        assert {name for name in settings if settings[name] != default[name]} == expected.keys() - {
+            "augmentation"
+        }
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_options_of_an_xlsr_front_end(workplace, small_pth, small_config):
+    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    digests = {}
+    for options in ("", "--gradient-checkpointing", "--lora 4", "--lora 4 --gradient-checkpointing"):
+        assert run("--checkpoint", "xlsr.safetensors", *PLAIN, *options.split()) == 0
+        final = load_detector("results/for/final_model.safetensors", device="cpu")
+        assert final.provenance["training"]["lora"] == (4 if "lora" in options else None)
+        weights = final.state_dict()
+        digests[options] = {name: value.numpy().tobytes() for name, value in weights.items()}
+    assert digests[""] == digests["--gradient-checkpointing"] != digests["--lora 4"]
+    assert digests["--lora 4"] == digests["--lora 4 --gradient-checkpointing"]
+
+
+def test_it_ends_early_when_nothing_gets_better(workplace, capsys):
+    options = ("--checkpoint", "start.safetensors", *PLAIN, "--epochs", 50, "--patience", 2)
+    assert run(*options) == 0
+    with open("results/for/history.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    best = load_detector("results/for/final_model.safetensors", device="cpu").provenance["epoch"]["epoch"]
+    assert len(rows) == best + 2 < 50
+
+
+def test_data_without_a_testing_split(workplace, capsys):
+    rows = [("path", "speaker", "label")]
+    for path in sorted(Path("for-2seconds/training").rglob("*.wav")):
+        rows.append((str(path), f"s{int(path.name[4:].split('.')[0]) // 4}", path.parent.name))
+    Path("list.csv").write_text("\n".join(map(",".join, rows)))
+    options = ("--data", "list.csv", "--checkpoint", "start.safetensors", "--epochs", 1)
+    assert run(*options) == 2
+    assert "--validation-split" in capsys.readouterr().err
+    assert run(*options, "--validation-split", "speaker", "--validation-fraction", 0.3) == 0
+    shown = capsys.readouterr().out
+    assert "training: 4 real, 4 fake\nvalidation: 2 real, 2 fake" in shown
+    assert "There is no split to test on" in shown
+    assert "Detector, history and curves are in results/for\n" in shown
+    assert not Path("results/for/testing").exists()
+
+
+def test_several_data_sets_are_tested_each_by_itself(workplace, capsys):
+    shutil.copytree("for-2seconds", "other")
+    options = (
+        "--data",
+        "for-2seconds",
+        "other",
+        "--sampling",
+        "balanced",
+        "--checkpoint",
+        "start.safetensors",
+    )
+    assert run(*options, "--epochs", 1) == 0
+    shown = capsys.readouterr().out
+    assert "AUDIT: of 40 recordings" in shown  # all are there twice
+    assert "20 in two splits" not in shown
+    for name in ("for-2seconds", "other"):
+        found = json.loads(Path("results/for/testing", name, "metrics.json").read_text(encoding="utf-8"))
+        assert found["counts"]["scored"] == 4
+        assert f"{name}, at threshold" in shown
+
+
+def test_a_speaker_in_two_splits_is_said(workplace, capsys):
+    rows = ["path,speaker,label"]
+    for i in range(8):
+        path = Path("for-2seconds/training", ("fake", "real")[i % 2], f"file{i}.wav_16k.wav")
+        rows.append(f"{path},ann,{path.parent.name}")
+    Path("list.csv").write_text("\n".join(rows))
+    options = ("--data", "list.csv", "--validation-split", "recording", "--checkpoint", "start.safetensors")
+    assert run(*options, "--epochs", 1) == 0
+    assert "AUDIT: 1 speakers are in training and in validation" in capsys.readouterr().out
+
+
+def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError("no power")
+
+    monkeypatch.setattr(fine_tune_for, "_test", fail)
+    options = ("--checkpoint", "start.safetensors", *PLAIN)
+    assert run(*options, "--resume") == 2
+    assert "--resume: there is no unfinished training in results/for" in capsys.readouterr().err
+    assert run(*options) == 2
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    state = Path("results/for", STATE).read_bytes()
+    capsys.readouterr()
+    assert run(*options, "--learning-rate", 2e-3) == 2
+    error = capsys.readouterr().err
+    assert "holds an unfinished training with learning_rate 0.001, not 0.002; --restart begins anew" in error
+    assert Path("results/for", STATE).read_bytes() == state
+    assert run(*options, "--resume") == 0  # all that was left is to test
+    assert "It goes on after step 0 of epoch 2" in capsys.readouterr().out
+    assert not Path("results/for", STATE).exists()
+    Path("results/for", STATE).write_bytes(state)
+    assert run(*options, "--learning-rate", 2e-3, "--restart") == 0
+    assert "It goes on" not in capsys.readouterr().out
+    Path("results/for", STATE).write_bytes(state[:1000])
+    assert run(*options) == 2
+    assert capsys.readouterr().err.startswith(f"error: results/for/{STATE}: damaged")
 
 
 def official_keys_of_two_layers() -> set[str]:

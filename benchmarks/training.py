@@ -1,0 +1,163 @@
+"""What a step of fine-tuning takes, in time and memory, against the original way, in one run.
+
+    python benchmarks/training.py                      # XLS-R 300M of random weights, batches of 4
+    python benchmarks/training.py --checkpoint LA_model.pth --rounds 3 --json training.json
+
+The original way: fairseq (where it is not installed, transformers) in fp32, all weights, Adam. Every round
+runs each way in a fresh process, in turn, on the same noise: a step to warm up, then those that are timed.
+Figures are medians over the rounds, ratios are taken within a round. Memory is the process's peak (on Linux);
+what it keeps for the backward pass is that peak less the weights, gradients and the optimizer's state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from throughput import machine, peak_memory_gb, random_detector, ratio
+
+import report
+from detector import load_detector
+from optimization import Optimization, Part
+from recipe import TrainingConfig
+
+ORIGINAL = "original"
+BASE = TrainingConfig()
+WAYS = {  # precision and recipe of each
+    ORIGINAL: ("fp32", BASE),
+    "fp32": ("fp32", BASE),
+    "bf16": ("bf16", BASE),
+    "fp32, checkpointing": ("fp32", dataclasses.replace(BASE, gradient_checkpointing=True)),
+    "bf16, checkpointing": ("bf16", dataclasses.replace(BASE, gradient_checkpointing=True)),
+    "fp32, LoRA, checkpointing": ("fp32", dataclasses.replace(BASE, gradient_checkpointing=True, lora=8)),
+    "bf16, LoRA, checkpointing": ("bf16", dataclasses.replace(BASE, gradient_checkpointing=True, lora=8)),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one process: seconds a step, its peak, and weights, gradients and optimizer's state, in GB."""
+
+    seconds: float
+    peak_gb: float
+    state_gb: float
+
+
+def measure(way: str, checkpoint: Path, batch_size: int, steps: int) -> Measured:
+    """In a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as fresh:
+        return fresh.submit(_take_steps, way, checkpoint, batch_size, steps).result()
+
+
+def _take_steps(way: str, checkpoint: Path, batch_size: int, steps: int) -> Measured:
+    precision, config = WAYS[way]
+    detector = load_detector(checkpoint, device="cpu", precision=precision)
+    if way == ORIGINAL and detector.has_official_names and find_spec("fairseq"):
+        del detector  # before the other comes
+        detector = load_detector(checkpoint, device="cpu", frontend="fairseq")
+    optimization = Optimization(detector, config)
+    optimization.train_mode()
+    torch.manual_seed(0)
+    waves = 0.1 * torch.randn(batch_size, detector.config.clip_samples)
+    part = Part(waves, torch.arange(batch_size) % 2, [str(i) for i in range(batch_size)])
+    times = []
+    for number in range(steps + 1):
+        started = time.perf_counter()
+        optimization.step([part], 1, number, 1e-6)
+        times.append(time.perf_counter() - started)
+    tensors = [*detector.parameters(), *(p.grad for p in optimization.trained if p.grad is not None)]
+    tensors += [v for values in optimization.optimizer.state.values() for v in values.values()]
+    state = sum(tensor.nbytes for tensor in tensors) / 1e9
+    return Measured(statistics.median(times[1:]), peak_memory_gb(), state)
+
+
+def figures(measured: dict[str, list[Measured]]) -> dict[str, dict]:
+    """Of each way, with its ratios to others of the same rounds."""
+    result = {}
+    for way, rounds in measured.items():
+        kept = [m.peak_gb - m.state_gb for m in rounds]
+        entry = {
+            "seconds_per_step": statistics.median(m.seconds for m in rounds),
+            "time_of_original": ratio([m.seconds for m in rounds], [m.seconds for m in measured[ORIGINAL]]),
+            "peak_gb": statistics.median(m.peak_gb for m in rounds),
+            "state_gb": statistics.median(m.state_gb for m in rounds),
+            "kept_gb": statistics.median(kept),
+        }
+        full = measured.get(way.partition(",")[0])
+        if "," in way and full:
+            entry["peak_of_full"] = ratio([m.peak_gb for m in rounds], [m.peak_gb for m in full])
+            entry["kept_of_full"] = ratio(kept, [m.peak_gb - m.state_gb for m in full])
+        result[way] = entry
+    return result
+
+
+def table(result: dict) -> str:
+    rows = [
+        ("way", "s a step", "of original", "peak GB", "state GB", "kept GB", "peak of full", "kept of full")
+    ]
+    for way, entry in result["ways"].items():
+        of_original = entry["time_of_original"]
+        row = (way, f"{entry['seconds_per_step']:.2f}")
+        row += (f"{of_original['median']:.2f} ({of_original['lowest']:.2f} to {of_original['highest']:.2f})",)
+        row += tuple(f"{entry[name]:.2f}" for name in ("peak_gb", "state_gb", "kept_gb"))
+        row += tuple(
+            f"{entry[name]['median']:.2f}" if name in entry else ""
+            for name in ("peak_of_full", "kept_of_full")
+        )
+        rows.append(row)
+    about = result["machine"]
+    return (
+        f"{about['processor']}, {about['threads']} threads, torch {about['torch']}; batches of "
+        f"{result['batch_size']}; medians of {result['rounds']} rounds of {result['steps']} steps\n"
+        f"original: {result['original']}, fp32\n\n{report.aligned(rows)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, help="default: XLS-R 300M + AASIST of random weights")
+    parser.add_argument("--batch-size", type=int, default=4, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=2, help="timed in a round (default: %(default)s)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--json", type=Path, help="also write all of it here")
+    args = parser.parse_args()
+    ways = list(dict.fromkeys([ORIGINAL, *args.ways]))
+    measured: dict[str, list[Measured]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = args.checkpoint or random_detector(Path(folder))
+        for number in range(1, args.rounds + 1):
+            for way in ways:
+                measured[way].append(measure(way, checkpoint, args.batch_size, args.steps))
+                print(f"round {number}: {way} {measured[way][-1]}", file=sys.stderr)
+    has_fairseq = load_detector(checkpoint).has_official_names if args.checkpoint else True
+    result = {
+        "machine": machine(),
+        "batch_size": args.batch_size,
+        "rounds": args.rounds,
+        "steps": args.steps,
+        "original": "fairseq" if has_fairseq and find_spec("fairseq") else "this network",
+        "ways": figures(measured),
+    }
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Training, validation and testing recordings: of published splits, and held out by speaker or system."""
+
+from collections import Counter
+
+import pytest
+from test_data_sets import touch, write
+
+from data_sets import SPLITS, Utterance
+from errors import DataError
+from splits import EACH, find_training_data, hold_out, shared_values
+
+
+def fake_or_real(root, n=2):
+    touch(
+        root,
+        *(f"{split}/{label}/{i}.wav" for split in SPLITS for label in ("real", "fake") for i in range(n)),
+    )
+
+
+def asvspoof_2019(root, eval_audio=True):
+    lists, recordings = {}, []
+    for folder, name, letter in (
+        ("train", "train.trn", "T"),
+        ("dev", "dev.trl", "D"),
+        ("eval", "eval.trl", "E"),
+    ):
+        rows = [f"{letter}9 LA_{letter}_1 - - bonafide", f"{letter}9 LA_{letter}_2 - A01 spoof"]
+        lists[f"LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{name}.txt"] = "\n".join(rows) + "\n"
+        if folder != "eval" or eval_audio:
+            recordings += [f"LA/ASVspoof2019_LA_{folder}/flac/LA_{letter}_{i}.flac" for i in (1, 2)]
+    write(root, lists, *recordings)
+
+
+def in_the_wild(root, speakers=10, of_each=4):
+    rows = [
+        (f"{i}.wav", f"speaker {i % speakers}", ("spoof", "bona-fide")[i // speakers % 2])
+        for i in range(speakers * of_each)
+    ]
+    write(
+        root,
+        {"meta.csv": "file,speaker,label\n" + "".join(",".join(row) + "\n" for row in rows)},
+        *(row[0] for row in rows),
+    )
+
+
+def names(utterances) -> list[str]:
+    return [u.name for u in utterances]
+
+
+def test_fake_or_real_has_its_own_splits(tmp_path):
+    fake_or_real(tmp_path / "for-2seconds")
+    splits = find_training_data([tmp_path])
+    assert (
+        names(splits.training)
+        == names(splits.validation)
+        == ["fake/0.wav", "fake/1.wav", "real/0.wav", "real/1.wav"]
+    )
+    assert all("training" in u.path for u in splits.training)
+    assert all("validation" in u.path for u in splits.validation)
+    assert list(splits.testing) == [tmp_path.name]
+    assert all("testing" in u.path for u in splits.testing[tmp_path.name].utterances)
+    assert splits.groups() == [(0, "spoof")] * 2 + [(0, "bonafide")] * 2
+    assert splits.notes == []
+
+
+def test_asvspoofs_phases_are_splits(tmp_path):
+    asvspoof_2019(tmp_path / "set")
+    splits = find_training_data([tmp_path / "set"])
+    assert names(splits.training) == ["LA_T_1.flac", "LA_T_2.flac"]
+    assert names(splits.validation) == ["LA_D_1.flac", "LA_D_2.flac"]
+    assert names(splits.testing["set"].utterances) == ["LA_E_1.flac", "LA_E_2.flac"]
+    assert len(splits.notes) == 3
+
+
+def test_asvspoof_can_be_trained_on_without_the_recordings_to_test_on(tmp_path):
+    asvspoof_2019(tmp_path, eval_audio=False)
+    splits = find_training_data([tmp_path])
+    assert splits.testing == {}
+    assert any(
+        note.startswith("nothing to test on:") and "none of its 2 recordings" in note for note in splits.notes
+    )
+
+
+def test_several_sets_at_once(tmp_path):
+    fake_or_real(tmp_path / "a" / "set")
+    asvspoof_2019(tmp_path / "b" / "set")
+    in_the_wild(tmp_path / "wild")
+    splits = find_training_data(
+        [tmp_path / "a" / "set", tmp_path / "b" / "set", tmp_path / "wild"], "speaker"
+    )
+    assert names(splits.training)[:6] == [
+        "a-set/fake/0.wav",
+        "a-set/fake/1.wav",
+        "a-set/real/0.wav",
+        "a-set/real/1.wav",
+        "b-set/LA_T_1.flac",
+        "b-set/LA_T_2.flac",
+    ]
+    assert {name.split("/")[0] for name in names(splits.validation)} == {"a-set", "b-set", "wild"}
+    assert splits.testing.keys() == {"a-set", "b-set"}
+    assert Counter(splits.groups()) == {
+        (0, "spoof"): 2,
+        (0, "bonafide"): 2,
+        (1, "spoof"): 1,
+        (1, "bonafide"): 1,
+        (2, "spoof"): 16,
+        (2, "bonafide"): 16,
+    }
+    with pytest.raises(DataError, match="named twice"):
+        find_training_data([tmp_path / "wild", tmp_path / "a" / ".." / "wild"], "speaker")
+
+
+def test_a_set_without_splits_is_parted_by_speaker(tmp_path):
+    in_the_wild(tmp_path)
+    splits = find_training_data([tmp_path], "speaker", fraction=0.3, seed=1)
+    assert len(splits.training) == 28
+    assert len(splits.validation) == 12
+    assert shared_values(splits.training, splits.validation, "speaker") == set()
+    assert splits.testing == {}
+    again = find_training_data([tmp_path], "speaker", fraction=0.3, seed=1)
+    assert names(again.validation) == names(splits.validation)
+    drawn = [find_training_data([tmp_path], "speaker", seed=seed).validation for seed in range(5)]
+    assert len({tuple(names(utterances)) for utterances in drawn}) > 1
+
+
+def recordings(**columns) -> list[Utterance]:
+    """12 real ones without an attack, 12 fakes of 4 attacks."""
+    return [
+        Utterance(
+            f"{i}.wav",
+            f"{i}.wav",
+            "spoof" if i % 2 else "bonafide",
+            columns={"attack": f"A{i % 8}"} if i % 2 else {},
+        )
+        for i in range(24)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_held_out_is_of_other_systems(seed):
+    training, validation = hold_out(recordings(), "attack", 0.25, seed)
+    assert shared_values(training, validation, "attack") == set()
+    assert Counter(u.label for u in validation) == {
+        "spoof": 3,
+        "bonafide": 3,
+    }  # one attack; no attack, by itself
+    assert sorted(names(training) + names(validation)) == sorted(names(recordings()))
+
+
+def test_single_recordings_may_be_held_out():
+    training, validation = hold_out(recordings(), EACH, 0.25, seed=0)
+    assert Counter(u.label for u in validation) == {"spoof": 3, "bonafide": 3}
+    assert shared_values(training, validation, "attack")
+
+
+def test_what_cannot_be_parted_is_said(tmp_path):
+    in_the_wild(tmp_path / "wild", speakers=1)
+    fake_or_real(tmp_path / "for")
+    touch(tmp_path / "one" / "real", "a.wav")
+    for paths, by, words in (
+        (["wild"], None, "to hold out a part for validation, say by what with --validation-split"),
+        (["wild"], "speaker", "too few values"),
+        (["wild"], "attack", "there is speaker, recording"),
+        (["for"], "speaker", "have validation splits of their own"),
+        (["one"], EACH, "too few values"),
+    ):
+        with pytest.raises(DataError, match=words):
+            find_training_data([tmp_path / path for path in paths], by)
+    for path in (tmp_path / "for" / "validation" / "fake").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="validation must hold real and fake recordings"):
+        find_training_data([tmp_path / "for"])
