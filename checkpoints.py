@@ -149,7 +149,7 @@ def _header(metadata: dict[str, str]) -> dict:
 
 
 def header_of(metadata: dict[str, str], kind: str, *names: str) -> dict:
-    """The JSON object that `write_safetensors` wrote. Raises CheckpointError if it is none with these names."""
+    """The JSON object that was written as `kind`. Raises CheckpointError if it is none with these names."""
     try:
         header = json.loads(metadata.get(kind, ""))
     except json.JSONDecodeError as error:

@@ -5,7 +5,9 @@ Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (re
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import adapters
 import distributed
+from convolutions import ConvolutionStack
 from detector import Detector
 from errors import TrainingError
 from model import XLSR
@@ -70,10 +73,15 @@ class Optimization:
             adapters.add_lora(detector, config.lora)
         if config.gradient_checkpointing:
             detector.front_end.model.activation_checkpointing_enable({"use_reentrant": False})
+            _give_back_freed_memory()
         device = detector.device
+        if device.type == "cpu" and isinstance(detector.front_end, XLSR):
+            model = detector.front_end.model
+            model.feature_extractor = ConvolutionStack(model.feature_extractor, config.gradient_checkpointing)
         self.trained = [p for p in detector.parameters() if p.requires_grad]
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        self.optimizer = make(self.trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        self.optimizer = make(self.trained, **rates, fused=True)  # in one pass over the weights
         self.scaler = torch.amp.GradScaler(device.type, enabled=detector.precision == "fp16")
         self.class_weights = torch.tensor(config.class_weights or (1.0, 1.0))
         self.network: nn.Module = detector
@@ -165,6 +173,17 @@ def check(detector: Detector, config: TrainingConfig) -> None:
     for what, is_wanted in wanted.items():
         if is_wanted and not isinstance(detector.front_end, XLSR):
             raise TrainingError(f"{what} needs an XLS-R front end, computed by transformers")
+
+
+def _give_back_freed_memory() -> None:
+    """Have the system take back, on a CPU, what a tensor of a megabyte or more no longer needs.
+
+    glibc keeps what was freed for later, in places that later tensors often do not fit: half a gigabyte with
+    XLS-R 300M. It goes for memory what it gains in time, as gradient checkpointing does.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:  # it is glibc's
+        mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
 
 
 def _refuse(what: str, value: float, names: list[str]) -> NoReturn:

@@ -80,7 +80,7 @@ class _Convolution:
         self.norm = _LayerNorm(layer.layer_norm, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        parts = _windows(x, self.kernel, self.stride).split(ROWS)
+        parts = windows(x, self.kernel, self.stride).split(ROWS)
         return torch.cat([F.gelu(self.norm(self.linear(rows))) for rows in parts])
 
 
@@ -98,8 +98,8 @@ class _PositionalConvolution:
         # [groups, F, width / groups]
         by_group = x.to(self.dtype).unflatten(1, (self.groups, -1)).transpose(0, 1)
         padded = F.pad(by_group, (0, 0, self.kernel // 2, (self.kernel - 1) // 2))
-        windows = (_windows(group, self.kernel, 1) for group in padded)
-        products = [linear(rows) for linear, rows in zip(self.linears, windows, strict=True)]
+        rows_of = (windows(group, self.kernel, 1) for group in padded)
+        products = [linear(rows) for linear, rows in zip(self.linears, rows_of, strict=True)]
         return F.gelu(torch.cat(products, dim=1))
 
 
@@ -133,7 +133,7 @@ class _Layer:
         return result.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
 
 
-def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
     """[T, channels] -> a view [T', kernel * channels] of overlapping rows."""
     x = x.contiguous()
     channels = x.shape[1]
