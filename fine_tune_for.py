@@ -201,9 +201,7 @@ def _add_augmentation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_resuming_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "an interrupted training goes on by itself, where its settings are the same"
-    )
+    group = parser.add_argument_group("interrupted, the same command goes on where it was")
     group.add_argument(
         "--save-every",
         type=cli.whole(1),
@@ -225,12 +223,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    data, splits, detector = distributed.together(lambda: _find(args), _alike)
+    data, splits, detector = distributed.together(lambda: _find(args))
     config = _config(args, data)
     sets = (splits.training, splits.validation)
     identity = identify(detector, *sets, config)
     state = distributed.together(
-        lambda: _state(args, detector, config, identity), lambda found: {STATE: (found.epoch, found.step)}
+        lambda: _state(args, detector, config, identity),
+        lambda found: identity | {STATE: (found.epoch, found.step)},
     )
     if distributed.is_main() and state.is_new:
         tasks.audit(_audited(splits), args)
@@ -305,12 +304,6 @@ def _find(args: argparse.Namespace) -> tuple[str, Splits, Detector]:
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
     return ", ".join(map(str, data)), splits, detector
-
-
-def _alike(found: tuple[str, Splits, Detector]) -> dict[str, object]:
-    """What all processes must have alike. (Which recordings, the training's identity tells.)"""
-    _, splits, detector = found
-    return {"detector": tasks.identity(detector), "number of recordings": len(splits.training)}
 
 
 def _config(args: argparse.Namespace, data: str) -> TrainingConfig:

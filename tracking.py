@@ -77,8 +77,11 @@ class Tracker:
             run, self._run = self._run, None
             run.finish(exit_code=0 if kind is None else 1)
             if run.offline:
-                folder = shlex.quote(str(run.settings.sync_dir))
-                print(f"wandb kept this run offline; to upload it: wandb sync {folder}")
+                parts = sorted(
+                    Path(run.settings.sync_dir).parent.glob(f"offline-run-*-{run.id}")
+                )  # of interruptions
+                folders = shlex.join(map(str, parts))
+                print(f"wandb kept this run offline; to upload it: wandb sync {folders}")
 
     def log_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         """A step, counted from 1: its loss in nats, and the gradient's norm before it is clipped."""

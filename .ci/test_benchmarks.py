@@ -1,14 +1,20 @@
 """The benchmarks run, and give figures of everything they name."""
 
+# ruff: noqa: F401, F811 (fixtures are imported, and named again as arguments)
+
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from conftest import small_config
 from test_distributed import write_data
 
+from detector import Detector
 from tasks import STAND_IN
 
+LORA = ", LoRA, checkpointing"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -42,6 +48,28 @@ def test_throughput(tmp_path):
         assert all(entry[name]["clips_per_second"] > 0 for name in ("here", "librosa"))
     for words in ("original", "fp32", "bf16", "bf16 against fp32", "600 s, mp3, 44100 Hz"):
         assert words in shown
+
+
+def test_training(tmp_path, small_config):
+    Detector(small_config).save(tmp_path / "toy.safetensors")
+    options = ("--checkpoint", "toy.safetensors", "--rounds", 1, "--steps", 1, "--json", "all.json")
+    shown = run(tmp_path, "training.py", *options)
+    result = json.loads((tmp_path / "all.json").read_text())
+    assert (result["batch_size"], result["rounds"], result["steps"]) == (4, 1, 1)
+    assert result["original"] == "fairseq"
+    ways = result["ways"]
+    assert ways.keys() == {
+        "original",
+        *(precision + how for precision in ("fp32", "bf16") for how in ("", ", checkpointing", LORA)),
+    }
+    for way, entry in ways.items():
+        assert way in shown
+        assert entry["seconds_per_step"] > 0
+        assert 0.1 < entry["state_gb"] + entry["kept_gb"] < entry["peak_gb"] < 2
+        assert ("kept_of_full" in entry) == ("," in way)
+    weights = sum(p.numel() for p in Detector(small_config).parameters()) * 4e-9
+    assert ways["fp32"]["state_gb"] == pytest.approx(4 * weights, rel=0.05)  # gradients, two moments
+    assert weights < ways["fp32" + LORA]["state_gb"] < 0.9 * ways["fp32"]["state_gb"]
 
 
 def test_audit(tmp_path):

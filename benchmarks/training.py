@@ -6,8 +6,8 @@
 The original way: fairseq (where it is not installed, transformers) in fp32, all weights, Adam. Every round
 runs each way in a fresh process, in turn, on the same noise: a step to warm up, then those that are timed.
 Figures are medians over the rounds, ratios are taken within a round. Memory is the process's peak (on Linux);
-what it keeps for the backward pass is that peak less the weights, gradients and the optimizer's state, and less
-what Python and its libraries take before.
+what a way keeps for its backward pass is that peak less the weights, gradients and the optimizer's state, and
+less what Python and its libraries take before.
 """
 
 from __future__ import annotations

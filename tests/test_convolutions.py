@@ -54,7 +54,7 @@ def test_in_bf16_they_are_as_near_to_fp32_as_transformers_are(recompute, extract
     assert (ours[0].float() - exact).abs().mean() < 1.2 * (theirs[0].float() - exact).abs().mean()
     for name, gradient in gradients.items():
         apart = [(of_one[1][name] - gradient).norm() for of_one in (ours, theirs)]
-        assert apart[0] < 1.2 * apart[1], name
+        assert apart[0] < 1.5 * apart[1], name
         assert ours[1][name].dtype == torch.float32
 
 

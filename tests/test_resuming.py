@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_tracking import read_records
 
 from checkpoints import sha256_of
 from detector import Detector
@@ -202,6 +204,29 @@ def test_told_to_stop_it_saves(number, never_killed):
     assert code == 0, said
     assert "It goes on after step" in shown
     assert results(here) == expected
+
+
+def test_weights_and_biases_goes_on_in_the_same_run(never_killed):
+    folder, _, _ = never_killed
+    here = folder / "tracked"
+    for _ in range(2):
+        run = Run(here, wandb=True, WANDB_MODE="offline")
+        run.wait_for("left out of training")
+        run.process.kill()
+        run.end()
+    code, shown, said = Run(here, wandb=True, WANDB_MODE="offline").end()
+    assert code == 0, said
+    logs = sorted(here.glob("results/for/wandb/offline-run-*/run-*.wandb"))
+    named = {path.stem for path in logs}
+    assert len(named) == 1 < len(logs)
+    assert all(shlex.quote(str(path.parent.relative_to(here))) in shown for path in logs)
+    steps = {}
+    for record in read_records(logs[-1]):
+        if record.WhichOneof("record_type") == "history":
+            values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
+            steps[int(values["_step"])] = values
+    assert max(steps) == EPOCHS * STEPS
+    assert "validation/auc" in str(steps[EPOCHS * STEPS])
 
 
 def test_a_full_disk_leaves_the_last_state(never_killed):
