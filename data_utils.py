@@ -186,8 +186,8 @@ class UtteranceDataset(Dataset):
             offset = max(0.0, spare) * rng.random()
         try:
             wave, info = load_with_info(path, self.sample_rate, samples, offset)
-        except AudioError:  # a header may promise more than there is
-            wave, info = load_with_info(path, self.sample_rate, samples, 0.0)
+        except AudioError:  # a header may promise more than there is: then what scoring would hear
+            wave, info = load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
         return how.augmentation(wave, self.sample_rate, rng), info
 
 

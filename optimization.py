@@ -73,8 +73,9 @@ class Optimization:
             adapters.add_lora(detector, config.lora)
         if config.gradient_checkpointing:
             detector.front_end.model.activation_checkpointing_enable({"use_reentrant": False})
-            _give_back_freed_memory()
         device = detector.device
+        if device.type == "cpu" and config.gradient_checkpointing:
+            _give_back_freed_memory()
         if device.type == "cpu" and isinstance(detector.front_end, XLSR):
             model = detector.front_end.model
             model.feature_extractor = ConvolutionStack(model.feature_extractor, config.gradient_checkpointing)
@@ -176,7 +177,7 @@ def check(detector: Detector, config: TrainingConfig) -> None:
 
 
 def _give_back_freed_memory() -> None:
-    """Have the system take back, on a CPU, what a tensor of a megabyte or more no longer needs.
+    """Have the system take back at once the memory of a tensor of a megabyte or more.
 
     glibc keeps what was freed for later, in places that later tensors often do not fit: half a gigabyte with
     XLS-R 300M. It goes for memory what it gains in time, as gradient checkpointing does.

@@ -58,7 +58,10 @@ class TrainingConfig:
     data: str | None = None
 
     def __post_init__(self):
-        """Raises TrainingError for settings that contradict each other."""
+        """Raises TrainingError for settings that contradict each other, ValueError for unknown ones."""
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("sampling", SAMPLINGS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.freeze_front_end and self.lora is not None:
             raise TrainingError("LoRA trains the front end: it cannot be frozen as well")
         if self.freeze_front_end and self.gradient_checkpointing:

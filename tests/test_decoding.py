@@ -11,10 +11,12 @@ import soundfile
 from scipy.signal import correlate
 
 import decoding
-from augment import Augmentation
+from augment import KINDS, Augmentation
 from data_sets import find_utterances
 from data_utils import AudioError, UtteranceDataset, Variation, audio_info, load_audio, make_loader, pad
 from decoding import AUDIO_INFO
+
+NONE = Augmentation()
 
 
 def speech_like(seconds: float, rate: int) -> np.ndarray:
@@ -185,8 +187,8 @@ def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp
     (tmp_path / "4.aac").write_bytes(encoded_aac(tmp_path)[:-2000])  # its header's length is an estimate
     utterances = find_utterances([tmp_path]).utterances
 
-    def epoch_of(number, workers=0, seed=7, batches=((0, 1), (2, 3), (4,))):
-        variation = Variation(seed, number, True, Augmentation())
+    def epoch_of(number, workers=0, seed=7, batches=((0, 1), (2, 3), (4,)), augmentation=NONE):
+        variation = Variation(seed, number, True, augmentation)
         loader = make_loader(utterances, batches, workers=workers, variation=variation)
         return {
             i: wave.numpy() for indices, waves, *_ in loader for i, wave in zip(indices, waves, strict=True)
@@ -195,6 +197,14 @@ def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp
     first = epoch_of(1)
     for other in (epoch_of(1, workers=2), epoch_of(1, batches=((3, 0), (2, 4, 1)))):
         assert all(np.array_equal(first[i], other[i]) for i in range(5))
+    everything = Augmentation(4, KINDS, probability=0.9)
+    augmented = epoch_of(1, augmentation=everything)
+    other = epoch_of(1, workers=2, batches=((3, 0), (2, 4, 1)), augmentation=everything)
+    again = epoch_of(2, augmentation=everything)
+    for i in range(5):
+        assert np.array_equal(augmented[i], other[i])
+        assert not np.array_equal(augmented[i], first[i])
+        assert not np.array_equal(augmented[i], again[i])
     offsets = []
     for waves in (first, epoch_of(2), epoch_of(1, seed=8)):
         whole = load_audio(utterances[0].path)

@@ -111,6 +111,7 @@ class Run:
                 env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
                 stdout=shown,
                 stderr=said,
+                start_new_session=True,
             )
         self.wait_for("Fine-tuning")
 
@@ -195,7 +196,7 @@ def test_told_to_stop_it_saves(number, never_killed):
     here = folder / number.name
     run = Run(here, "--save-every", 1000)
     run.wait_for("left out of training")
-    run.process.send_signal(number)
+    os.killpg(run.process.pid, number)  # what decodes has it too, as from a terminal or a batch system
     code, shown, said = run.end()
     assert code == 128 + number, said
     assert f"stopped by {number.name}; the same command goes on after step" in shown
