@@ -14,9 +14,10 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 
 from errors import CheckpointError, FairseqError
+
+T = TypeVar("T")
 
 # The published detectors' file names, in the order they are reported.
 KNOWN_NAMES = (
@@ -127,14 +130,22 @@ def errors_of(path: Path) -> Iterator[None]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
+    metadata, keys = _opened(path, lambda file: (file.metadata() or {}, list(file.keys())))
+    tensors = {}
+    for key in keys:  # each opened anew: else all stays mapped as well
+        tensors[key] = _opened(path, lambda file, key=key: file.get_tensor(key).clone())
+    return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata alone, without the time that tensors take. Raises CheckpointError if damaged."""
+    return _opened(path, lambda file: file.metadata() or {})
+
+
+def _opened(path: Path, read: Callable[[Any], T]) -> T:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata, keys = file.metadata() or {}, list(file.keys())
-        tensors = {}
-        for key in keys:
-            with safetensors.safe_open(path, framework="pt") as file:  # anew: else all stays mapped as well
-                tensors[key] = file.get_tensor(key).clone()
-        return tensors, metadata
+            return read(file)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
 

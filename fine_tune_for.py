@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         lambda found: identity | {STATE: (found.epoch, found.step)},
     )
     if distributed.is_main() and state.is_new:
-        tasks.audit(_audited(splits), args)
+        tasks.audit(_by_name(splits), args)
         _say_shared_speakers(splits)
     steps = config.epochs * -(-len(splits.training) // config.batch_size)
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
@@ -189,28 +189,25 @@ def _describe(splits: Splits) -> None:
     """Print what was found."""
     for note in splits.notes:
         print(report.printable(note))
-    testing = {f"testing, {name}": found.utterances for name, found in splits.testing.items()}
-    if len(testing) == 1:
-        testing = {"testing": next(iter(splits.testing.values())).utterances}
-    for name, utterances in {"training": splits.training, "validation": splits.validation, **testing}.items():
+    published = FOR_2SEC_CLIPS if _is_for_2sec(splits) else {}
+    for name, utterances in _by_name(splits).items():
         counts = Counter(u.label for u in utterances)
         print(f"{name}: {counts['bonafide']} real, {counts['spoof']} fake")
-        if len(splits.testing) != 1 or _is_whole(name, counts, next(iter(splits.testing.values()))):
-            continue
-        print(f"As published, {name} has {FOR_2SEC_CLIPS[name]} of each: is the download complete?")
+        if name in published and set(counts.values()) != {published[name]}:
+            print(f"As published, {name} has {published[name]} of each: is the download complete?")
     if not splits.testing:
         print("There is no split to test on: the figures will be of the validation set alone.")
 
 
-def _is_whole(name: str, counts: Counter[str], testing: Found) -> bool:
-    """Whether a split has the published number of clips, if it is one of Fake-or-Real's two-second clips."""
-    folder = testing.root.parent
-    is_for_2sec = folder.name == tasks.FAKE_OR_REAL.name and not folder.is_relative_to(tasks.SAMPLES)
-    return not is_for_2sec or set(counts.values()) == {FOR_2SEC_CLIPS[name]}
+def _is_for_2sec(splits: Splits) -> bool:
+    """Whether the data are Fake-or-Real's two-second clips, and not the samples of them."""
+    folders = [found.root.parent for found in splits.testing.values()]
+    names = [folder.name for folder in folders if not folder.is_relative_to(tasks.SAMPLES)]
+    return names == [tasks.FAKE_OR_REAL.name]
 
 
-def _audited(splits: Splits) -> dict[str, Sequence[Utterance]]:
-    """The splits to look for the same audio in."""
+def _by_name(splits: Splits) -> dict[str, Sequence[Utterance]]:
+    """Each split's recordings; where several data sets are tested on, with the set's name."""
     testing = {f"testing-{name}": found.utterances for name, found in splits.testing.items()}
     if len(testing) == 1:
         testing = {"testing": next(iter(testing.values()))}
@@ -219,11 +216,9 @@ def _audited(splits: Splits) -> dict[str, Sequence[Utterance]]:
 
 def _say_shared_speakers(splits: Splits) -> None:
     """Whoever is heard in training is no test of a stranger."""
-    others = {"validation": splits.validation}
-    others |= {f"testing ({name})": found.utterances for name, found in splits.testing.items()}
-    for name, utterances in others.items():
+    for name, utterances in _by_name(splits).items():
         shared = shared_values(splits.training, utterances, "speaker")
-        if shared:
+        if shared and name != "training":
             print(f"AUDIT: {len(shared)} speakers are in training and in {name}")
 
 

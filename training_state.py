@@ -108,8 +108,7 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
     if not path.exists():
         return None
     with checkpoints.errors_of(path):
-        tensors, metadata = checkpoints.read_safetensors(path)
-        header = checkpoints.header_of(metadata, _KIND, "identity", "state")
+        header = checkpoints.header_of(checkpoints.read_metadata(path), _KIND, "identity", "state")
     before = header["identity"]
     differences = [
         f"{name} {before.get(name)}, not {value}"
@@ -118,6 +117,8 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
     ]
     if differences:
         raise TrainingError(f"{folder} holds an unfinished training with {', '.join(differences)}")
+    with checkpoints.errors_of(path):
+        tensors, _ = checkpoints.read_safetensors(path)
     state = TrainingState(**header["state"], tensors=tensors)
     state.unreadable = {int(i): reason for i, reason in state.unreadable.items()}
     state.history = [EpochResult(**result) for result in state.history]
