@@ -21,7 +21,7 @@ import scipy  # its signal takes half a second to import: only when first used
 import soundfile
 import soxr
 
-from data_utils import fit
+from data_utils import fit_length
 
 KINDS = ("speed", "noise", "codec", "gain")  # in the order they are applied; RawBoost comes after speed
 CODECS = ("mp3", "opus", "telephone")
@@ -182,7 +182,7 @@ def notch_filter(
 def change_speed(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Played 0.9 to 1.1 times as fast: [n / factor], tempo and pitch both change."""
     factor = rng.uniform(*_SPEEDS)
-    return fit(soxr.resample(wave, factor, 1.0), round(len(wave) / factor))
+    return fit_length(soxr.resample(wave, factor, 1.0), round(len(wave) / factor))
 
 
 def add_coloured_noise(
@@ -213,7 +213,7 @@ def pass_codec(
     codec, quality = codecs[rng.integers(len(codecs))], rng.random()
     rate = 8000 if codec == "telephone" else 16000
     level = max(1.0, _peak(wave))
-    padded = fit(wave / level, max(len(wave), sample_rate // 10))
+    padded = fit_length(wave / level, max(len(wave), sample_rate // 10))
     sent = soxr.resample(padded, sample_rate, rate)
     if codec == "mp3":  # with constant rates, libsndfile loses track of the delay at low ones
         how = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "AVERAGE"}
@@ -229,7 +229,7 @@ def pass_codec(
     soundfile.write(file, sent.clip(-1, 1), rate, **how)  # G.711 and GSM would wrap an overshoot round
     file.seek(0)
     received, _ = soundfile.read(file)
-    return level * fit(soxr.resample(received, rate, sample_rate), len(wave))
+    return level * fit_length(soxr.resample(received, rate, sample_rate), len(wave))
 
 
 def change_gain(wave: np.ndarray, rng: np.random.Generator, *, gain_db: Range = (-20, 10)) -> np.ndarray:

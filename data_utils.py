@@ -84,7 +84,7 @@ def load_with_info(
             wave = mono(file.read(steps * (rate // common), count))
         if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
-            wave = fit(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
+            wave = fit_length(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
     if not np.isfinite(wave).all():
         raise AudioError("has samples that are not numbers (NaN or infinity)")
     wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
@@ -99,7 +99,7 @@ def audio_info(path: str | Path) -> AudioInfo:
         return file.info
 
 
-def fit(wave: np.ndarray, n_samples: int) -> np.ndarray:
+def fit_length(wave: np.ndarray, n_samples: int) -> np.ndarray:
     """Cut, or add zeros at the end: a resampler may round a length down."""
     return np.pad(wave[:n_samples], (0, max(0, n_samples - len(wave))))
 

@@ -278,7 +278,9 @@ class _Progress:
             return
         if len(history) == 1:  # now that an earlier run's weights are gone, so must be what tells of them
             report.clear(self.output, [OFFICIAL])
-            report.clear(self.output / TESTING, report.RESULT_FILES)
+            testing = self.output / TESTING
+            for folder in (testing, *filter(Path.is_dir, testing.glob("*"))):
+                report.clear(folder, report.RESULT_FILES)
         report.write_history(self.output, history)
         result = history[-1]
         print(

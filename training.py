@@ -37,11 +37,11 @@ CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called while a training goes on, in the order it happens; by default nothing is.
+    """What is called while a training goes on; by default nothing is.
 
     Attributes:
         on_step: after each step, with its number from 1, its loss, learning rate and gradient's norm.
-        on_unreadable: for each training recording that is left out, with the reason, after its first epoch.
+        on_unreadable: once for each training recording that is left out, with the reason.
         on_epoch: after each epoch, with all figures so far and the scored validation set.
     """
 
@@ -86,7 +86,7 @@ def fine_tune(
     Raises:
         DataError: a class is missing, or cannot be read, in one of the sets.
         TrainingError: the loss is no longer a number; or the detector cannot do what is configured.
-        Stopped: by a signal; the state is written.
+        Stopped: by a signal; it tells what state is written.
         OSError: a file cannot be written; the last state is still there.
     """
     for name, utterances in (("training", training), ("validation", validation)):
@@ -144,13 +144,11 @@ class _Run:
             restore(self.state, detector, self.optimization)
 
     def is_done(self) -> bool:
+        """Whether all epochs are done, or too many without a better one."""
         history, patience = self.state.history, self.config.patience
-        has_stalled = (
-            patience is not None
-            and bool(history)
-            and history[-1].epoch - best_epoch(history).epoch >= patience
-        )
-        return self.state.epoch > self.config.epochs or has_stalled
+        if patience is not None and history and len(history) - best_epoch(history).epoch >= patience:
+            return True
+        return self.state.epoch > self.config.epochs
 
     def do_steps(self, requests: StopRequests) -> None:
         """What is left of the epoch's steps; then, or when it is told to stop, the state is written."""
