@@ -59,21 +59,12 @@ def find_training_data(
             out, or all have, and something is; a split lacks a class.
     """
     splits = Splits()
-    n_held_out = 0
+    has_held_out = False
     for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
         of_set = _published_splits(path, splits.notes)
-        if of_set is None and held_out_by is None:
-            raise DataError(
-                f"{path} has no {', '.join(SPLITS)}, nor ASVspoof's phases: to hold out a part for "
-                f"validation, say by what with --validation-split: speaker, attack, ..., or {EACH}"
-            )
         if of_set is None:
-            found = find_utterances([path])
-            splits.notes += found.shown_notes()
-            training, validation = hold_out(found.utterances, held_out_by, fraction, seed)
-            of_set = {"training": replace(found, utterances=training)}
-            of_set["validation"] = replace(found, utterances=validation)
-            n_held_out += 1
+            of_set = _held_out(path, held_out_by, fraction, seed, splits.notes)
+            has_held_out = True
         for split, found in of_set.items():
             missing = set(CLASSES) ^ {u.label for u in found.utterances}
             if missing:
@@ -84,7 +75,7 @@ def find_training_data(
         splits.sets += [number] * len(of_set["training"].utterances)
         if "testing" in of_set:
             splits.testing[name] = of_set["testing"]
-    if held_out_by is not None and not n_held_out:
+    if held_out_by is not None and not has_held_out:
         raise DataError("--validation-split: the data have validation splits of their own")
     return splits
 
@@ -165,3 +156,17 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Found] | None:
             continue
         notes += found[name].shown_notes()
     return found
+
+
+def _held_out(path: Path, by: str | None, fraction: float, seed: int, notes: list[str]) -> dict[str, Found]:
+    """Training and validation of a set without splits. What is to be said of it is added to the notes."""
+    if by is None:
+        raise DataError(
+            f"{path} has no {', '.join(SPLITS)}, nor ASVspoof's phases: to hold out a part for "
+            f"validation, say by what with --validation-split: speaker, attack, ..., or {EACH}"
+        )
+    found = find_utterances([path])
+    notes += found.shown_notes()
+    parts = hold_out(found.utterances, by, fraction, seed)
+    names = ("training", "validation")
+    return {name: replace(found, utterances=part) for name, part in zip(names, parts, strict=True)}
