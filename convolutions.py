@@ -67,7 +67,8 @@ class _Convolution(torch.autograd.Function):
             for place in range(kernel):
                 of_x[place : place + last : ctx.stride] += of_windows[:, place]
         of_weight = gradient.T @ windows(x, kernel, ctx.stride)
-        of_weight = of_weight.unflatten(1, (kernel, channels)).transpose(1, 2).to(weight.dtype)
+        of_weight = of_weight.unflatten(1, (kernel, channels)).transpose(1, 2)
+        of_weight = torch.empty_like(weight).copy_(of_weight)  # laid out as DDP wants it
         return of_x, of_weight, gradient.sum(0).to(weight.dtype), None
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
 
-GRACE = 30  # seconds that a process which decodes has to end, once told to
+_STREAM = 2  # of random numbers: not that of sampling.py (1), nor of optimization.py (3)
 
 # Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
 # lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
@@ -178,7 +178,7 @@ class UtteranceDataset(Dataset):
         return i, pad(wave, self.clip_samples), "", info
 
     def _varied(self, path: str, i: int, how: Variation) -> tuple[np.ndarray, AudioInfo]:
-        rng = np.random.default_rng((how.seed, how.epoch, i))
+        rng = np.random.default_rng((_STREAM, how.seed, how.epoch, i))
         samples = how.augmentation.samples_needed(self.clip_samples)
         offset = 0.0
         if how.random_crop:
@@ -236,7 +236,10 @@ def make_loader(
 
 
 def _leave_stopping_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and batch systems signal all processes; the main one may still need this one to end in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):  # not on Windows, which has no SIGTERM to be sent either
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    """Ctrl-C and batch systems signal all processes; the main one may still need this one to end in order.
+
+    How long that takes nobody knows: a step may take minutes. Without the main process this one ends too.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has not all
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -37,11 +38,20 @@ from evaluation import Scored, summarise
 from front_ends import is_front_end
 from optimization import check
 from recipe import TrainingConfig
-from splits import Splits, find_training_data, shared_values
+from splits import FRACTION, Splits, find_training_data
 from stopping import Stopped
 from tracking import Tracker
-from training import FINAL, LAST, Hooks, fine_tune, read_provenance
-from training_state import STATE, EpochResult, TrainingState, find_state, identify
+from training import Hooks, fine_tune, read_provenance, steps_of_an_epoch
+from training_state import (
+    FINAL,
+    LAST,
+    STATE,
+    EpochResult,
+    TrainingState,
+    find_state,
+    identify,
+    sole_writer,
+)
 
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
 TESTING = "testing"  # of the results
@@ -73,7 +83,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     training_options.add_resuming_options(parser)
     cli.add_audit_option(parser)
     cli.add_machine_options(parser, ("fp32", "bf16", "fp16"), batch_size=16)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.validation_fraction is not None and args.validation_split is None:
+        parser.error("--validation-fraction is of --validation-split, which is not there")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,30 +99,49 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    data, splits, detector = distributed.together(lambda: _find(args))
-    config = training_options.config_from(args, data)
-    sets = (splits.training, splits.validation)
-    identity = identify(detector, *sets, config)
-    state = distributed.together(
-        lambda: _state(args, detector, config, identity),
-        lambda found: identity | {STATE: (found.epoch, found.step)},
-    )
+    config, splits, detector = distributed.together(lambda: _find(args))
+    with ExitStack() as stack:
+        state = distributed.together(
+            lambda: _state(args, config, splits, detector, stack),
+            lambda found: (
+                identify(detector, splits.training, splits.validation, config)
+                | {STATE: (found.epoch, found.step)}
+            ),
+        )
+        return _train(args, command, config, splits, detector, state)
+
+
+def _train(
+    args: argparse.Namespace,
+    command: str,
+    config: TrainingConfig,
+    splits: Splits,
+    detector: Detector,
+    state: TrainingState,
+) -> int:
+    """From this state to the end, the tests included; the exit code."""
     if distributed.is_main() and state.is_new:
         tasks.audit(_by_name(splits), args)
-        _say_shared_speakers(splits)
-    steps = config.epochs * -(-len(splits.training) // config.batch_size)
+    of_epoch = steps_of_an_epoch(config, splits.training)
+    steps = config.epochs * of_epoch
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: ", end="")
     print(f"{config.epochs} epochs, {steps} steps")
-    print("" if state.is_new else f"It goes on after step {state.step} of epoch {state.epoch}.\n")
+    if not state.is_new:
+        print(f"It goes on {_place(state.epoch, state.step)}.")
+    elif (args.output / FINAL).exists():
+        print(f"{args.output / FINAL} is of an earlier training: the first epoch will replace it.")
+    print()
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
     is_logged = distributed.is_main() and not args.no_wandb
     try:
         with Tracker(args.output, settings, state.run, enabled=is_logged) as tracker:
-            progress = _Progress(args.output, config, steps, tracker)
-            fine_tune(
+            done = (state.epoch - 1) * of_epoch + state.step
+            progress = _Progress(args.output, config, steps, done, tracker)
+            history = fine_tune(
                 detector,
-                *sets,
+                splits.training,
+                splits.validation,
                 config,
                 args.output,
                 groups=splits.groups(),
@@ -118,11 +150,13 @@ def run(args: argparse.Namespace, command: str) -> int:
                 save_every=args.save_every,
                 hooks=Hooks(progress.on_step, _say_left_out, progress.on_epoch),
             )
+            if len(history) < config.epochs:
+                print(f"ended early: {config.patience} epochs without a better one")
             _test(splits.testing, args, command, detector.device, tracker)
     except Stopped as stopped:
         print(f"\n{stopped}", end="")
         if stopped.saved:
-            print("; the same command goes on after step {1} of epoch {0}".format(*stopped.saved), end="")
+            print(f"; the same command goes on {_place(*stopped.saved)}", end="")
         print()
         return stopped.exit_code
     if distributed.is_main():
@@ -137,8 +171,12 @@ def run(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _find(args: argparse.Namespace) -> tuple[str, Splits, Detector]:
-    """What the data are called, their splits, the detector to start from; fetched where that is asked for."""
+def _place(epoch: int, step: int) -> str:
+    return f"after step {step} of epoch {epoch}" if step else f"after epoch {epoch - 1}"
+
+
+def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
+    """The recipe, the data and the detector to start from; fetched where that is asked for."""
     data, checkpoints = tasks.choose(
         [tasks.FAKE_OR_REAL] if args.download else args.data or [],
         [args.checkpoint] if args.checkpoint else [],
@@ -152,11 +190,18 @@ def _find(args: argparse.Namespace) -> tuple[str, Splits, Detector]:
 
         data = [download.fake_or_real()]
     checkpoint, paths = tasks.fetched(checkpoints[0]), [Path(path) for path in data]
-    splits = find_training_data(paths, args.validation_split, args.validation_fraction, args.seed)
+    config = training_options.config_from(args, ", ".join(map(str, data)))
+    fraction = args.validation_fraction or FRACTION
+    splits = find_training_data(paths, args.validation_split, fraction, args.seed)
     _describe(splits)
+    steps = config.epochs * steps_of_an_epoch(config, splits.training)
+    if config.warmup >= steps:
+        raise TrainingError(f"--warmup {config.warmup}: the whole training has {steps} steps")
     _check_output(args.output, checkpoint)
     options = {"device": device, "precision": args.precision, "frontend": args.frontend}
     if is_front_end(checkpoint):
+        if config.freeze_batch_norm:
+            raise TrainingError("--freeze-batchnorm: a fresh back end has no statistics to keep")
         detector = load_front_end(checkpoint, **options, seed=args.seed)
         print(
             f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so "
@@ -166,19 +211,25 @@ def _find(args: argparse.Namespace) -> tuple[str, Splits, Detector]:
         detector = load_detector(checkpoint, **options)
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
-    return ", ".join(map(str, data)), splits, detector
+    check(detector, config)
+    return config, splits, detector
 
 
 def _state(
-    args: argparse.Namespace, detector: Detector, config: TrainingConfig, identity: dict
+    args: argparse.Namespace, config: TrainingConfig, splits: Splits, detector: Detector, stack: ExitStack
 ) -> TrainingState:
-    """Where to go on. Raises TrainingError where that, or the recipe, is not possible."""
-    check(detector, config)
+    """Where to go on. Raises TrainingError where that is not possible.
+
+    Args:
+        stack: to leave when this process is to write to the output folder no more.
+    """
+    if distributed.is_main():
+        stack.enter_context(sole_writer(args.output))
     if args.restart:
         return TrainingState()
     try:
-        state = find_state(args.output, identity)
-    except TrainingError as error:
+        state = find_state(args.output, identify(detector, splits.training, splits.validation, config))
+    except (CheckpointError, TrainingError) as error:
         raise TrainingError(f"{error}; --restart begins anew, another --output leaves it") from error
     if state is None and args.resume:
         raise TrainingError(f"--resume: there is no unfinished training in {args.output}")
@@ -212,14 +263,6 @@ def _by_name(splits: Splits) -> dict[str, Sequence[Utterance]]:
     if len(testing) == 1:
         testing = {"testing": next(iter(testing.values()))}
     return {"training": splits.training, "validation": splits.validation} | testing
-
-
-def _say_shared_speakers(splits: Splits) -> None:
-    """Whoever is heard in training is no test of a stranger."""
-    for name, utterances in _by_name(splits).items():
-        shared = shared_values(splits.training, utterances, "speaker")
-        if shared and name != "training":
-            print(f"AUDIT: {len(shared)} speakers are in training and in {name}")
 
 
 def _check_output(output: Path, checkpoint: Path) -> None:
@@ -259,9 +302,9 @@ def _say_left_out(utterance: Utterance, reason: str) -> None:
 class _Progress:
     """What is said, written and logged while the training goes on."""
 
-    def __init__(self, output: Path, config: TrainingConfig, steps: int, tracker: Tracker):
+    def __init__(self, output: Path, config: TrainingConfig, steps: int, done: int, tracker: Tracker):
         self.output, self.config, self.steps, self.tracker = output, config, steps, tracker
-        self.step = 0
+        self.step = done
         self.timed = 0
         self.started = time.perf_counter()
 

@@ -27,6 +27,8 @@ from errors import TrainingError
 from model import XLSR
 from recipe import TrainingConfig
 
+_STREAM = 3  # of random numbers: not that of sampling.py (1), nor of data_utils.py (2)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -124,7 +126,7 @@ class Optimization:
         (total,) = distributed.total(sum(weight.sum().item() for weight in weights))
         if total == 0:
             return None
-        place = np.random.SeedSequence((self.config.seed, epoch, number, distributed.rank()))
+        place = np.random.SeedSequence((_STREAM, self.config.seed, epoch, number, distributed.rank()))
         torch.manual_seed(int(place.generate_state(1, np.uint32)[0]))
         self.optimizer.zero_grad()
         losses = self._gradient(parts, [weight / total for weight in weights])
@@ -133,7 +135,8 @@ class Optimization:
             _refuse(f"loss of step {number + 1} of epoch {epoch}", loss, _strange(parts, losses))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # with it, such a step is left out
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1  # such a step is left out
+        if not overflow and not torch.isfinite(norm):
             names = [name for part in parts for name in part.names]
             _refuse(f"gradient of step {number + 1} of epoch {epoch}", norm.item(), names)
         if self.config.clip_norm is not None:

@@ -12,8 +12,7 @@ import scipy  # its stats take half a second to import: only when first used
 
 from evaluation import Scored
 from metrics import ErrorRates
-from training import best_epoch
-from training_state import EpochResult
+from training_state import EpochResult, best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,6 +8,8 @@ import numpy as np
 
 import distributed
 
+_STREAM = 1  # of random numbers: not that of data_utils.py (2), nor of optimization.py (3)
+
 
 def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int) -> np.ndarray:
     """The clips of an epoch, as many as there are, in their order.
@@ -21,7 +23,7 @@ def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int
         of a larger group some of its clips, of a smaller one all, again and again. i + k n stands for clip i
         taken for the k-th time more.
     """
-    rng = np.random.default_rng((seed, epoch))
+    rng = np.random.default_rng((_STREAM, seed, epoch))
     if groups is None:
         return rng.permutation(n)
     number_of = {group: number for number, group in enumerate(sorted(set(groups)))}

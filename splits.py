@@ -15,6 +15,7 @@ from errors import DataError
 
 PHASE_OF = {"training": "train", "validation": "dev", "testing": "eval"}  # ASVspoof's names
 EACH = "recording"  # to hold out recordings, whatever they have in common with others
+FRACTION = 0.2  # held out of each class
 CLASSES = ("bonafide", "spoof")
 
 
@@ -41,7 +42,7 @@ class Splits:
 
 
 def find_training_data(
-    paths: Sequence[Path], held_out_by: str | None = None, fraction: float = 0.2, seed: int = 0
+    paths: Sequence[Path], held_out_by: str | None = None, fraction: float = FRACTION, seed: int = 0
 ) -> Splits:
     """The splits of each given path: Fake-or-Real's three folders, or ASVspoof's train, dev and eval.
 
@@ -69,6 +70,10 @@ def find_training_data(
             missing = set(CLASSES) ^ {u.label for u in found.utterances}
             if missing:
                 raise DataError(f"{path}: {split} must hold real and fake recordings, and only such")
+        for split, found in of_set.items():
+            shared = shared_values(of_set["training"].utterances, found.utterances, "speaker")
+            if shared and split != "training":  # who is heard in training is no test of a stranger
+                splits.notes.append(f"AUDIT: {path}: {len(shared)} speakers are in training and in {split}")
         prefix = f"{name}/" if len(paths) > 1 else ""
         for split, known in (("training", splits.training), ("validation", splits.validation)):
             known += [replace(u, name=prefix + u.name) for u in of_set[split].utterances]
@@ -129,6 +134,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
         return [paths[0].name]
     full = [os.path.abspath(path) for path in paths]
     common = os.path.commonpath(full)
+    if common in full:  # one lies in another
+        common = str(Path(common).parent)
     names = [os.path.relpath(path, common).replace(os.sep, "-") for path in full]
     if len(set(names)) < len(names):
         raise DataError("the same data set is named twice")

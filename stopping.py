@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import distributed
 
@@ -44,11 +45,21 @@ class StopRequests:
         """A first signal waits where it must, a second one does not. (torchrun sends what it gets twice.)"""
         is_first, self.number = self.number is None, self.number or number
         if not self.must_wait or (distributed.size() == 1 and not is_first):
-            if distributed.size() > 1:  # the others have the same signal: there is nothing to wait for
-                os._exit(128 + number)
-            raise Stopped(number)
+            _stop(number)
         if is_first and distributed.is_main():
             os.write(2, b"stopping after this step\n")  # print is not for signal handlers
+
+    def need_not_wait(self) -> None:
+        """From now on; what has come since it was last looked at stops here."""
+        self.must_wait = False
+        if self.number is not None:
+            _stop(self.number)
+
+
+def _stop(number: int) -> NoReturn:
+    if distributed.size() > 1:  # the others have the same signal: there is nothing to wait for
+        os._exit(128 + number)
+    raise Stopped(number)
 
 
 @contextmanager

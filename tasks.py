@@ -22,7 +22,7 @@ from detector import Detector, load_detector
 from errors import CheckpointError, DataError
 from evaluation import Scored, score_utterances, summarise
 from label_files import LABEL_WORDS
-from training import FINAL
+from training_state import FINAL
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 import adapters
+import checkpoints
 import distributed
 import metrics
 from data_sets import Utterance
@@ -29,9 +30,18 @@ from optimization import Optimization, Part
 from recipe import TrainingConfig, learning_rate
 from sampling import epoch_order, steps_of
 from stopping import Stopped, StopRequests, stop_requests
-from training_state import EpochResult, TrainingState, identify, restore, write_state
+from training_state import (
+    FINAL,
+    LAST,
+    STATE,
+    EpochResult,
+    TrainingState,
+    best_epoch,
+    identify,
+    restore,
+    write_state,
+)
 
-FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
 CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
 
 
@@ -129,7 +139,7 @@ class _Run:
         self.groups = None
         if config.sampling == "balanced":
             self.groups = [u.label for u in training] if groups is None else groups
-        self.steps = -(-len(training) // config.batch_size)  # of an epoch
+        self.steps = steps_of_an_epoch(config, training)
         self.started_from = {
             "file": detector.path and str(detector.path),
             "sha256": detector.sha256,
@@ -141,7 +151,8 @@ class _Run:
         self.saved: tuple[int, int] | None = None
         if not self.state.is_new:
             self.saved = (self.state.epoch, self.state.step)
-            restore(self.state, detector, self.optimization)
+            with checkpoints.errors_of(output / STATE):
+                restore(self.state, detector, self.optimization)
 
     def is_done(self) -> bool:
         """Whether all epochs are done, or too many without a better one."""
@@ -166,17 +177,24 @@ class _Run:
                 state.loss += result.loss * result.weight
                 state.weight += result.weight
                 self.hooks.on_step(number, result.loss, rate, result.gradient_norm)
-            (told,) = distributed.total(requests.number or 0)
+            told = self._is_told_to_stop(requests)
             if told or (self.save_every and number % self.save_every == 0):
                 self._save()
             if told:
                 raise Stopped(requests.number or signal.SIGTERM)
         self._share_unreadable()
-        if state.weight == 0:
-            reason = next(iter(state.unreadable.values()))
-            raise DataError(f"none of the training recordings can be read; the first: {reason}")
+        readable = {u.label for i, u in enumerate(self.training) if i not in state.unreadable}
+        for label in [label for label in CLASS_OF if label not in readable]:
+            reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
+            raise DataError(f"none of the {label} training recordings can be read; the first: {reason}")
         self._save()
-        requests.must_wait = False
+        if self._is_told_to_stop(requests):
+            raise Stopped(requests.number or signal.SIGTERM)
+        requests.need_not_wait()
+
+    def _is_told_to_stop(self, requests: StopRequests) -> bool:
+        """Whether any process is."""
+        return distributed.total(requests.number or 0) != [0]
 
     def _parts(self) -> Iterator[list[Part]]:
         """This process's clips of each step that is left of the epoch."""
@@ -214,7 +232,7 @@ class _Run:
                 "started_from": self.started_from,
                 "training": self._settings(),
                 # without the time it took: the same seed is to give the same file
-                "epoch": {k: v for k, v in asdict(result).items() if k != "seconds"},
+                "epoch": result.figures(),
             }
             if distributed.is_main():
                 detector.save(self.output / LAST)
@@ -245,6 +263,11 @@ class _Run:
                 self.hooks.on_unreadable(self.training[i], reason)
 
 
+def steps_of_an_epoch(config: TrainingConfig, training: Sequence[Utterance]) -> int:
+    """The last of them may have fewer clips."""
+    return -(-len(training) // config.batch_size)
+
+
 def read_provenance(detector: Detector) -> tuple[dict, dict]:
     """What `fine_tune` wrote into a file: "started_from" and "epoch".
 
@@ -265,11 +288,6 @@ def read_provenance(detector: Detector) -> tuple[dict, dict]:
     if not known:
         raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
     return origin, epoch
-
-
-def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """The one with the lowest validation EER; of equals, the lowest validation loss."""
-    return min(history, key=lambda result: (result.validation_eer, result.validation_loss))
 
 
 def _epoch_result(

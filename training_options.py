@@ -9,6 +9,7 @@ import cli
 from augment import KINDS, Augmentation
 from data_sets import SPLITS
 from recipe import OPTIMIZERS, SAMPLINGS, SCHEDULES, TrainingConfig
+from splits import FRACTION
 from tasks import FAKE_OR_REAL
 
 
@@ -37,7 +38,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "the list of labels, or recording",
     )
     group.add_argument(
-        "--validation-fraction", type=cli.fraction, default=0.2, metavar="X", help="of these (default: 0.2)"
+        "--validation-fraction", type=cli.fraction, metavar="X", help=f"of these (default: {FRACTION})"
     )
     group.add_argument(
         "--sampling",
@@ -99,7 +100,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=cli.whole(1),
         metavar="EPOCHS",
-        help="stop after so many without a better one (default: do all)",
+        help="stop after so many without a better one: of lower validation EER, or equal EER and lower loss "
+        "(default: do all)",
     )
     group.add_argument("--freeze-frontend", action="store_true", help="train the back end alone")
     group.add_argument(

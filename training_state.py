@@ -7,11 +7,14 @@ belongs to its own.
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 import checkpoints
@@ -21,7 +24,9 @@ from errors import TrainingError
 from optimization import Optimization
 from recipe import TrainingConfig
 
+FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
 STATE = "training_state.safetensors"
+LOCK = "training.lock"
 _KIND = "training"  # what its header is called
 
 
@@ -29,8 +34,9 @@ _KIND = "training"  # what its header is called
 class EpochResult:
     """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set.
 
-    validation_auc_low and _high are the AUC's 95 % bootstrap interval, validation_threshold is the
-    one at the EER, learning_rate that of the last step.
+    train_loss has the recipe's class weights, validation_loss has none. validation_auc_low and _high are
+    the AUC's 95 % bootstrap interval, validation_threshold is the one at the EER, learning_rate that of
+    the last step.
     """
 
     epoch: int
@@ -43,6 +49,15 @@ class EpochResult:
     validation_threshold: float
     learning_rate: float
     seconds: float
+
+    def figures(self) -> dict:
+        """All but the time that it took, which is another in each run."""
+        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+
+
+def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
+    """The one with the lowest validation EER; of equals, the lowest validation loss."""
+    return min(history, key=lambda result: (result.validation_eer, result.validation_loss))
 
 
 @dataclass
@@ -74,7 +89,8 @@ class TrainingState:
 
     @property
     def is_new(self) -> bool:
-        return not self.tensors
+        """Whether nothing is done yet."""
+        return (self.epoch, self.step) == (1, 0)
 
 
 def identify(
@@ -83,8 +99,8 @@ def identify(
     validation: Sequence[Utterance],
     config: TrainingConfig,
 ) -> dict:
-    """What must be the same for a training to go on, as JSON types."""
-    settings = asdict(config) | {
+    """What must be the same for a training to go on, as JSON types: where the data lie need not."""
+    settings = {name: value for name, value in asdict(config).items() if name != "data"} | {
         "augmentation": asdict(config.augmentation) | {"kinds": list(config.augmentation.kinds)},
         "class_weights": config.class_weights and list(config.class_weights),
         "detector": detector.sha256,
@@ -102,27 +118,40 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
 
     Raises:
         CheckpointError: it cannot be read.
-        TrainingError: it is of another training; naming what differs.
+        TrainingError: it is of another training, naming what differs; or the best weights so far are gone.
     """
     path = folder / STATE
     if not path.exists():
         return None
     with checkpoints.errors_of(path):
         header = checkpoints.header_of(checkpoints.read_metadata(path), _KIND, "identity", "state")
-    before = header["identity"]
-    differences = [
-        f"{name} {before.get(name)}, not {value}"
-        for name, value in identity.items()
-        if before.get(name) != value
-    ]
+        before = dict(header["identity"])
+        differences = [
+            f"{name} {before.get(name)}, not {identity.get(name)}"
+            for name in identity | before
+            if before.get(name) != identity.get(name)
+        ]
+        if not differences:
+            tensors, _ = checkpoints.read_safetensors(path)
+            state = TrainingState(**header["state"], tensors=tensors)
+            state.unreadable = {int(i): reason for i, reason in state.unreadable.items()}
+            state.history = [EpochResult(**result) for result in state.history]
     if differences:
         raise TrainingError(f"{folder} holds an unfinished training with {', '.join(differences)}")
-    with checkpoints.errors_of(path):
-        tensors, _ = checkpoints.read_safetensors(path)
-    state = TrainingState(**header["state"], tensors=tensors)
-    state.unreadable = {int(i): reason for i, reason in state.unreadable.items()}
-    state.history = [EpochResult(**result) for result in state.history]
+    if state.history and not _has_weights_of(folder, state.history):
+        raise TrainingError(f"{folder} holds an unfinished training, but its {FINAL} is gone or another's")
     return state
+
+
+def _has_weights_of(folder: Path, history: Sequence[EpochResult]) -> bool:
+    """Whether the best epoch's are there, or those of an epoch that the state does not know yet."""
+    if not (folder / FINAL).exists():
+        return False
+    with checkpoints.errors_of(folder / FINAL):
+        metadata = checkpoints.read_metadata(folder / FINAL)
+        header = checkpoints.header_of(metadata, checkpoints.DETECTOR, "config", "provenance")
+    kept = header["provenance"].get("epoch", {"epoch": 0})
+    return kept == best_epoch(history).figures() or kept["epoch"] == len(history) + 1
 
 
 def write_state(
@@ -140,7 +169,17 @@ def write_state(
 
 
 def restore(state: TrainingState, detector: Detector, optimization: Optimization) -> None:
-    """Put a state's tensors into what is trained; they are no longer in the state then."""
+    """Put a state's tensors into what is trained; they are no longer in the state then.
+
+    Raises:
+        CheckpointError: they are not what is trained and its optimizer's.
+    """
+    expected = {f"network.{name}": value for name, value in _changing(detector).items()}
+    for i, parameter in enumerate(optimization.trained):
+        if f"optimizer.{i}.step" in state.tensors:  # not of one that has never had a gradient
+            moments = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+            expected |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+    checkpoints.check_keys(state.tensors, expected, ())
     network, of_optimizer = {}, {}
     for name, value in state.tensors.items():
         part, name = name.split(".", 1)
@@ -149,7 +188,6 @@ def restore(state: TrainingState, detector: Detector, optimization: Optimization
         else:
             i, name = name.split(".")
             of_optimizer.setdefault(int(i), {})[name] = value
-    checkpoints.check_keys(network, _changing(detector), ())
     detector.load_state_dict(network, strict=False)  # what is frozen is not in it
     optimizer = optimization.optimizer
     optimizer.load_state_dict(optimizer.state_dict() | {"state": of_optimizer})
@@ -161,3 +199,27 @@ def _changing(detector: Detector) -> dict[str, Tensor]:
     """What the training changes of the network."""
     frozen = {name for name, parameter in detector.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in detector.state_dict().items() if name not in frozen}
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """In it no other training writes to this folder. On Windows, that is for the user to see to.
+
+    Raises:
+        TrainingError: another one does already.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl  # which Windows has not
+
+    path = folder / LOCK
+    with open(path, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however that ends
+        except BlockingIOError:
+            raise TrainingError(f"another training is writing to {folder}: name another --output") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

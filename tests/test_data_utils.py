@@ -1,6 +1,8 @@
 """Reading recordings of every kind, and surviving the bad ones."""
 
+import multiprocessing
 import os
+import signal
 import sys
 
 import librosa
@@ -125,3 +127,18 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
     assert read.keys() == waves.keys()
     for name, wave in waves.items():
         np.testing.assert_array_equal(read[name], pad(wave))
+
+
+def test_who_decodes_goes_on_whatever_signal_the_whole_group_gets(tmp_path):
+    """The main process may have a step to end, of any length, and needs its clips for that."""
+    for i in range(20):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.5), 16000)
+    batches = [[i] for i in range(20)]
+    loader = iter(make_loader(find_utterances([tmp_path]).utterances, batches, workers=1))
+    next(loader)
+    (child,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) * 2:
+        os.kill(child.pid, number)
+    assert len(list(loader)) == 19
+    child.join(20)
+    assert child.exitcode == 0

@@ -141,7 +141,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     (folder / "testing" / "another set").mkdir()
     (folder / "testing" / "another set" / "metrics.json").write_bytes(b"of an earlier run")
     progress = fine_tune_for._Progress(
-        folder, TrainingConfig(epochs=2), 2, Tracker(folder, {}, "one", enabled=False)
+        folder, TrainingConfig(epochs=2), 2, 0, Tracker(folder, {}, "one", enabled=False)
     )
     scored = Scored(find_utterances(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
     progress.on_epoch([EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0)], scored)
@@ -202,7 +202,7 @@ def test_a_front_end_alone_gets_a_fresh_back_end(
 OPTIONS = (
     {
         "--optimizer adamw --weight-decay 0.5": {"optimizer": "adamw", "weight_decay": 0.5},
-        "--warmup 4": {"warmup": 4},
+        "--warmup 2": {"warmup": 2},
         "--schedule cosine": {"schedule": "cosine"},
         "--clip-norm 0.001": {"clip_norm": 0.001},
         "--accumulate 2": {"accumulate": 2},
@@ -269,6 +269,7 @@ def test_it_ends_early_when_nothing_gets_better(workplace, capsys):
         rows = list(csv.DictReader(file))
     best = load_detector("results/for/final_model.safetensors", device="cpu").provenance["epoch"]["epoch"]
     assert len(rows) == best + 2 < 50
+    assert "ended early: 2 epochs without a better one" in capsys.readouterr().out
 
 
 def test_data_without_a_testing_split(workplace, capsys):
@@ -316,7 +317,7 @@ def test_a_speaker_in_two_splits_is_said(workplace, capsys):
     Path("list.csv").write_text("\n".join(rows))
     options = ("--data", "list.csv", "--validation-split", "recording", "--checkpoint", "start.safetensors")
     assert run(*options, "--epochs", 1) == 0
-    assert "AUDIT: 1 speakers are in training and in validation" in capsys.readouterr().out
+    assert "AUDIT: list.csv: 1 speakers are in training and in validation" in capsys.readouterr().out
 
 
 def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys, monkeypatch):
@@ -336,15 +337,33 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
     error = capsys.readouterr().err
     assert "holds an unfinished training with learning_rate 0.001, not 0.002; --restart begins anew" in error
     assert Path("results/for", STATE).read_bytes() == state
-    assert run(*options, "--resume") == 0  # all that was left is to test
-    assert "It goes on after step 0 of epoch 2" in capsys.readouterr().out
+    elsewhere = Path("for-2seconds").resolve()  # is the same all the same
+    assert run(*options, "--data", elsewhere, "--resume") == 0  # all that was left is to test
+    assert "It goes on after epoch 1" in capsys.readouterr().out
     assert not Path("results/for", STATE).exists()
     Path("results/for", STATE).write_bytes(state)
     assert run(*options, "--learning-rate", 2e-3, "--restart") == 0
-    assert "It goes on" not in capsys.readouterr().out
-    Path("results/for", STATE).write_bytes(state[:1000])
-    assert run(*options) == 2
-    assert capsys.readouterr().err.startswith(f"error: results/for/{STATE}: damaged")
+    shown = capsys.readouterr().out
+    assert "It goes on" not in shown
+    assert "results/for/final_model.safetensors is of an earlier training" in shown
+    for left, words in (
+        (state, "its final_model.safetensors is gone or another's"),
+        (state[:1000], f"results/for/{STATE}: damaged"),
+    ):
+        Path("results/for", STATE).write_bytes(left)
+        assert run(*options) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: results/for")
+        assert words in error
+        assert "; --restart begins anew" in error
+
+
+def test_options_that_would_do_nothing_are_refused(workplace, capsys):
+    assert run("--checkpoint", "start.safetensors", "--epochs", 2, "--warmup", 2) == 2
+    assert capsys.readouterr().err == "error: --warmup 2: the whole training has 2 steps\n"
+    with pytest.raises(SystemExit):
+        run("--checkpoint", "start.safetensors", "--validation-fraction", 0.3)
+    assert "--validation-fraction is of --validation-split" in capsys.readouterr().err
 
 
 def official_keys_of_two_layers() -> set[str]:

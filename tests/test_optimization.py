@@ -248,6 +248,10 @@ def test_fp16_leaves_out_a_step_whose_gradient_overflows(fresh):
     hook.remove()
     assert np.isfinite(optimization.step([batch()], 1, 1, 1e-3).gradient_norm)
     assert not torch.equal(detector.back_end.out_layer.weight, before)
+    detector.back_end.out_layer.weight.register_hook(lambda gradient: gradient * float("inf"))
+    optimization.scaler.update(0.5)  # after so many such steps that the scale is not to blame
+    with pytest.raises(TrainingError, match=r"gradient of step 3 of epoch 1 is (nan|inf)"):
+        optimization.step([batch()], 1, 2, 1e-3)
 
 
 def test_what_is_no_number_is_named_and_changes_nothing(detector):

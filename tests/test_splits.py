@@ -109,6 +109,9 @@ def test_several_sets_at_once(tmp_path):
     }
     with pytest.raises(DataError, match="named twice"):
         find_training_data([tmp_path / "wild", tmp_path / "a" / ".." / "wild"], "speaker")
+    in_the_wild(tmp_path / "wild" / "inside")
+    splits = find_training_data([tmp_path / "wild/inside", tmp_path / "wild"], "speaker")
+    assert {name.split("/")[0] for name in names(splits.training)} == {"wild", "wild-inside"}
 
 
 def test_a_set_without_splits_is_parted_by_speaker(tmp_path):

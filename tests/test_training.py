@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, repeats itself, keeps the best, and moves nothing that is frozen."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from evaluation import score_utterances
 from metrics import compute_metrics
 from model import PRESETS
 from recipe import TrainingConfig
+from stopping import Stopped
 from training import Hooks, fine_tune
+from training_state import write_state
 
 CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 
@@ -122,6 +125,17 @@ def test_unreadable_clips_are_left_out(clips, tmp_path):
     assert last.provenance["training"]["clips"] == 16
 
 
+def test_told_to_stop_while_it_saves(clips, tmp_path, monkeypatch):
+    def told(*args):
+        signal.raise_signal(signal.SIGTERM)
+        write_state(*args)
+
+    monkeypatch.setattr("training.write_state", told)
+    with pytest.raises(Stopped, match="SIGTERM") as stopped:
+        fine_tune(fresh_detector(), clips, clips, TrainingConfig(epochs=1, batch_size=8), tmp_path)
+    assert stopped.value.saved == (1, 2)
+
+
 def test_data_and_losses_that_are_no_use(clips, tmp_path):
     real = [u for u in clips if u.label == "bonafide"]
     bad = [Utterance(str(tmp_path / "gone.wav"), "gone.wav", label) for label in ("bonafide", "spoof")]
@@ -129,7 +143,12 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
     for training, validation, words in (
         (real, clips, "training set must hold"),
         (clips, real, "validation set must hold"),
-        (bad, clips, r"none of the training recordings can be read; the first: No such file"),
+        (
+            bad,
+            clips,
+            r"none of the spoof training recordings can be read; the first: No such file",
+        ),
+        ([*real, bad[1]], clips, r"none of the spoof training recordings can be read"),
         (clips, bad, "of the validation set can be scored"),
     ):
         with pytest.raises(DataError, match=words):

@@ -1,0 +1,131 @@
+"""What is not this training's state is refused in a line, whatever is the matter with it."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import CONFIG, clips, fresh_detector  # noqa: F401, a fixture
+
+import checkpoints
+from errors import CheckpointError, TrainingError
+from optimization import Optimization
+from recipe import TrainingConfig
+from training import fine_tune
+from training_state import FINAL, LAST, STATE, find_state, identify, restore, sole_writer
+
+ROOT = Path(__file__).parents[1]
+RECIPE = TrainingConfig(epochs=1, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def trained(clips, tmp_path_factory):  # noqa: F811
+    """A folder with a state, after an epoch, and its identity."""
+    folder = tmp_path_factory.mktemp("trained")
+    detector = fresh_detector()
+    identity = identify(detector, clips, clips, RECIPE)
+    fine_tune(detector, clips, clips, RECIPE, folder)
+    return folder, identity
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def rewrite(folder: Path, change) -> None:
+    """Let `change` do what it wants to the state's tensors and header."""
+    tensors, metadata = checkpoints.read_safetensors(folder / STATE)
+    header = json.loads(metadata["training"])
+    change(tensors, header)
+    checkpoints.write_safetensors(folder / STATE, tensors, header, "training")
+
+
+def test_a_state_is_found_again(trained, clips):  # noqa: F811
+    folder, identity = trained
+    state = find_state(folder, identity)
+    assert (state.epoch, state.step, len(state.history), state.is_new) == (2, 0, 1, False)
+    elsewhere = identify(fresh_detector(), clips, clips, dataclasses.replace(RECIPE, data="elsewhere"))
+    assert find_state(folder, elsewhere).run == state.run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, header: header["state"].update(unknown=1),
+        lambda tensors, header: header["state"]["history"][0].pop("train_loss"),
+        lambda tensors, header: header.update(identity=[1]),
+        lambda tensors, header: header.update(state=None),
+        lambda tensors, header: header.pop("state"),
+    ],
+)
+def test_headers_of_another_version(change, trained, folder):
+    rewrite(folder, change)
+    with pytest.raises(CheckpointError, match=STATE):
+        find_state(folder, trained[1])
+
+
+@pytest.mark.parametrize("change", [{"old_setting": 1}, {"lora": 4}])
+def test_settings_are_compared_in_both_directions(change, trained, folder):
+    rewrite(folder, lambda tensors, header: header["identity"].update(change))
+    (name,) = change
+    with pytest.raises(TrainingError, match=f"unfinished training with {name} {change[name]}, not None"):
+        find_state(folder, trained[1])
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("nonsense", torch.zeros(1)),
+        ("optimizer.x.step", torch.zeros(())),
+        ("optimizer.0.exp_avg", torch.zeros(3)),
+        ("optimizer.0.exp_avg_sq", None),
+        ("network.back_end.out_layer.bias", None),
+        ("network.back_end.out_layer.bias", torch.zeros(2, dtype=torch.int64)),
+    ],
+)
+def test_tensors_that_do_not_fit(name, value, trained, folder):
+    def change(tensors, header):
+        if value is None:
+            del tensors[name]
+        else:
+            tensors[name] = value
+
+    rewrite(folder, change)
+    state = find_state(folder, trained[1])
+    detector = fresh_detector()
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        restore(state, detector, Optimization(detector, RECIPE))
+
+
+def test_the_best_weights_must_be_there(trained, folder):
+    shutil.copy(folder / FINAL, folder / "kept")
+    fresh_detector().save(folder / FINAL)
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=f"its {FINAL} is gone or another's"):
+            find_state(folder, trained[1])
+        (folder / FINAL).unlink(missing_ok=True)
+    (folder / "kept").rename(folder / FINAL)
+    (folder / LAST).unlink()  # nothing follows from these
+    assert find_state(folder, trained[1])
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from training_state import sole_writer\n"
+        "with sole_writer(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(TrainingError, match="another training is writing to"), sole_writer(tmp_path):
+            pass
+        other.kill()
+    with sole_writer(tmp_path):  # the killed one left its file
+        pass
+    assert list(tmp_path.iterdir()) == []
