@@ -124,14 +124,7 @@ def _train(
         tasks.audit(_by_name(splits), args)
     of_epoch = steps_of_an_epoch(config, splits.training)
     steps = config.epochs * of_epoch
-    processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
-    print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: ", end="")
-    print(f"{config.epochs} epochs, {steps} steps")
-    if not state.is_new:
-        print(f"It goes on {_place(state.epoch, state.step)}.")
-    elif (args.output / FINAL).exists():
-        print(f"{args.output / FINAL} is of an earlier training: the first epoch will replace it.")
-    print()
+    _announce(args.output, config, steps, detector, state)
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
     is_logged = distributed.is_main() and not args.no_wandb
     try:
@@ -169,6 +162,20 @@ def _train(
     where = f", the test split's results in its {TESTING}/" if splits.testing else ""
     print(f"\nDetector, history and curves are in {args.output}{where}")
     return 0
+
+
+def _announce(
+    output: Path, config: TrainingConfig, steps: int, detector: Detector, state: TrainingState
+) -> None:
+    """Print what begins."""
+    processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
+    print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: ", end="")
+    print(f"{config.epochs} epochs, {steps} steps")
+    if not state.is_new:
+        print(f"It goes on {_place(state.epoch, state.step)}.")
+    elif (output / FINAL).exists():
+        print(f"{output / FINAL} is of an earlier training: the first epoch will replace it.")
+    print()
 
 
 def _place(epoch: int, step: int) -> str:
