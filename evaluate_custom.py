@@ -3,6 +3,7 @@
     python evaluate_custom.py                                   # Dataset_Speech_Assignment, known checkpoints
     python evaluate_custom.py --data my_folder --checkpoint LA_model.pth
     python evaluate_custom.py --data suspicious.mp3 --checkpoint LA_model.pth
+    python evaluate_custom.py --data long.wav --timeline        # the whole recording, window by window
     torchrun --nproc-per-node 2 evaluate_custom.py              # in two processes, with the same results
 
 A score is logit 1 (bona fide): higher = more likely real.
@@ -25,11 +26,17 @@ import tasks
 from analysis import analyse
 from comparison import compare_all
 from data_sets import Found
-from detector import PRECISIONS, resolve_device
-from errors import CheckpointError, DataError, DownloadError
+from data_utils import load_audio
+from decision import Calibration, Rule
+from decoding import AudioError
+from detector import PRECISIONS, Detector, resolve_device
+from errors import CheckpointError, DataError, DownloadError, ProcessError
 from evaluation import Scored
 from groups import clip_properties
+from windows import OVERALL, score_windows
 
+TIMELINES = "timelines"  # in a detector's folder
+MOST_TOLD = 20  # recordings, on screen
 THRESHOLD_GIVEN = "verdict: real where score >= the threshold given"
 NO_THRESHOLD = (
     "verdict: the larger of the network's two logits, which is not calibrated; --threshold X calls a "
@@ -67,6 +74,17 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="SECONDS",
         help="where in each recording its clip begins (default: 0, as published)",
     )
+    parser.add_argument(
+        "--timeline",
+        action="store_true",
+        help="also score each whole recording window by window: where it sounds synthetic",
+    )
+    parser.add_argument(
+        "--hop",
+        type=cli.positive,
+        metavar="SECONDS",
+        help="of --timeline, from one window to the next (default: half a window)",
+    )
     cli.add_audit_option(parser)
     cli.add_machine_options(parser, PRECISIONS)
     parser.add_argument(
@@ -78,7 +96,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="also write the scores in these formats of the field",
     )
     cli.add_seed_option(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.hop and not args.timeline:
+        parser.error("--hop is of --timeline, which is not there")
+    if args.timeline and distributed.size() > 1:
+        raise ProcessError("--timeline runs in one process: start it without torchrun")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,6 +149,8 @@ def run(args: argparse.Namespace, command: str) -> int:
         results[name] = scored, summary = result
         for format_ in args.scores_as:
             score_files.write_scores(args.output / name, format_, scored)
+        if args.timeline:
+            _write_timelines(name, detector, found, args)
         if "metrics" not in summary:
             print(report.scores_table(scored, scored.verdicts(args.threshold)))
             print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
@@ -144,6 +169,31 @@ def run(args: argparse.Namespace, command: str) -> int:
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
     return exit_code
+
+
+def _write_timelines(name: str, detector: Detector, found: Found, args: argparse.Namespace) -> None:
+    """Each recording's windows as CSV and picture; the first few are told on screen."""
+    folder, config = args.output / name / TIMELINES, detector.config
+    report.clear(folder, [str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()])
+    rule = Rule(Calibration.of(detector.provenance), args.threshold)
+    print(f"\nTimelines, {name}: {rule.describe()}.\nOf the whole recording, {OVERALL}.")
+    left = 0
+    for number, utterance in enumerate(found.utterances):
+        try:
+            wave = load_audio(utterance.path, config.sample_rate)
+        except AudioError as error:
+            lines = [report.printable(f"no timeline: {utterance.name}: {error}")]
+        else:
+            timeline = score_windows(detector, wave, rule, args.hop)
+            report.write_timeline(folder, utterance.name, wave, config.sample_rate, timeline, name)
+            lines = report.timeline_lines(utterance.name, timeline)
+        if number < MOST_TOLD:
+            print("\n".join(lines))
+        else:
+            left += 1
+    print(
+        f"... and {left} more" if left else "", f"Windows and pictures are in {folder}", sep="\n" * bool(left)
+    )
 
 
 def _find(args: argparse.Namespace) -> tuple[Sequence[Path], torch.device, Found]:

@@ -6,15 +6,17 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import distributed
@@ -24,6 +26,9 @@ from data_utils import default_workers, make_loader
 from decoding import AUDIO_INFO
 from detector import Detector
 from model import BONAFIDE, SPOOF
+
+Batch = tuple[Any, Tensor]  # what it is of, and waves [B, T]
+Computed = tuple[Any, np.ndarray]  # what it is of, and logits float32 [B, 2]
 
 LABELS = ("bonafide", "spoof")
 NOT_A_NUMBER = "the detector's output is not a number"  # why a recording has no score
@@ -84,12 +89,14 @@ class Scored:
 
 
 @contextmanager
-def computer(detector: Detector) -> Iterator[tuple[Callable[[Tensor], Future[Tensor]], int]]:
-    """What computes the logits of batches, and how many at once.
+def computer(detector: Detector) -> Iterator[tuple[Callable[[Iterable[Batch]], Iterator[Computed]], int]]:
+    """What computes the logits of batches, in their order, and how many of them at once.
 
     On a CPU each core computes a batch by itself: faster than all of them together on one, where there are
     as many batches; and what comes out is the same for any number of cores. Elsewhere a batch is handed to
     the device at once. Meanwhile PyTorch's number of threads is another: not in two threads at a time.
+
+    A batch is what it is of (anything) and waves [B, T]; given back are the same and logits [B, 2].
     """
 
     @torch.inference_mode()
@@ -102,15 +109,29 @@ def computer(detector: Detector) -> Iterator[tuple[Callable[[Tensor], Future[Ten
         return future
 
     if detector.device.type != "cpu":
-        yield handed_over, 1
+        yield partial(_in_order, handed_over, 2), 1
         return
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield partial(pool.submit, logits), cores
+        yield partial(_in_order, partial(pool.submit, logits), 2 * cores), cores
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, no batch that nobody waits for
         torch.set_num_threads(cores)  # for threads that begin later
+
+
+def _in_order(
+    submit: Callable[[Tensor], Future[Tensor]], most: int, batches: Iterable[Batch]
+) -> Iterator[Computed]:
+    """At most so many batches are computed, or wait for it, while the next one is taken."""
+    computing: deque[tuple[Any, Future[Tensor]]] = deque()
+    for what, waves in batches:
+        computing.append((what, submit(waves)))
+        if len(computing) > most:
+            what, logits = computing.popleft()
+            yield what, logits.result().cpu().numpy()
+    for what, logits in computing:
+        yield what, logits.result().cpu().numpy()
 
 
 def score_utterances(
@@ -137,12 +158,14 @@ def score_utterances(
     workers = default_workers(detector.device) if workers is None else workers
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
-    computing: deque[tuple[list[int], Future]] = deque()
 
-    def fetch(all_but: int) -> None:
-        while len(computing) > all_but:
-            rows, logits = computing.popleft()
-            scored.logits[rows] = logits.result().cpu().numpy()
+    def batches_of(loader: DataLoader, progress: tqdm) -> Iterator[Batch]:
+        for indices, waves, failures, infos in loader:
+            unread.update(failures)
+            if indices:
+                scored.infos[indices] = infos
+                yield indices, waves
+            progress.update(len(indices) + len(failures))
 
     with computer(detector) as (compute, lanes):
         batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
@@ -152,14 +175,8 @@ def score_utterances(
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None: where there is no terminal
         with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
-            for indices, waves, failures, infos in loader:
-                unread.update(failures)
-                if indices:
-                    scored.infos[indices] = infos
-                    computing.append((indices, compute(waves)))
-                fetch(all_but=2 * lanes)  # so many are computed or wait for it
-                progress.update(len(indices) + len(failures))
-            fetch(all_but=0)
+            for indices, logits in compute(batches_of(loader, progress)):
+                scored.logits[indices] = logits
     distributed.merge(scored.logits, mine)
     distributed.merge(scored.infos, mine)
     for of_process in distributed.exchange(unread):

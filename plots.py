@@ -13,9 +13,13 @@ import scipy  # its stats take half a second to import: only when first used
 from evaluation import Scored
 from metrics import ErrorRates
 from training_state import EpochResult, best_epoch
+from windows import Timeline
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # which everybody can tell apart
 
 
 def plot_roc(points: ErrorRates, summary: dict) -> Figure:
@@ -95,6 +99,75 @@ def plot_change(before: Scored, after: Scored) -> Figure:
     axes.set(xlabel="score before (higher = more likely real)", ylabel="score after")
     axes.legend()
     return figure
+
+
+def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: dict[str, Timeline]) -> Figure:
+    """A recording's waveform and spectrogram, and under them each detector's score over time.
+
+    A window's score is drawn at its middle; blue is the real side of the threshold, orange the fake one. The
+    stretches that sound synthetic are marked.
+
+    Args:
+        wave: [n] samples.
+        timelines: of this recording, by the detector's name.
+    """
+    seconds = len(wave) / sample_rate
+    figure = _figure(9, 3 + 1.7 * len(timelines))
+    rows = figure.subplots(2 + len(timelines), sharex=True, height_ratios=[1, 1.4, *[1.6] * len(timelines)])
+    times, low, high = _envelope(wave, sample_rate)
+    rows[0].fill_between(times, low, high, step="post", color="0.35", linewidth=0)
+    rows[0].set(
+        ylabel="waveform", xlim=(0, seconds), ylim=(-1.05 * (peak := np.abs(wave).max() or 1), 1.05 * peak)
+    )
+    levels = _spectrogram(wave, sample_rate)
+    rows[1].imshow(
+        levels,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, sample_rate / 2000),
+        cmap="magma",
+        vmin=levels.max() - 80,
+    )
+    rows[1].set(ylabel="kHz")
+    for axes, (name, timeline) in zip(rows[2:], timelines.items(), strict=True):
+        _draw_scores(axes, timeline)
+        axes.set_ylabel(f"score\n{name}"[:40], parse_math=False)
+    rows[-1].set(xlabel="s")
+    return figure
+
+
+def _draw_scores(axes: Axes, timeline: Timeline) -> None:
+    for stretch in timeline.suspicious():
+        axes.axvspan(stretch.start, stretch.end, color=FAKE_COLOR, alpha=0.35 if stretch.is_sure else 0.12)
+    middles = (timeline.starts + timeline.ends) / 2
+    times = np.concatenate([timeline.starts[:1], middles, timeline.ends[-1:]])
+    scores = np.pad(timeline.scores, 1, "edge")
+    thresholds = np.pad(timeline.rule.thresholds(timeline.logits), 1, "edge")
+    for side, color in ((scores > thresholds, REAL_COLOR), (scores < thresholds, FAKE_COLOR)):
+        axes.fill_between(times, scores, thresholds, side, interpolate=True, color=color, alpha=0.5)
+    axes.plot(times, thresholds, color="0.4", linestyle="--", linewidth=1, label="threshold")
+    axes.plot(times, scores, color="0.1", linewidth=1.2)
+    axes.plot(middles, timeline.scores, "o", color="0.1", markersize=3.5, label="score of a window")
+    axes.legend(fontsize="small")
+
+
+def _envelope(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> tuple[np.ndarray, ...]:
+    """Times in seconds, and between which values the wave is from each on: what can be seen of any length."""
+    starts = np.unique(np.linspace(0, len(wave), columns, endpoint=False, dtype=np.int64))
+    return starts / sample_rate, np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)
+
+
+def _spectrogram(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> np.ndarray:
+    """Power in dB [frequencies, times] of Hann windows of 32 ms, of at most so many times."""
+    size = max(2, round(0.032 * sample_rate))
+    wave = np.pad(wave, (0, max(0, size - len(wave))))
+    starts = np.linspace(
+        0, len(wave) - size, min(columns, 1 + (len(wave) - size) // (size // 4)), dtype=np.int64
+    )
+    frames = np.stack([wave[start : start + size] for start in starts]) * scipy.signal.get_window(
+        "hann", size
+    )
+    return 10 * np.log10(np.abs(np.fft.rfft(frames)).T ** 2 + 1e-10)
 
 
 def _figure(width: float, height: float) -> Figure:

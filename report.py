@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
@@ -25,11 +25,13 @@ import metrics
 import plots
 from evaluation import Scored
 from training_state import EpochResult
+from windows import Timeline
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
 SCORE_COLUMNS = ("path", "label", "score", "verdict")  # of scores.csv; after them what a list of labels tells
+TIMELINE_COLUMNS = ("start_seconds", "end_seconds", "score", "margin", "verdict")
 WIDTH = 100  # of paragraphs, in characters
 FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
@@ -227,6 +229,45 @@ def write_json(path: Path, content: dict) -> None:
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     # A folder's name may be no text: its bytes become escapes, as JSON has them.
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def write_timeline(
+    folder: Path, name: str, wave: np.ndarray, sample_rate: int, timeline: Timeline, title: str
+) -> None:
+    """Write a recording's windows, with their verdicts one by one, to <name>.csv, and <name>.png.
+
+    Args:
+        name: of the recording, relative to its data set's root; its folders are made.
+        title: of the picture, beside the recording's name.
+    """
+    inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    path = folder.joinpath(*inside)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = (timeline.starts, timeline.ends, timeline.scores, timeline.margins)
+    rows = zip(*(column.tolist() for column in columns), timeline.verdicts(), strict=True)
+    _write_csv(path.with_name(f"{path.name}.csv"), TIMELINE_COLUMNS, rows)
+    figure = plots.plot_timeline(wave, sample_rate, {title: timeline})
+    figure.suptitle(printable(name), parse_math=False)
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
+
+
+def timeline_lines(name: str, timeline: Timeline) -> list[str]:
+    """What a timeline shows: a line on the recording, and one for each stretch that sounds synthetic."""
+    windows = f"{len(timeline.scores)} window" + "s" * (len(timeline.scores) > 1)
+    mean = timeline.margins.mean()
+    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({windows}, mean margin {mean:.2f})"]
+    for stretch in timeline.suspicious():
+        says = "sounds synthetic" if stretch.is_sure else "leans towards synthetic"
+        lines.append(
+            f"  {clock(stretch.start)} to {clock(stretch.end)} {says} (lowest score {stretch.score:.2f})"
+        )
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """65.25 -> "1:05.2"."""
+    tenths = int(10 * seconds)  # never later than it is
+    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
 def clear(folder: Path, names: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ import distributed
 import metrics
 from data_sets import Utterance
 from data_utils import Variation, default_workers, make_loader
+from decision import Calibration
 from detector import Detector
 from errors import CheckpointError, DataError, TrainingError
 from evaluation import NOT_A_NUMBER, Scored, score_utterances
@@ -76,9 +77,10 @@ def fine_tune(
     """Train a detector in place; the weights after the last epoch stay in it.
 
     The epoch with the lowest validation EER (of equals, the lowest validation loss) is written to
-    `final_model.safetensors`, the last one to `last_model.safetensors`, each with its settings and
-    validation figures as provenance. `training_state.safetensors` is how far the training is, after each
-    epoch and where it is told to stop. On a CPU, the same seed gives the same weights, interrupted or not.
+    `final_model.safetensors`, the last one to `last_model.safetensors`, each with its settings, its
+    validation figures and a calibration fitted on the validation set as provenance.
+    `training_state.safetensors` is how far the training is, after each epoch and where it is told to stop. On
+    a CPU, the same seed gives the same weights, interrupted or not.
 
     In a group of processes all do this, and the main one writes.
 
@@ -233,6 +235,7 @@ class _Run:
                 "training": self._settings(),
                 # without the time it took: the same seed is to give the same file
                 "epoch": result.figures(),
+                "calibration": _calibration(scored),
             }
             if distributed.is_main():
                 detector.save(self.output / LAST)
@@ -288,6 +291,13 @@ def read_provenance(detector: Detector) -> tuple[dict, dict]:
     if not known:
         raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
     return origin, epoch
+
+
+def _calibration(scored: Scored) -> dict | None:
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    fitted_on = f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set"
+    calibration = Calibration.fit(bonafide, spoof, fitted_on)
+    return calibration and calibration.to_dict()
 
 
 def _epoch_result(

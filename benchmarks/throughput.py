@@ -115,8 +115,8 @@ def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> flo
     with computer(detector) as (compute, lanes):
 
         def on_all_cores() -> None:
-            for logits in [compute(waves) for _ in range(2 * lanes)]:
-                logits.result()
+            for _ in compute((None, waves) for _ in range(2 * lanes)):
+                pass
 
         return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (2 * clips * lanes)
 

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from test_data_utils import tone, write_bad_files
 
+import distributed
 import evaluate_custom
 import metrics
 import plots
 import report
 from data_utils import load_audio, pad
 from detector import Detector
+from errors import ProcessError
 from model import PRESETS
 
 SCRIPT = Path(evaluate_custom.__file__)
@@ -380,3 +382,70 @@ def test_an_offset_scores_what_comes_later(workplace, detector, capsys):
     assert rows["short.wav"]["score"] == ""
     assert "it ends before 3.5 s" in (folder / "failures.csv").read_text(encoding="utf-8")
     assert read_metrics(folder)["offset_seconds"] == 3.5
+
+
+def test_timelines_of_whole_recordings(workplace, capsys):
+    (workplace / "talks" / "Real").mkdir(parents=True)
+    (workplace / "talks" / "Fake").mkdir()
+    soundfile.write("talks/Real/long.wav", tone(11, 22050), 22050)
+    soundfile.write("talks/Fake/long.wav", tone(2, 16000), 16000)
+    soundfile.write("talks/Fake/cut short.flac", tone(20, 16000), 16000)
+    whole = Path("talks/Fake/cut short.flac").read_bytes()
+    Path("talks/Fake/cut short.flac").write_bytes(whole[: len(whole) // 2])  # its first clip can be read
+    options = [
+        "--data",
+        "talks",
+        "--checkpoint",
+        "detector.safetensors",
+        "--output",
+        "out",
+        "--threshold=0.1",
+    ]
+    assert run(*options, "--timeline", "--hop", "1.5") == 0
+    shown = capsys.readouterr().out
+    assert "Timelines, detector: real where score >= the threshold given" in shown
+    assert "no timeline: Fake/cut short.flac: " in shown
+    folder = workplace / "out" / "detector" / "timelines"
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    assert written == {
+        f"{name}.{kind}" for name in ("Real/long.wav", "Fake/long.wav") for kind in ("csv", "png")
+    }
+    with open(folder / "Real" / "long.wav.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["start_seconds"]) for row in rows] == [0, 1.5, 3, 4.5, 6, 6.9625]
+    assert float(rows[-1]["end_seconds"]) == 11
+    first = float(read_scores(folder.parent)["Real/long.wav"]["score"])
+    assert float(rows[0]["score"]) == pytest.approx(first, abs=1e-5)
+    for row in rows:
+        assert float(row["margin"]) == pytest.approx(float(row["score"]) - 0.1)
+        assert row["verdict"] == ("real" if float(row["score"]) >= 0.1 else "fake")
+    with Image.open(folder / "Real" / "long.wav.png") as picture:
+        assert min(picture.size) > 300
+    # an earlier run's are gone
+    assert run("--data", "talks/Real/long.wav", *options[2:], "--timeline") == 0
+    assert {path.name for path in folder.rglob("*.*")} == {"long.wav.csv", "long.wav.png"}
+
+
+def test_a_calibrated_detector_says_so_of_its_timelines(workplace, detector, capsys):
+    calibrated = Detector(PRESETS["small"])
+    calibrated.load_state_dict(detector.state_dict())
+    calibrated.provenance = {"calibration": {"slope": 2.0, "intercept": 1.0, "fitted_on": "3 clips"}}
+    calibrated.save("calibrated.safetensors")
+    soundfile.write("a.wav", tone(2, 16000), 16000)
+    assert run("--data", "a.wav", "--checkpoint", "calibrated.safetensors", "--timeline") == 0
+    assert "calibrated on 3 clips" in capsys.readouterr().out
+    with open("results/custom/calibrated/timelines/a.wav.csv", encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["margin"]) == pytest.approx(2 * float(row["score"]) + 1)
+
+
+def test_a_hop_needs_a_timeline(workplace):
+    with pytest.raises(SystemExit) as error:
+        run("--hop", "1")
+    assert error.value.code == 2
+
+
+def test_timelines_are_of_one_process(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    with pytest.raises(ProcessError, match="one process"):
+        evaluate_custom.parse_args(["--timeline"])

@@ -10,6 +10,7 @@ import torch
 
 from checkpoints import sha256_of
 from data_sets import Utterance, find_utterances
+from decision import Calibration
 from detector import Detector, load_detector
 from errors import DataError, TrainingError
 from evaluation import score_utterances
@@ -80,6 +81,10 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     classes = torch.tensor([u.label == "bonafide" for u in clips]).long()
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(again.logits), classes)
     assert best.validation_loss == pytest.approx(float(loss), abs=1e-5)
+    calibration = Calibration.of(final.provenance)
+    assert calibration.fitted_on == "the 8 real and 8 fake recordings of its validation set"
+    fitted = Calibration.fit(again.scores_of("bonafide"), again.scores_of("spoof"), calibration.fitted_on)
+    assert calibration.slope == pytest.approx(fitted.slope, rel=1e-2)
     last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
     assert last.provenance["epoch"]["epoch"] == 4
     waves = 0.1 * torch.randn(2, 8000)
