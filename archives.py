@@ -68,10 +68,14 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
-def extract(archive: Path) -> Path:
+def extract(archive: Path, most_bytes: int | None = None, most_files: int | None = None) -> Path:
     """Unpack a zip or tar archive into `<its name>.extracted` beside it, unless that was done before.
 
     The folder appears when all is in it, or not at all.
+
+    Args:
+        most_bytes: that it may unpack to; None for MOST_GROWTH times its size, but at least FREE_BYTES.
+        most_files: that it may hold; None for MOST_FILES.
 
     Returns:
         The folder.
@@ -93,7 +97,9 @@ def extract(archive: Path) -> Path:
     part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it, too
     try:
         part.mkdir()
-        count, left_out = _extract_into(part, archive, limit=max(FREE_BYTES, MOST_GROWTH * stat.st_size))
+        limit = max(FREE_BYTES, MOST_GROWTH * stat.st_size) if most_bytes is None else most_bytes
+        files = MOST_FILES if most_files is None else most_files
+        count, left_out = _extract_into(part, archive, limit, files)
         if count == 0:
             raise DataError(f"{archive} holds no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")
@@ -115,14 +121,14 @@ def extract(archive: Path) -> Path:
     return folder
 
 
-def _extract_into(folder: Path, archive: Path, limit: int) -> tuple[int, int]:
+def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> tuple[int, int]:
     """Write the archive's files below a folder; how many, and how many were left out."""
     count = left_out = written = 0
     members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
     for name, file in tqdm(members, desc="unpacking", unit="file", disable=None):
         target = folder / _safe(name, archive)
-        if count + left_out == MOST_FILES:
-            raise DataError(f"{archive} holds more than {MOST_FILES} files: not a data set")
+        if count + left_out == most_files:
+            raise DataError(f"{archive} holds more than {most_files} files: not a data set")
         if target.suffix.lower() not in UNPACKED or target.name.startswith("."):
             left_out += 1
             continue

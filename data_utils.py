@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +64,10 @@ def load_audio(
             numbers.
     """
     return load_with_info(path, sample_rate, max_samples, offset)[0]
+
+
+# What `load_with_info` is: of a path, sample rate, most samples and offset the wave and what its header says.
+Load = Callable[[str, int, int | None, float], tuple[np.ndarray, AudioInfo]]
 
 
 def load_with_info(
@@ -143,7 +147,7 @@ class UtteranceDataset(Dataset):
     """Item i: (i, wave [clip_samples] or None, reason it could not be read or "", AudioInfo or None).
 
     With n recordings i is number i modulo n, taken i // n times before in the epoch (`sampling.epoch_order`).
-    The clip begins at `offset` seconds, or as `variation` has it.
+    The clip begins at `offset` seconds, or as `variation` has it. `load` does what `load_with_info` does.
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class UtteranceDataset(Dataset):
         clip_samples: int,
         offset: float = 0.0,
         variation: Variation | None = None,
+        load: Load = load_with_info,
     ):
         # In one block: to look at a string counts as a use, and would copy its page of memory to each worker.
         paths = [os.fsencode(u.path) for u in utterances]
@@ -161,6 +166,7 @@ class UtteranceDataset(Dataset):
         self.clip_samples = clip_samples
         self.offset = offset
         self.variation = variation
+        self.load = load
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -170,7 +176,7 @@ class UtteranceDataset(Dataset):
         path = os.fsdecode(self._paths[self._ends[place] : self._ends[place + 1]])
         try:
             if self.variation is None:
-                wave, info = load_with_info(path, self.sample_rate, self.clip_samples, self.offset)
+                wave, info = self.load(path, self.sample_rate, self.clip_samples, self.offset)
             else:
                 wave, info = self._varied(path, i, self.variation)
         except AudioError as error:
@@ -215,17 +221,18 @@ def make_loader(
     start_method: str | None = None,
     offset: float = 0.0,
     variation: Variation | None = None,
+    load: Load = load_with_info,
 ) -> DataLoader:
     """Batches as `collate` gives them; `workers` processes decode ahead.
 
     Args:
         batches: the indices of each, anew for every pass.
         start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
-        offset, variation: see `UtteranceDataset`.
+        offset, variation, load: see `UtteranceDataset`.
     """
     workers = min(workers, len(batches)) if len(batches) > 1 else 0
     return DataLoader(
-        UtteranceDataset(utterances, sample_rate, clip_samples, offset, variation),
+        UtteranceDataset(utterances, sample_rate, clip_samples, offset, variation, load),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

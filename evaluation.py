@@ -22,7 +22,7 @@ from tqdm import tqdm
 import distributed
 import metrics
 from data_sets import Utterance
-from data_utils import default_workers, make_loader
+from data_utils import Load, default_workers, load_with_info, make_loader
 from decoding import AUDIO_INFO
 from detector import Detector
 from model import BONAFIDE, SPOOF
@@ -142,6 +142,7 @@ def score_utterances(
     workers: int | None = 0,
     start_method: str | None = None,
     offset: float = 0.0,
+    load: Load = load_with_info,
 ) -> Scored:
     """Score every recording; one that cannot be read costs no other its score.
 
@@ -151,7 +152,7 @@ def score_utterances(
     Args:
         batch_size: the most clips computed together; None for 4 on a CPU, 32 elsewhere.
         workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
-        start_method, offset: see `data_utils.make_loader`.
+        start_method, offset, load: see `data_utils.make_loader`.
     """
     config = detector.config
     batch_size = batch_size or (4 if detector.device.type == "cpu" else 32)
@@ -170,7 +171,14 @@ def score_utterances(
     with computer(detector) as (compute, lanes):
         batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
         loader = make_loader(
-            utterances, batches, config.sample_rate, config.clip_samples, workers, start_method, offset
+            utterances,
+            batches,
+            config.sample_rate,
+            config.clip_samples,
+            workers,
+            start_method,
+            offset,
+            load=load,
         )
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None: where there is no terminal

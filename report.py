@@ -17,21 +17,24 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
 import metrics
 import plots
+import windows
 from evaluation import Scored
 from training_state import EpochResult
-from windows import Timeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
 
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
 SCORE_COLUMNS = ("path", "label", "score", "verdict")  # of scores.csv; after them what a list of labels tells
-TIMELINE_COLUMNS = ("start_seconds", "end_seconds", "score", "margin", "verdict")
 WIDTH = 100  # of paragraphs, in characters
 FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
@@ -190,16 +193,26 @@ def write_results(
     )
     write_json(folder / "metrics.json", summary | run)
     if "metrics" in summary:
-        bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
-        points = metrics.error_rates(bonafide, spoof)
-        pictures = {
-            "roc.png": plots.plot_roc(points, summary),
-            "det.png": plots.plot_det(points, summary),
-            "histogram.png": plots.plot_histogram(bonafide, spoof, summary),
-        }
-        for name, figure in pictures.items():
-            figure.suptitle(title, parse_math=False)  # a file name may hold a $
-            figure.savefig(folder / name, dpi=120)
+        for name, figure in pictures(scored, summary, title).items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
+    """ROC and DET curve, and both classes' scores, by what the file is called that they go to.
+
+    Args:
+        scored, summary: of recordings of both classes.
+    """
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    points = metrics.error_rates(bonafide, spoof)
+    figures = {
+        "roc": plots.plot_roc(points, summary),
+        "det": plots.plot_det(points, summary),
+        "histogram": plots.plot_histogram(bonafide, spoof, summary),
+    }
+    for figure in figures.values():
+        figure.suptitle(title, parse_math=False)  # a file name may hold a $
+    return figures
 
 
 def say_analysis(folder: Path, figures: str, words: list[str]) -> None:
@@ -232,7 +245,7 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_timeline(
-    folder: Path, name: str, wave: np.ndarray, sample_rate: int, timeline: Timeline, title: str
+    folder: Path, name: str, wave: np.ndarray, sample_rate: int, timeline: windows.Timeline, title: str
 ) -> None:
     """Write a recording's windows, with their verdicts one by one, to <name>.csv, and <name>.png.
 
@@ -243,24 +256,20 @@ def write_timeline(
     inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
     path = folder.joinpath(*inside)
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = (timeline.starts, timeline.ends, timeline.scores, timeline.margins)
-    rows = zip(*(column.tolist() for column in columns), timeline.verdicts(), strict=True)
-    _write_csv(path.with_name(f"{path.name}.csv"), TIMELINE_COLUMNS, rows)
+    _write_csv(path.with_name(f"{path.name}.csv"), windows.COLUMNS, timeline.rows())
     figure = plots.plot_timeline(wave, sample_rate, {title: timeline})
     figure.suptitle(printable(name), parse_math=False)
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
 
 
-def timeline_lines(name: str, timeline: Timeline) -> list[str]:
+def timeline_lines(name: str, timeline: windows.Timeline) -> list[str]:
     """What a timeline shows: a line on the recording, and one for each stretch that sounds synthetic."""
-    windows = f"{len(timeline.scores)} window" + "s" * (len(timeline.scores) > 1)
-    mean = timeline.margins.mean()
-    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({windows}, mean margin {mean:.2f})"]
+    n, mean = len(timeline.scores), timeline.margins.mean()
+    heard = f"{n} windows" if n > 1 else "1 window"
+    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({heard}, mean margin {mean:.2f})"]
     for stretch in timeline.suspicious():
-        says = "sounds synthetic" if stretch.is_sure else "leans towards synthetic"
-        lines.append(
-            f"  {clock(stretch.start)} to {clock(stretch.end)} {says} (lowest score {stretch.score:.2f})"
-        )
+        times = f"{clock(stretch.start)} to {clock(stretch.end)}"
+        lines.append(f"  {times} {stretch.says} (lowest score {stretch.score:.2f})")
     return lines
 
 

@@ -21,6 +21,8 @@ from model import BONAFIDE
 
 BATCH = 4  # windows computed together
 
+COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of a window
+
 OVERALL = (
     "MIXED where some windows are surely real and some surely fake; else by the mean margin of all windows: "
     "real or fake where that is sure, else not sure"
@@ -41,6 +43,10 @@ class Stretch:
     end: float
     score: float
     is_sure: bool
+
+    @property
+    def says(self) -> str:
+        return "sounds synthetic" if self.is_sure else "leans towards synthetic"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ class Timeline:
     def verdicts(self) -> list[str]:
         """Of each window by itself [n]."""
         return [self.rule.verdict(self.margins[i : i + 1]) for i in range(len(self.margins))]
+
+    def rows(self) -> list[tuple]:
+        """What is to be said of each window, as COLUMNS has it."""
+        thresholds = self.rule.thresholds(self.logits)
+        numbers = (self.starts, self.ends, self.scores, thresholds, self.margins)
+        return list(zip(*(column.tolist() for column in numbers), self.verdicts(), strict=True))
 
     def suspicious(self) -> list[Stretch]:
         """The stretches that sound synthetic, in their order.

@@ -417,6 +417,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     first = float(read_scores(folder.parent)["Real/long.wav"]["score"])
     assert float(rows[0]["score"]) == pytest.approx(first, abs=1e-5)
     for row in rows:
+        assert float(row["threshold"]) == 0.1
         assert float(row["margin"]) == pytest.approx(float(row["score"]) - 0.1)
         assert row["verdict"] == ("real" if float(row["score"]) >= 0.1 else "fake")
     with Image.open(folder / "Real" / "long.wav.png") as picture:

@@ -1,0 +1,59 @@
+"""What the HTTP interface answers, as JSON types. A score is higher = more likely real."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from errors import DataError
+from evaluation import Scored
+from service import NOTHING, Judge, Service
+from windows import COLUMNS
+
+
+def score(service: Service, files: Sequence[str], detectors: Sequence[str]) -> list[dict]:
+    """Score the beginning of each recording, as evaluate_custom.py does. Higher = more likely real."""
+    if not files:
+        raise DataError(NOTHING)
+    judges = service.chosen(detectors)
+    scored = service.score(service.uploaded(files), detectors)
+    answers = []
+    for i, utterance in enumerate(next(iter(scored.values())).utterances):
+        results = [_answer(judge, scored[judge.name], i) for judge in judges]
+        answers.append({"file": utterance.name, "results": results})
+    return answers
+
+
+def _answer(judge: Judge, scored: Scored, i: int) -> dict:
+    answer = {"detector": judge.name, "sha256": judge.detector.sha256}
+    if i in scored.failures:
+        return answer | {"error": scored.failures[i]}
+    logits = scored.logits[i : i + 1]
+    margins = judge.rule.margins(logits)
+    return answer | {
+        "score": float(scored.scores[i]),
+        "threshold": float(judge.rule.thresholds(logits)[0]),
+        "margin": float(margins[0]),
+        "verdict": judge.rule.verdict(margins),
+        "probability_real": judge.rule.probability(margins[0]),
+    }
+
+
+def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> dict:
+    """Score a whole recording, window by window. Higher = more likely real."""
+    if not file:
+        raise DataError(NOTHING)
+    heard, results = service.hear(file, detectors), []
+    for judge in service.chosen(detectors):
+        made = heard.timelines[judge.name]
+        results.append(
+            {
+                "detector": judge.name,
+                "sha256": judge.detector.sha256,
+                "verdict": made.verdict,
+                "mean_margin": float(made.margins.mean()),
+                "windows": [dict(zip(COLUMNS, row, strict=True)) for row in made.rows()],
+                "stretches": [dataclasses.asdict(stretch) for stretch in made.suspicious()],
+            }
+        )
+    return {"file": heard.name, "seconds": len(heard.wave) / heard.sample_rate, "results": results}

@@ -1,0 +1,198 @@
+"""What the web page and its HTTP interface do: score strangers' recordings, within limits.
+
+A score is logit 1 (bona fide): higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import archives
+from data_sets import Found, Utterance, find_utterances
+from data_utils import load_with_info
+from decision import Calibration, Rule
+from decoding import AudioError, AudioInfo
+from detector import Detector
+from errors import DataError
+from evaluation import NOT_A_NUMBER, Scored, score_utterances
+from sandbox import Sandbox, SandboxError
+from windows import Timeline, score_windows
+
+NOTHING = "upload a recording, or record one, first"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        megabytes: of a file.
+        minutes: of a recording that is heard in full.
+        files: at once, or in an archive.
+        seconds_per_file: to read it; an archive is one file.
+        seconds: to read all files of a request.
+        unpacked_megabytes: of an archive.
+    """
+
+    megabytes: float = 100
+    minutes: float = 10
+    files: int = 200
+    seconds_per_file: float = 20
+    seconds: float = 60
+    unpacked_megabytes: float = 500
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A detector, and the rule by which its scores become verdicts."""
+
+    name: str
+    detector: Detector
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recording that was heard in full.
+
+    Attributes:
+        wave: [n] samples.
+        timelines: by the detector's name.
+    """
+
+    name: str
+    wave: np.ndarray
+    sample_rate: int
+    info: AudioInfo
+    timelines: dict[str, Timeline]
+
+
+class Service:
+    """The detectors, ready to score: one request at a time.
+
+    Args:
+        detectors: in evaluation mode, by name.
+    """
+
+    def __init__(self, detectors: dict[str, Detector], sandbox: Sandbox, limits: Limits):
+        self.judges = {
+            name: Judge(name, detector, Rule(Calibration.of(detector.provenance)))
+            for name, detector in detectors.items()
+        }
+        self.sandbox, self.limits = sandbox, limits
+
+    def chosen(self, names: Sequence[str]) -> list[Judge]:
+        """The detectors of these names, in their usual order. Raises DataError."""
+        if unknown := next((name for name in names if name not in self.judges), None):
+            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.judges)}")
+        if not names:
+            raise DataError("choose a detector")
+        return [judge for name, judge in self.judges.items() if name in names]
+
+    def hear(self, path: str | Path, names: Sequence[str]) -> Heard:
+        """Score a whole recording window by window.
+
+        Raises:
+            DataError: it cannot be read, or is longer than the limit; the message names it.
+        """
+        judges, name, load = self.chosen(names), Path(path).name, _Loader(self.sandbox, self.limits)
+        self._check_size(path)
+        waves: dict[int, tuple[np.ndarray, AudioInfo]] = {}  # by sample rate
+        timelines = {}
+        for judge in judges:
+            rate = judge.detector.config.sample_rate
+            most = round(60 * self.limits.minutes * rate)
+            try:
+                if rate not in waves:
+                    waves[rate] = load(str(Path(path)), rate, most + 1, 0.0)
+            except AudioError as error:
+                raise DataError(f"{name} cannot be read: {error}") from error
+            wave, _ = waves[rate]
+            if len(wave) > most:
+                raise DataError(
+                    f"{name} is longer than {self.limits.minutes:g} minutes, the limit here: cut it, or run "
+                    "evaluate_custom.py --timeline on your own machine"
+                )
+            timelines[judge.name] = score_windows(judge.detector, wave, judge.rule)
+            if not np.isfinite(timelines[judge.name].logits).all():
+                raise DataError(f"{name}: {NOT_A_NUMBER}")
+        rate, (wave, info) = next(iter(waves.items()))
+        return Heard(name, wave, rate, info, timelines)
+
+    def score(self, utterances: Sequence[Utterance], names: Sequence[str]) -> dict[str, Scored]:
+        """Each recording's first clip, as evaluate_custom.py scores it, by each detector.
+
+        Raises:
+            DataError: there are more than the limit.
+        """
+        if len(utterances) > self.limits.files:
+            raise DataError(
+                f"these are {len(utterances)} recordings, and {self.limits.files} is the limit here"
+            )
+        judges, load = self.chosen(names), _Loader(self.sandbox, self.limits)
+        return {judge.name: score_utterances(judge.detector, utterances, load=load) for judge in judges}
+
+    def uploaded(self, paths: Sequence[str | Path]) -> list[Utterance]:
+        """Files without labels, as they were called. Raises DataError for one that is too large."""
+        for path in paths:
+            self._check_size(path)
+        # str(Path()): gradio's own kind of string would bring all of gradio into the sandbox
+        return [Utterance(str(Path(path)), Path(path).name, "") for path in paths]
+
+    @contextmanager
+    def unpacked(self, archive: str | Path) -> Iterator[Found]:
+        """What is in an archive, until the end of the block.
+
+        Raises:
+            DataError: it is refused; the message names no folder of this machine.
+        """
+        self._check_size(archive)
+        limits, name = self.limits, Path(archive).name
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copyfile(archive, Path(folder) / name)
+            most = round(limits.unpacked_megabytes * 1e6)
+            try:
+                found = self.sandbox.call(limits.seconds_per_file, _unpack, copy, most, limits.files)
+            except (DataError, SandboxError) as error:
+                words = str(error).replace(f"{copy}.extracted{os.sep}", "").replace(f"{folder}{os.sep}", "")
+                raise DataError(words if name in words else f"{name}: {words}") from error
+            yield found
+
+    def _check_size(self, path: str | Path) -> None:
+        if Path(path).stat().st_size > 1e6 * self.limits.megabytes:
+            raise DataError(f"{Path(path).name} is larger than {self.limits.megabytes:g} MB, the limit here")
+
+
+class _Loader:
+    """`data_utils.load_with_info` for the files of one request, within its limits."""
+
+    def __init__(self, sandbox: Sandbox, limits: Limits):
+        self.sandbox, self.limits = sandbox, limits
+        self.left = limits.seconds
+
+    def __call__(
+        self, path: str, sample_rate: int, max_samples: int | None, offset: float
+    ) -> tuple[np.ndarray, AudioInfo]:
+        if self.left <= 0:
+            raise AudioError(f"the files before it took {self.limits.seconds:g} s to read, the limit here")
+        seconds, started = min(self.limits.seconds_per_file, self.left), time.monotonic()
+        try:
+            return self.sandbox.call(seconds, load_with_info, path, sample_rate, max_samples, offset)
+        except SandboxError as error:
+            raise AudioError(str(error)) from error
+        finally:
+            self.left -= time.monotonic() - started
+
+
+def _unpack(archive: Path, most_bytes: int, most_files: int) -> Found:
+    archives.extract(archive, most_bytes, most_files)
+    return find_utterances([archive])  # which also refuses what its lists may not name
