@@ -64,7 +64,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="where it listens: 0.0.0.0 for everybody (default: 127.0.0.1, this machine alone)",
     )
-    parser.add_argument("--port", type=cli.whole(0), help="default: the first free one from 7860")
+    parser.add_argument("--port", type=cli.whole(1), help="default: the first free one from 7860")
     parser.add_argument(
         "--max-megabytes",
         type=cli.positive,
@@ -211,12 +211,13 @@ def build(service: Service, tried: dict[str, Path]) -> gr.Blocks:
 
         lane = {"concurrency_id": LANE, "concurrency_limit": 1}
         judging = {"fn": judge, "inputs": [files, voice, chosen], "outputs": [results, analysis]} | lane
-        button.click(**judging, api_visibility="private")
+        judging |= {"api_visibility": "private", "scroll_to_output": True}
+        button.click(**judging)
         for name, path in tried.items():
             filled = buttons[name].click(
                 partial(_only, str(path)), outputs=[files, voice], api_visibility="private", queue=False
             )
-            filled.then(**judging, api_visibility="private")
+            filled.then(**judging)
         with gr.Row(visible=False):  # what programs send and get
             sent, one, answer = (
                 gr.File(file_count="multiple", label="files"),

@@ -20,7 +20,7 @@ from model import BONAFIDE, SPOOF
 SURE = 0.95  # what is less probable than this, for either class, is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
 
-REAL, FAKE, NOT_SURE, MIXED = "real", "fake", "not sure", "mixed"
+VERDICTS = REAL, FAKE, NOT_SURE, MIXED = "real", "fake", "not sure", "mixed"
 
 
 @dataclass(frozen=True)

@@ -163,12 +163,19 @@ class Service:
             try:
                 found = self.sandbox.call(limits.seconds_per_file, _unpack, copy, most, limits.files)
             except (DataError, SandboxError) as error:
-                words = str(error).replace(f"{copy}.extracted{os.sep}", "").replace(f"{folder}{os.sep}", "")
+                words = str(error)
+                for inside in (f"{copy}.extracted{os.sep}", f"{folder}{os.sep}"):
+                    words = words.replace(inside, "")
+                words = words.replace(f"{name}.extracted", name)
                 raise DataError(words if name in words else f"{name}: {words}") from error
             yield found
 
     def _check_size(self, path: str | Path) -> None:
-        if Path(path).stat().st_size > 1e6 * self.limits.megabytes:
+        try:
+            size = Path(path).stat().st_size
+        except OSError as error:
+            raise DataError(f"{Path(path).name} is no longer here: upload it again") from error
+        if size > 1e6 * self.limits.megabytes:
             raise DataError(f"{Path(path).name} is larger than {self.limits.megabytes:g} MB, the limit here")
 
 

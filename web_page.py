@@ -118,7 +118,7 @@ def heard(recording: Heard, judges: Sequence[Judge]) -> str:
         *(_stretches(recording, timelines[judge.name], judge.name if several else "") for judge in judges),
         _download(windows_csv(recording), "windows.csv", "All windows as CSV"),
     ]
-    return f'<div aria-live="polite">{"".join(parts)}</div>'
+    return f'<div class="result" aria-live="polite">{"".join(parts)}</div>'
 
 
 _OVER_TIME = (
@@ -235,7 +235,7 @@ def table(scored: dict[str, Scored], judges: Sequence[Judge], most: int = 200) -
     left = len(utterances) - most
     head = "".join(f'<th scope="col">{_text(words)}</th>' for words in heading)
     return (
-        f'<div aria-live="polite"><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="result" aria-live="polite"><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         + (f"<p>... and {left} more in the CSV</p>" if left > 0 else "")
         + f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "

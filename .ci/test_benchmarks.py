@@ -3,6 +3,7 @@
 # ruff: noqa: F401, F811 (fixtures are imported, and named again as arguments)
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,12 @@ def test_audit(tmp_path):
     shown = run(tmp_path, "audit.py", "--clips", 20, "--rounds", 1)
     assert "s for 20 recordings" in shown
     assert "ratio: median" in shown
+
+
+def test_splicing(tmp_path):
+    options = ("--recordings", 3, "--seconds", 6, "--stretches", 4)
+    shown = run(tmp_path, "splicing.py", *options)
+    assert shown.startswith("3 people, 5 systems or voices of them; detector detector.safetensors")
+    assert re.search(
+        r"a stretch of 4 s in each of 3 recordings: AUC of windows \d\.\d{3} \[\d\.\d{3}, ", shown
+    )

@@ -1,0 +1,242 @@
+"""The server, as a program or a stranger meets it."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import gradio
+import httpx2
+import numpy as np
+import pytest
+import soundfile
+import torch
+from serving import SCRIPT, served
+from test_archives import write_zip
+from test_data_utils import tone
+
+import app
+import evaluate_custom
+from detector import Detector
+from errors import CheckpointError, UserError
+from model import PRESETS
+from tasks import FINE_TUNED, SAMPLES, STAND_IN
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    torch.manual_seed(0)
+    calibrated = Detector(PRESETS["small"])
+    calibrated.provenance = {"calibration": {"slope": 2.0, "intercept": -1.0, "fitted_on": "some clips"}}
+    calibrated.save(folder / "calibrated.safetensors")
+    options = ("--checkpoint", str(STAND_IN), "calibrated.safetensors", "--max-megabytes", "0.5")
+    with served(folder, *options, "--max-minutes", "0.5", "--max-files", "3") as address:
+        yield address
+
+
+def upload(server, *paths) -> list[dict]:
+    """As curl does it: each file as it is to be named in a call."""
+    with ExitStack() as stack:
+        files = [("files", stack.enter_context(open(path, "rb"))) for path in paths]
+        response = httpx2.post(f"{server.address}gradio_api/upload", files=files, timeout=60)
+    assert response.status_code == 200, response.text
+    names = [Path(path).name for path in paths]
+    kind = {"_type": "gradio.FileData"}
+    return [
+        {"path": path, "orig_name": name, "meta": kind}
+        for path, name in zip(response.json(), names, strict=True)
+    ]
+
+
+def call(server, name, data) -> tuple[str, object]:
+    """As curl does it: "complete" and the answer, or "error" and what is said of it."""
+    response = httpx2.post(f"{server.address}gradio_api/call/{name}", json={"data": data}, timeout=60)
+    assert response.status_code == 200, response.text
+    answer = httpx2.get(f"{server.address}gradio_api/call/{name}/{response.json()['event_id']}", timeout=60)
+    event, content = re.fullmatch(
+        r"event: (\w+)\ndata: (.*)\s*", answer.text.split("\n\n")[-2] + "\n"
+    ).groups()
+    content = json.loads(content)
+    return event, content[0] if event == "complete" else content
+
+
+def score(server, *paths, detectors=("stand-in",)) -> list[dict]:
+    event, answer = call(server, "score", [upload(server, *paths), list(detectors)])
+    assert event == "complete", answer
+    return answer
+
+
+def timeline(server, path) -> tuple[str, object]:
+    return call(server, "timeline", [*upload(server, path), ["stand-in"]])
+
+
+def test_twenty_clients_at_once_get_the_scores_of_the_command_line(server, tmp_path):
+    options = ["--data", str(SAMPLES / "custom"), "--checkpoint", str(STAND_IN), "--output", str(tmp_path)]
+    assert evaluate_custom.main([*options, "--no-audit", "--workers", "0"]) == 0
+    with open(tmp_path / STAND_IN.stem / "scores.csv", encoding="utf-8", newline="") as file:
+        expected = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
+    names = sorted(expected)[::6]
+    assert len(names) == 20
+
+    with ThreadPoolExecutor(20) as pool:
+        answered = list(pool.map(lambda name: score(server, SAMPLES / "custom" / name), names))
+    for name, (answer,) in zip(names, answered, strict=True):
+        assert answer["file"] == Path(name).name
+        assert answer["results"][0]["score"] == pytest.approx(expected[name], abs=1e-5)
+
+
+def test_the_detectors_asked_for(server, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(3, 16000), 16000)
+    (both,) = score(server, tmp_path / "a.wav", detectors=("stand-in", "calibrated"))
+    stand_in, calibrated = both["results"]
+    assert [stand_in] == score(server, tmp_path / "a.wav")[0]["results"]
+    assert stand_in["probability_real"] is None
+    assert 0 < calibrated["probability_real"] < 1
+    event, answer = call(server, "score", [upload(server, tmp_path / "a.wav"), []])
+    assert (event, answer["error"]) == ("error", "choose a detector")
+
+
+def test_the_timeline_of_a_recording(server, tmp_path):
+    soundfile.write(tmp_path / "a.ogg", tone(20, 22050), 22050)
+    event, answer = timeline(server, tmp_path / "a.ogg")
+    assert event == "complete"
+    assert answer["seconds"] == 20
+    assert len(answer["results"][0]["windows"]) == 9
+
+
+def test_what_cannot_be_judged_gets_a_clear_answer_and_the_server_goes_on(server, tmp_path):
+    (tmp_path / "text.wav").write_text("this is not sound")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "long.flac", np.zeros(31 * 8000), 8000)
+    write_zip(tmp_path / "a.zip")
+    for name, words in {
+        "text.wav": "text.wav cannot be read: libsndfile: ",
+        "empty.wav": "empty.wav cannot be read: the file is empty",
+        "long.flac": "long.flac is longer than 0.5 minutes, the limit here",
+        "a.zip": "a.zip cannot be read: libsndfile: ",
+    }.items():
+        event, answer = timeline(server, tmp_path / name)
+        assert event == "error"
+        assert answer["error"].startswith(words)
+    answers = score(server, tmp_path / "text.wav", tmp_path / "empty.wav")
+    assert answers[0]["results"][0]["error"].startswith("libsndfile: ")
+    assert answers[1]["results"][0]["error"] == "the file is empty"
+    sent = upload(server, *[tmp_path / "text.wav"] * 4)
+    event, answer = call(server, "score", [sent, ["stand-in"]])
+    assert (event, answer["error"]) == ("error", "these are 4 recordings, and 3 is the limit here")
+    event, answer = call(server, "score", [[], ["stand-in"]])
+    assert (event, answer["error"]) == ("error", "upload a recording, or record one, first")
+
+
+def test_a_large_upload_is_refused(server, tmp_path):
+    (tmp_path / "large.wav").write_bytes(bytes(600_000))
+    with open(tmp_path / "large.wav", "rb") as file:
+        response = httpx2.post(f"{server.address}gradio_api/upload", files={"files": file})
+    assert response.status_code == 413
+    assert "maximum" in response.text
+    soundfile.write(tmp_path / "a.wav", tone(1, 16000), 16000)
+    assert score(server, tmp_path / "a.wav")[0]["file"] == "a.wav"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", str(Path(app.__file__)), "../../etc/passwd"])
+def test_a_file_of_the_server_is_not_to_be_had(server, path):
+    event, words = call(
+        server, "timeline", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["stand-in"]]
+    )
+    assert event == "error"
+    assert "Traceback" not in str(words)
+    assert httpx2.get(f"{server.address}gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
+    """Neither where the detectors are nor where the program is."""
+    soundfile.write(tmp_path / "a.wav", tone(3, 16000), 16000)
+    shown = [httpx2.get(f"{server.address}{page}").text for page in ("", "config", "gradio_api/info")]
+    shown += [str(timeline(server, tmp_path / "a.wav")), str(score(server, tmp_path / "a.wav"))]
+    for text in shown:
+        for secret in (SAMPLES, Path(app.__file__).parent, server.log.parent / "calibrated"):
+            assert str(secret) not in text
+
+
+def test_a_bug_is_told_without_its_traceback():
+    """What is not a UserError is not turned into words: gradio then shows none, the server's log has all."""
+    with pytest.raises(gradio.Error, match="a b"):
+        app._told(raiser(UserError("a b")))()
+    with pytest.raises(ZeroDivisionError):
+        app._told(raiser(ZeroDivisionError("secret")))()
+
+
+def raiser(error):
+    def function():
+        raise error
+
+    return function
+
+
+def test_the_detectors_that_are_offered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert list(app._detectors(app.parse_args([]))) == ["stand-in"]
+    torch.manual_seed(0)
+    FINE_TUNED.parent.mkdir(parents=True)
+    Detector(PRESETS["small"]).save(FINE_TUNED)
+    assert list(app._detectors(app.parse_args([]))) == ["stand-in", "fine-tuned"]
+    (tmp_path / "a").mkdir()
+    Detector(PRESETS["small"]).save("a/x.safetensors")
+    Detector(PRESETS["small"]).save("x.safetensors")
+    Path("same.safetensors").write_bytes(Path("x.safetensors").read_bytes())
+    paths = ["x.safetensors", "a/x.safetensors", "same.safetensors"]
+    first, second = app._detectors(app.parse_args(["--checkpoint", *paths]))
+    assert first == "x"
+    assert second.startswith("x-")
+    with pytest.raises(CheckpointError, match=r"none\.pth"):
+        app._detectors(app.parse_args(["--checkpoint", "none.pth"]))
+
+
+def test_a_port_in_use_is_told_in_one_line(server, tmp_path):
+    port = server.address.rstrip("/").rsplit(":", 1)[1]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: cannot listen on 127.0.0.1, port {port}: name another with --port\n"
+
+
+def test_gradios_own_client(server, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1, 16000), 16000)
+    code = (
+        "import sys; from gradio_client import Client, handle_file\n"
+        "client = Client(sys.argv[1], verbose=False)\n"
+        "print(client.predict([handle_file(sys.argv[2])], api_name='/score')[0]['results'][0]['score'])\n"
+        "print(client.predict(handle_file(sys.argv[2]), api_name='/timeline')['seconds'])"
+    )
+    command = [sys.executable, "-c", code, server.address, tmp_path / "a.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    expected = score(server, tmp_path / "a.wav")[0]["results"][0]["score"]
+    assert done.stdout.split() == [str(expected), "1.0"]
+
+
+def test_a_full_queue_is_told(tmp_path):
+    soundfile.write(tmp_path / "long.wav", tone(60, 16000), 16000)
+    with served(tmp_path, "--max-queue", "1") as server:
+        data = {"data": [*upload(server, tmp_path / "long.wav"), ["stand-in"]]}
+
+        def ask(_):
+            return httpx2.post(f"{server.address}gradio_api/call/timeline", json=data, timeout=60)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert 0 < len(refused) < 8
+        assert all("Queue is full" in answer.text for answer in refused)
+
+
+def test_the_page_listens_to_this_machine_alone_unless_told(monkeypatch):
+    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
+    assert app.parse_args([]).host == "127.0.0.1"
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # as Hugging Face Spaces set it
+    assert app.parse_args([]).host == "0.0.0.0"

@@ -1,0 +1,61 @@
+"""Work that hangs, dies or wants too much costs nobody else anything."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data_utils import load_with_info
+from decoding import AudioError
+from sandbox import Sandbox, SandboxError
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(["numpy"]) as sandbox:
+        yield sandbox
+
+
+def test_a_result_comes_back(sandbox):
+    assert sandbox.call(30, max, 3, 4) == 4
+    assert sandbox.call(30, sorted, [1, 2], reverse=True) == [2, 1]
+    assert sandbox.call(30, os.getpid) != os.getpid()
+
+
+def test_what_is_raised_is_raised_here(sandbox, tmp_path):
+    with pytest.raises(AudioError, match="No such file"):
+        sandbox.call(30, load_with_info, str(tmp_path / "none.wav"), 16000, None, 0.0)
+
+
+def test_what_takes_too_long_is_killed(sandbox):
+    started = time.monotonic()
+    with pytest.raises(SandboxError, match=r"takes more than 0\.5 s"):
+        sandbox.call(0.5, time.sleep, 60)
+    assert time.monotonic() - started < 30
+    assert sandbox.call(30, max, 3, 4) == 4
+
+
+def test_what_dies_is_told(sandbox):
+    for _ in range(3):
+        with pytest.raises(SandboxError, match="crashed"):
+            sandbox.call(30, signal.raise_signal, signal.SIGKILL)
+        assert sandbox.call(30, max, 3, 4) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits it")
+def test_memory_is_limited():
+    with Sandbox(["numpy"], memory_bytes=2**30) as sandbox:
+        assert len(sandbox.call(30, np.zeros, 10)) == 10
+        with pytest.raises(MemoryError):
+            sandbox.call(30, np.ones, 2**28)
+
+
+def test_to_close_ends_the_work():
+    started = time.monotonic()
+    with Sandbox() as sandbox:
+        sandbox._pool.schedule(time.sleep, args=(60,))
+        time.sleep(1)
+    assert time.monotonic() - started < 30

@@ -1,0 +1,247 @@
+"""The HTML of results: what it says, that it holds all it needs, and nothing of a stranger's as markup."""
+
+import base64
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from test_archives import write_zip
+
+import web_page
+from data_sets import Utterance
+from decision import Calibration, Rule
+from decoding import AudioInfo
+from detector import load_detector
+from errors import DataError
+from evaluation import Scored
+from sandbox import Sandbox
+from service import Heard, Judge, Limits, Service
+from tasks import SAMPLES, STAND_IN
+from windows import Timeline
+
+HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text, and whether every tag is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def content(uri):
+    return base64.b64decode(uri.partition("base64,")[2])
+
+
+def table(link):
+    return list(csv.DictReader(io.StringIO(content(link["href"]).decode())))
+
+
+@pytest.fixture(scope="module")
+def stand_in():
+    return load_detector(STAND_IN, device="cpu")
+
+
+def judge(stand_in, name="stand-in", calibration=None):
+    return Judge(name, stand_in, Rule(calibration))
+
+
+def recording(judges, margins, name="a.wav"):
+    starts = 2.0 * np.arange(len(margins))
+    seconds = starts[-1] + 4
+    wave = (0.1 * np.random.default_rng(0).standard_normal(int(16000 * seconds))).astype(np.float32)
+    logits = np.stack([np.zeros(len(margins)), margins], axis=1)
+    timelines = {judge.name: Timeline(starts, starts + 4, logits, judge.rule) for judge in judges}
+    return Heard(name, wave, 16000, AudioInfo("WAV", 44100, seconds), timelines)
+
+
+@pytest.mark.parametrize(
+    ("margins", "words", "kind"),
+    [
+        ([3.0], "✓ Sounds real", "real"),
+        ([-3.0], "✗ Sounds synthetic (fake)", "fake"),
+        ([1.0], "? Not sure", "not-sure"),
+        ([5.0, -5.0], "≠ Mixed: parts sound real, parts synthetic", "mixed"),
+    ],
+)
+def test_the_verdict_in_words(stand_in, margins, words, kind):
+    judges = [judge(stand_in)]
+    page = Page(web_page.heard(recording(judges, margins), judges))
+    assert words in page.text
+    assert [section["class"] for section in page.all("section")] == [f"judged {kind}"]
+    assert "No probability: this detector's file stores no calibration." in page.text
+    assert "Nobody has calibrated" in page.text
+    assert stand_in.sha256 in page.text
+    assert "EER 5.9 %" in page.text
+    assert "do not judge real recordings by it" in page.text
+
+
+def test_score_threshold_and_probability(stand_in):
+    judges = [judge(stand_in, calibration=Calibration(2.0, -1.0, "7 clips"))]
+    page = Page(web_page.heard(recording(judges, [1.5]), judges))
+    assert "Score 1.500 (higher = more likely real); threshold 0.500. It is on the real side" in page.text
+    assert "with a margin of 2.00, of which 2.94 is surely real and -2.94 surely fake" in page.text
+    assert "Probability that it is real: 88.1 %" in page.text
+    assert "calibrated on 7 clips" in page.text
+
+
+def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
+    judges = [judge(stand_in)]
+    page = Page(web_page.heard(recording(judges, [5, 5, -9, -9, 40]), judges))
+    assert "5 windows with scores from -9.00 to 40.00" in page.text
+    assert "MIXED where some windows are surely real and some surely fake" in page.text
+    assert "0:04.0 to 0:06.0 leans towards synthetic, lowest score -9.00" in page.text
+    (picture,) = page.all("img")
+    assert picture["alt"] == "Waveform, spectrogram, and the score over 0:12.0 (stand-in: mixed)"
+    with Image.open(io.BytesIO(content(picture["src"]))) as image:
+        assert min(image.size) > 300
+    players = page.all("audio")
+    assert [p["aria-label"] for p in players] == [
+        "Play the recording",
+        "Play 0:04.0 to 0:06.0",
+        "Play 0:06.0 to 0:08.0",
+    ]
+    seconds = [soundfile.info(io.BytesIO(content(player["src"]))).duration for player in players]
+    assert seconds == [12, 2, 2]
+    (link,) = page.all("a")
+    rows = table(link)
+    assert [float(row["score"]) for row in rows] == [5, 5, -9, -9, 40]
+    assert rows[0]["detector"] == "stand-in"
+
+
+def test_detectors_side_by_side(stand_in):
+    judges = [judge(stand_in, "one"), judge(stand_in, "two", Calibration(1.0, 0.0, "x"))]
+    page = Page(web_page.heard(recording(judges, [-5.0, -5.0]), judges))
+    assert len(page.all("section")) == 2
+    for name in ("one", "two"):
+        assert f"(fake) ({name})" in page.text
+        assert f"What sounds synthetic to {name}" in page.text
+    assert {row["detector"] for row in table(page.all("a")[0])} == {"one", "two"}
+
+
+def test_many_stretches_are_not_all_listed(stand_in):
+    judges = [judge(stand_in)]
+    margins = [9.0, -1.0, 9.0, 9.0] * 30  # of which none is below 0 with its neighbours
+    assert (
+        "No stretch of it sounds synthetic." in Page(web_page.heard(recording(judges, margins), judges)).text
+    )
+    margins = [9.0, -19.0, 9.0, 99.0] * 30
+    page = Page(web_page.heard(recording(judges, margins), judges))
+    assert len(page.all("li")) == web_page.MOST_STRETCHES
+    assert re.search(r"\.\.\. and \d+ more", page.text)
+
+
+def test_a_long_stretch_is_played_in_part(stand_in):
+    judges = [judge(stand_in)]
+    page = Page(web_page.heard(recording(judges, [-9.0] * 20), judges))
+    assert "(its first 30 s)" in page.text
+    assert soundfile.info(io.BytesIO(content(page.all("audio")[1]["src"]))).duration == 30
+
+
+def scored(labels=("", "", ""), name=HOSTILE):
+    utterances = [Utterance("/secret/x", f"{i}{name}", label) for i, label in enumerate(labels)]
+    logits = np.array([[0.0, 5.0], [0.0, -5.0], [np.nan, np.nan]])
+    return Scored(utterances, logits, {2: "the file is empty"})
+
+
+def test_a_table_of_many(stand_in):
+    judges = [judge(stand_in)]
+    page = Page(web_page.table({"stand-in": scored(name=".wav")}, judges))
+    assert len(page.all("tr")) == 4
+    for words in ("✓ real", "✗ fake", "not scored: the file is empty", "5.000", "recordingscoreverdict"):
+        assert words in page.text
+    (link,) = page.all("a")
+    assert link["download"] == "scores.csv"
+    assert [(row["path"], row["score"], row["verdict"], row["reason"]) for row in table(link)] == [
+        ("0.wav", "5.0", "real", ""),
+        ("1.wav", "-5.0", "fake", ""),
+        ("2.wav", "", "", "the file is empty"),
+    ]
+    assert "/secret" not in page.text
+
+
+def test_names_are_no_markup(stand_in):
+    judges = [judge(stand_in, HOSTILE)]
+    pages = [
+        web_page.heard(recording(judges, [1.0, -9.0], HOSTILE), judges),
+        web_page.table({HOSTILE: scored()}, judges),
+    ]
+    for html in pages:
+        page = Page(html)
+        assert "onerror=alert(1)>" in page.text
+        assert not any("onerror" in attributes for _, attributes in page.tags)
+        assert "<img src=x" not in html
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@a", "\tx"])
+def test_a_name_is_no_formula_in_a_spreadsheet(stand_in, name):
+    utterances = [Utterance("x", name, "")]
+    of_one = Scored(utterances, np.array([[0.0, -1.5]]), {})
+    text = web_page.scores_csv({"stand-in": of_one}, [judge(stand_in)])
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["path"] == f"'{name}"
+    assert row["score"] == "-1.5"
+
+
+@pytest.fixture(scope="module")
+def service(stand_in):
+    with Sandbox(["data_utils"]) as sandbox:
+        yield Service({"stand-in": stand_in}, sandbox, Limits())
+
+
+def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
+    clips = {}
+    for folder in ("Real", "Fake"):
+        for path in sorted((SAMPLES / "custom" / folder).iterdir())[:10]:
+            clips[f"set/{folder}/{path.name}"] = path.read_bytes()
+    archive = write_zip(tmp_path / "set.zip", clips)
+    html, analysis = web_page.judged(service, [archive], ["stand-in"])
+    page = Page(html)
+    assert re.search(r"stand-in\s+\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", page.text)
+    assert [picture["alt"] for picture in page.all("img")] == [
+        f"{what} of stand-in" for what in ("roc", "det", "histogram")
+    ]
+    assert analysis.startswith("## stand-in\n\n**How good.**")
+    assert len(table(page.all("a")[0])) == 20
+
+
+def test_an_archive_without_labels_gets_scores(service, tmp_path):
+    archive = write_zip(
+        tmp_path / "a.zip", {"a.flac": next((SAMPLES / "custom/Real").iterdir()).read_bytes()}
+    )
+    html, analysis = web_page.judged(service, [archive], ["stand-in"])
+    assert len(Page(html).all("tr")) == 2
+    assert "No AUC or EER" in analysis
+
+
+def test_what_is_judged(service, tmp_path):
+    first, second = sorted((SAMPLES / "custom/Real").iterdir())[:2]
+    assert "<section" in web_page.judged(service, [first], ["stand-in"])[0]
+    assert len(Page(web_page.judged(service, [first, second], ["stand-in"])[0]).all("tr")) == 3
+    with pytest.raises(DataError, match="upload a recording"):
+        web_page.judged(service, [], ["stand-in"])
+    archive = write_zip(tmp_path / "a.zip")
+    with pytest.raises(DataError, match=r"a\.zip is an archive: upload it alone"):
+        web_page.judged(service, [first, archive], ["stand-in"])
