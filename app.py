@@ -44,6 +44,10 @@ INTRODUCTION = (
 PERSON, MACHINE = "Real/austen-reader-{}.flac", "Fake/festival-hts-slt-{}.flac"  # below samples/custom
 READERS = ("data_utils", "av")  # what it takes to read a recording
 LANE = "detector"  # one request computes at a time: on a CPU it has all cores
+LOOK = """() => {
+    const result = document.querySelector(".result");
+    if (result && result.getBoundingClientRect().top > innerHeight / 2) result.scrollIntoView();
+}"""  # on a phone the result is below what is seen
 KEPT = 600  # seconds that an uploaded file is kept, at most a minute more
 
 
@@ -127,7 +131,13 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
     import gradio as gr
 
     limits = service.limits
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # none is fetched
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # of which none is fetched
+    theme = gr.themes.Default(primary_hue="blue", **fonts).set(
+        button_primary_background_fill="*primary_600",  # on which white can be read
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
+    )
     with tempfile.TemporaryDirectory() as folder:
         page = build(service, examples(Path(folder)))
         page.queue(max_size=max_queue, default_concurrency_limit=1)
@@ -211,13 +221,14 @@ def build(service: Service, tried: dict[str, Path]) -> gr.Blocks:
 
         lane = {"concurrency_id": LANE, "concurrency_limit": 1}
         judging = {"fn": judge, "inputs": [files, voice, chosen], "outputs": [results, analysis]} | lane
-        judging |= {"api_visibility": "private", "scroll_to_output": True}
-        button.click(**judging)
+        judging |= {"api_visibility": "private"}
+        looking = {"fn": None, "js": LOOK, "api_visibility": "private"}
+        button.click(**judging).then(**looking)
         for name, path in tried.items():
             filled = buttons[name].click(
                 partial(_only, str(path)), outputs=[files, voice], api_visibility="private", queue=False
             )
-            filled.then(**judging)
+            filled.then(**judging).then(**looking)
         with gr.Row(visible=False):  # what programs send and get
             sent, one, answer = (
                 gr.File(file_count="multiple", label="files"),

@@ -118,7 +118,7 @@ def heard(recording: Heard, judges: Sequence[Judge]) -> str:
         *(_stretches(recording, timelines[judge.name], judge.name if several else "") for judge in judges),
         _download(windows_csv(recording), "windows.csv", "All windows as CSV"),
     ]
-    return f'<div class="result" aria-live="polite">{"".join(parts)}</div>'
+    return _result(parts)
 
 
 _OVER_TIME = (
@@ -234,16 +234,16 @@ def table(scored: dict[str, Scored], judges: Sequence[Judge], most: int = 200) -
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     left = len(utterances) - most
     head = "".join(f'<th scope="col">{_text(words)}</th>' for words in heading)
-    return (
-        f'<div class="result" aria-live="polite"><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-        + (f"<p>... and {left} more in the CSV</p>" if left > 0 else "")
-        + f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "
-        "alone to have it heard in full.</p>"
-        + _download(scores_csv(scored, judges), "scores.csv", "All scores as CSV")
-        + "".join(about(judge) for judge in judges)
-        + "</div>"
-    )
+    parts = [
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>',
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+        f"<p>... and {left} more in the CSV</p>" if left > 0 else "",
+        f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "
+        "alone to have it heard in full.</p>",
+        _download(scores_csv(scored, judges), "scores.csv", "All scores as CSV"),
+        *map(about, judges),
+    ]
+    return _result(parts)
 
 
 def preformatted(text: str) -> str:
@@ -293,6 +293,11 @@ def _csv(rows: Sequence[tuple]) -> str:
 def _no_formula(cell: object) -> object:
     """A text that a spreadsheet would take for a formula gets a quote before it: names are strangers'."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _result(parts: Sequence[str]) -> str:
+    """What screen readers are told of when it appears."""
+    return f'<div class="result" aria-live="polite">{"".join(parts)}</div>'
 
 
 def _text(words: object) -> str:

@@ -233,6 +233,7 @@ def test_the_page_fits(server, browser, scheme, width):
         page.get_by_role("button", name="A person, with").click()
         heading(page, "a-machine-in-between.flac")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        expect(page.locator("section.judged")).to_be_in_viewport()
         colours = page.locator("section.judged p").first.evaluate(
             "text => [getComputedStyle(text).color, getComputedStyle(document.body).backgroundColor]"
         )
