@@ -86,3 +86,9 @@ def test_splicing(tmp_path):
     assert re.search(
         r"a stretch of 4 s in each of 3 recordings: AUC of windows \d\.\d{3} \[\d\.\d{3}, ", shown
     )
+
+
+def test_page(tmp_path):
+    shown = run(tmp_path, "page.py", "--starts", 1, "--rounds", 2)
+    for name in ("start-up", "answer in the browser", "answer by HTTP", "the first answer in the browser"):
+        assert re.search(rf"^{name}: median \d+\.\d\d s", shown, re.MULTILINE)
