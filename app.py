@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from detector import PRECISIONS, Detector, resolve_device
 from errors import UserError
 from sandbox import Sandbox
 from service import Limits, Service
+from uploads import swept
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -48,20 +50,15 @@ LOOK = """() => {
     const result = document.querySelector(".result");
     if (result && result.getBoundingClientRect().top > innerHeight / 2) result.scrollIntoView();
 }"""  # on a phone the result is below what is seen
-KEPT = 600  # seconds that an uploaded file is kept, at most a minute more
+KEPT = 600  # seconds that an uploaded file is kept
+MOST_UPLOADS = 5e9  # bytes of them; then the oldest go
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(description="A web page to try the detectors on recordings.")
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        action="extend",
-        type=Path,
-        metavar="PATH",
-        help="detector files, .pth or .safetensors, or hub:<owner/repo>[@revision][:file] (default: every "
-        "published name and the fine-tuned one present, else the stand-in)",
+    cli.add_checkpoints_option(
+        parser, "every published name and the fine-tuned one present, else the stand-in"
     )
     parser.add_argument(
         "--host",
@@ -101,12 +98,18 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, command: str) -> int:
     """Load the detectors and serve until Ctrl-C. Raises UserError for what stands in the way."""
     limits = Limits(megabytes=args.max_megabytes, minutes=args.max_minutes, files=args.max_files)
+    signal.signal(signal.SIGTERM, _stop)
     with Sandbox(READERS) as sandbox:  # its processes start while the detectors are read
         service = Service(_detectors(args), sandbox, limits)
         # What is imported when it is first used is imported now, and not while somebody waits.
         web_page.judged(service, [str(tasks.SAMPLES / "custom" / PERSON.format(1))], list(service.judges))
         serve(service, args.host, args.port, args.max_queue)
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as after Ctrl-C: with nothing left behind."""
+    sys.exit(128 + number)
 
 
 def _detectors(args: argparse.Namespace) -> dict[str, Detector]:
@@ -139,14 +142,17 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
         button_primary_background_fill_hover_dark="*primary_700",
     )
     with tempfile.TemporaryDirectory() as folder:
-        page = build(service, examples(Path(folder)))
+        uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # gone with the folder
+        shown.mkdir()
+        page = build(service, examples(shown))
         page.queue(max_size=max_queue, default_concurrency_limit=1)
         try:
             _, address, _ = page.launch(
                 server_name=host,
                 server_port=port,
                 max_file_size=round(limits.megabytes * 1e6),
-                allowed_paths=[folder, str(tasks.SAMPLES / "custom")],
+                allowed_paths=[str(shown), str(tasks.SAMPLES / "custom")],
                 theme=theme,
                 css=web_page.CSS,
                 footer_links=["api", "settings"],
@@ -161,7 +167,8 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
             where = f"port {port}" if port else "a port from 7860 on"
             raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
         print(f"The page is at {address} until Ctrl-C")
-        page.block_thread()
+        with swept(uploads, KEPT, MOST_UPLOADS):
+            page.block_thread()
 
 
 def examples(folder: Path) -> dict[str, Path]:
@@ -187,7 +194,7 @@ def build(service: Service, tried: dict[str, Path]) -> gr.Blocks:
     import gradio as gr  # three seconds, which the sandbox's processes need not wait for
 
     names, limits = list(service.judges), service.limits
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, KEPT)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n\n{INTRODUCTION}")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):

@@ -77,6 +77,19 @@ def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool 
     )
 
 
+def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """--checkpoint, any number of detectors."""
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="PATH",
+        help="detector files, .pth or .safetensors, or hub:<owner/repo>[@revision][:file] "
+        f"(default: {default})",
+    )
+
+
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     """--threshold."""
     parser.add_argument(

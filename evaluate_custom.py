@@ -54,15 +54,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "a folder with real and fake subfolders, a list of labels, a published data set, any of these as zip "
         f"or tar, or any recordings without labels (default: {tasks.CUSTOM}/)",
     )
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        action="extend",
-        type=Path,
-        metavar="PATH",
-        help="detector files, .pth or .safetensors, or hub:<owner/repo>[@revision][:file] (default: every "
-        "published name present)",
-    )
+    cli.add_checkpoints_option(parser, "every published name present")
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"
     )

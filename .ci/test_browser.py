@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from playwright.sync_api import Page, expect, sync_playwright
-from serving import served
+from serving import served, write_calibrated
 from test_archives import write_zip
 from test_data_utils import tone
 
-from detector import Detector
-from model import PRESETS
 from tasks import SAMPLES, STAND_IN
 
 REAL = SAMPLES / "custom/Real/austen-reader-1.flac"
@@ -27,11 +24,7 @@ ANSWER = 60_000  # milliseconds to wait for one, on a busy machine
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    torch.manual_seed(0)
-    calibrated = Detector(PRESETS["small"])
-    calibrated.provenance = {"calibration": {"slope": 2.0, "intercept": -1.0, "fitted_on": "some clips"}}
-    calibrated.save(folder / "calibrated.safetensors")
-    options = ("--checkpoint", str(STAND_IN), "calibrated.safetensors", "--max-megabytes", "2")
+    options = ("--checkpoint", str(STAND_IN), write_calibrated(folder), "--max-megabytes", "2")
     with served(folder, *options, "--max-files", "30") as server:
         yield server
 

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from detector import Detector
+from model import PRESETS
+
 SCRIPT = Path(__file__).parents[1] / "app.py"
 
 
@@ -24,14 +29,24 @@ class Served:
     log: Path
 
 
+def write_calibrated(folder: Path) -> str:
+    """A small detector of random weights, whose file stores a calibration; the file's name."""
+    torch.manual_seed(0)
+    detector = Detector(PRESETS["small"])
+    detector.provenance = {"calibration": {"slope": 2.0, "intercept": -1.0, "fitted_on": "some clips"}}
+    detector.save(folder / "calibrated.safetensors")
+    return "calibrated.safetensors"
+
+
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[Served]:
-    """`python app.py` in a folder, until the end of the block."""
+def served(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT) -> Iterator[Served]:
+    """`python app.py` in a folder, until the end of the block, where it is told to stop by a signal."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log, started = folder / "server.log", time.monotonic()
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(folder / "temporary")}
+    (folder / "temporary").mkdir()
     with open(log, "wb") as file:
         command = [sys.executable, str(SCRIPT), "--port", str(port), *options]
         process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file, env=environment)
@@ -43,5 +58,6 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
         yield Served(found[1], time.monotonic() - started, log)
         assert process.poll() is None, log.read_text()  # whatever was done to it
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         process.wait(30)
+    assert not [path for path in (folder / "temporary").rglob("*") if path.is_file()]  # nothing is left

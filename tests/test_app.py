@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from serving import SCRIPT, served
+from serving import SCRIPT, served, write_calibrated
 from test_archives import write_zip
 from test_data_utils import tone
 
@@ -30,11 +30,7 @@ from tasks import FINE_TUNED, SAMPLES, STAND_IN
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    torch.manual_seed(0)
-    calibrated = Detector(PRESETS["small"])
-    calibrated.provenance = {"calibration": {"slope": 2.0, "intercept": -1.0, "fitted_on": "some clips"}}
-    calibrated.save(folder / "calibrated.safetensors")
-    options = ("--checkpoint", str(STAND_IN), "calibrated.safetensors", "--max-megabytes", "0.5")
+    options = ("--checkpoint", str(STAND_IN), write_calibrated(folder), "--max-megabytes", "0.5")
     with served(folder, *options, "--max-minutes", "0.5", "--max-files", "3") as address:
         yield address
 
