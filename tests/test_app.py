@@ -21,6 +21,7 @@ from test_data_utils import tone
 
 import app
 import evaluate_custom
+import layout
 from detector import Detector
 from errors import CheckpointError, UserError
 from model import PRESETS
@@ -162,9 +163,9 @@ def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
 def test_a_bug_is_told_without_its_traceback():
     """What is not a UserError is not turned into words: gradio then shows none, the server's log has all."""
     with pytest.raises(gradio.Error, match="a b"):
-        app._told(raiser(UserError("a b")))()
+        layout._told(raiser(UserError("a b")))()
     with pytest.raises(ZeroDivisionError):
-        app._told(raiser(ZeroDivisionError("secret")))()
+        layout._told(raiser(ZeroDivisionError("secret")))()
 
 
 def raiser(error):
