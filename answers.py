@@ -28,15 +28,7 @@ def _answer(judge: Judge, scored: Scored, i: int) -> dict:
     answer = {"detector": judge.name, "sha256": judge.detector.sha256}
     if i in scored.failures:
         return answer | {"error": scored.failures[i]}
-    logits = scored.logits[i : i + 1]
-    margins = judge.rule.margins(logits)
-    return answer | {
-        "score": float(scored.scores[i]),
-        "threshold": float(judge.rule.thresholds(logits)[0]),
-        "margin": float(margins[0]),
-        "verdict": judge.rule.verdict(margins),
-        "probability_real": judge.rule.probability(margins[0]),
-    }
+    return answer | judge.rule.judge(scored.logits[i])._asdict()
 
 
 def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> dict:

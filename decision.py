@@ -1,4 +1,4 @@
-"""From a score to a verdict: real, fake, not sure, or mixed.
+"""From a score to a verdict: real, fake, or not sure.
 
 A score is logit 1 (bona fide): higher = more likely real. A rule makes margins of scores: positive speaks for
 real, negative for fake. By a calibration, which a detector's file may store, they are log-likelihood ratios,
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy  # its optimize takes a while to import: only when first used
@@ -17,10 +18,13 @@ import scipy  # its optimize takes a while to import: only when first used
 from errors import CheckpointError
 from model import BONAFIDE, SPOOF
 
+if TYPE_CHECKING:
+    from detector import Detector
+
 SURE = 0.95  # what is less probable than this, for either class, is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
 
-VERDICTS = REAL, FAKE, NOT_SURE, MIXED = "real", "fake", "not sure", "mixed"
+REAL, FAKE, NOT_SURE = "real", "fake", "not sure"
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Calibration:
 
     Attributes:
         slope: above 0: a calibration never turns scores round.
+        bound: the largest ratio, of either sign, that the recordings it was fitted on can show.
         fitted_on: what the scores were of that it was fitted on, in words.
     """
 
     slope: float
     intercept: float
+    bound: float
     fitted_on: str
 
     @classmethod
@@ -41,13 +47,15 @@ class Calibration:
         """Logistic regression in which both classes weigh the same, whatever their numbers.
 
         The targets are Platt's, (n + 1) / (n + 2) and 1 / (n + 2) ("Probabilistic outputs for support vector
-        machines", 1999), so that classes which do not overlap give no infinite slope.
+        machines", 1999), so that classes which do not overlap give no infinite slope. The log odds of their
+        mean, 0 for classes of one size, are no evidence and are taken off. The bound is log(n + 1) of the
+        smaller class, the log odds of such a target.
 
         Args:
             bonafide, spoof: the scores [n] of each class, of recordings that the detector was not trained on.
 
         Returns:
-            None where higher scores do not speak for real.
+            None where the slope is not above 0: higher scores do not speak for real.
         """
         scores = np.concatenate([bonafide, spoof])
         numbers = [len(bonafide), len(spoof)]
@@ -63,29 +71,54 @@ class Calibration:
             return float(weights @ each), np.array([slopes @ standard, slopes.sum()])
 
         slope, intercept = scipy.optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS").x / [scale, 1]
-        return cls(float(slope), float(intercept - slope * center), fitted_on) if slope > 0 else None
+        intercept -= slope * center + scipy.special.logit(weights @ targets)
+        bound = math.log(min(numbers) + 1)
+        return cls(float(slope), float(intercept), bound, fitted_on) if slope > 0 else None
 
     @classmethod
     def of(cls, provenance: dict) -> Calibration | None:
-        """The one that a detector file's provenance holds, as `to_dict` gives it.
+        """The one that a detector file's provenance holds, as `to_dict` gives it; None where it holds none.
 
         Raises:
-            CheckpointError: what it holds is none.
+            ValueError: what it holds is none.
         """
         stored = provenance.get("calibration")
         if stored is None:
             return None
         try:
-            calibration = cls(float(stored["slope"]), float(stored["intercept"]), str(stored["fitted_on"]))
-        except (TypeError, KeyError, ValueError):
-            calibration = cls(math.nan, math.nan, "")
-        if not (0 < calibration.slope < math.inf and math.isfinite(calibration.intercept)):
-            raise CheckpointError("its calibration is not a slope above 0 and an intercept")
+            numbers = [float(stored[name]) for name in ("slope", "intercept", "bound")]
+            calibration = cls(*numbers, str(stored["fitted_on"]))
+        except (TypeError, KeyError, OverflowError) as error:
+            raise ValueError("no calibration") from error
+        if not (np.isfinite(numbers).all() and calibration.slope > 0 and calibration.bound > 0):
+            raise ValueError("no calibration")
         return calibration
 
     def to_dict(self) -> dict:
         """As JSON types."""
         return asdict(self)
+
+    def log_likelihood_ratios(self, scores: np.ndarray) -> np.ndarray:
+        """[n] -> [n], within the bound."""
+        return np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
+
+
+class Judgement(NamedTuple):
+    """What a rule makes of a clip.
+
+    Attributes:
+        score: higher = more likely real.
+        threshold: the score of margin 0.
+        margin: positive speaks for real; in nats, but for a given threshold.
+        verdict: REAL, FAKE or NOT_SURE.
+        probability_real: if real and fake recordings were equally frequent; None without a calibration.
+    """
+
+    score: float
+    threshold: float
+    margin: float
+    verdict: str
+    probability_real: float | None
 
 
 @dataclass(frozen=True)
@@ -99,17 +132,20 @@ class Rule:
     calibration: Calibration | None = None
     threshold: float | None = None
 
-    @property
-    def limit(self) -> float:
-        """A margin this far from 0 is a verdict; a smaller one is "not sure"."""
-        return 0.0 if self.threshold is not None else LIMIT
+    @classmethod
+    def of(cls, detector: Detector, threshold: float | None = None) -> Rule:
+        """That of a detector. Raises CheckpointError where its file's calibration is none."""
+        try:
+            return cls(Calibration.of(detector.provenance), threshold)
+        except ValueError as error:
+            raise CheckpointError(f"{detector.path}: its calibration is damaged") from error
 
     def margins(self, logits: np.ndarray) -> np.ndarray:
         """[n] of logits [n, 2]; positive speaks for real. In nats, but for a given threshold."""
         if self.threshold is not None:
             return logits[:, BONAFIDE] - self.threshold
         if self.calibration is not None:
-            return self.calibration.slope * logits[:, BONAFIDE] + self.calibration.intercept
+            return self.calibration.log_likelihood_ratios(logits[:, BONAFIDE])
         return logits[:, BONAFIDE] - logits[:, SPOOF]
 
     def thresholds(self, logits: np.ndarray) -> np.ndarray:
@@ -120,28 +156,19 @@ class Rule:
             return np.full(len(logits), -self.calibration.intercept / self.calibration.slope)
         return logits[:, SPOOF]
 
-    def verdict(self, margins: np.ndarray) -> str:
-        """One verdict over margins [n] of one recording's windows.
+    def verdict(self, margin: float) -> str:
+        """REAL from LIMIT on, FAKE from -LIMIT down, else NOT_SURE; by a given threshold never that."""
+        limit = LIMIT if self.threshold is None else 0.0
+        if margin >= limit:
+            return REAL
+        return FAKE if margin <= -limit else NOT_SURE
 
-        MIXED where some are surely real and some surely fake; else by the mean: REAL or FAKE where that is
-        sure, else NOT_SURE.
-        """
-        real, fake = (self._sure(margins, side) for side in (REAL, FAKE))
-        if real.any() and fake.any():
-            return MIXED
-        mean = margins.mean(keepdims=True)
-        return next((side for side in (REAL, FAKE) if self._sure(mean, side)), NOT_SURE)
-
-    def _sure(self, margins: np.ndarray, side: str) -> np.ndarray:
-        """Which margins are a verdict for that side by themselves."""
-        real = margins >= self.limit
-        return real if side == REAL else ~real & (margins <= -self.limit)
-
-    def probability(self, margin: float) -> float | None:
-        """That it is real, if real and fake recordings were equally frequent; None without a calibration."""
-        if self.calibration is None or self.threshold is not None:
-            return None
-        return float(scipy.special.expit(margin))
+    def judge(self, logits: np.ndarray) -> Judgement:
+        """A clip by its logits [2]."""
+        margin, threshold = (float(of(logits[None])[0]) for of in (self.margins, self.thresholds))
+        calibrated = self.calibration is not None and self.threshold is None
+        probability = float(scipy.special.expit(margin)) if calibrated else None
+        return Judgement(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
 
     def describe(self) -> str:
         """What it goes by, in words."""

@@ -12,6 +12,7 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,13 +28,13 @@ from analysis import analyse
 from comparison import compare_all
 from data_sets import Found
 from data_utils import load_audio
-from decision import Calibration, Rule
+from decision import Rule
 from decoding import AudioError
 from detector import PRECISIONS, Detector, resolve_device
 from errors import CheckpointError, DataError, DownloadError, ProcessError
 from evaluation import Scored
 from groups import clip_properties
-from windows import OVERALL, score_windows
+from windows import hop_samples, overall, score_windows
 
 TIMELINES = "timelines"  # in a detector's folder
 MOST_TOLD = 20  # recordings, on screen
@@ -90,7 +91,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     cli.add_seed_option(parser)
     args = parser.parse_args(argv)
     if args.hop and not args.timeline:
-        parser.error("--hop is of --timeline, which is not there")
+        parser.error("--hop needs --timeline")
     if args.timeline and distributed.size() > 1:
         raise ProcessError("--timeline runs in one process: start it without torchrun")
     return args
@@ -119,9 +120,9 @@ def run(args: argparse.Namespace, command: str) -> int:
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
-            detector = distributed.together(
-                lambda path=path: tasks.load(tasks.fetched(path), device, args),
-                lambda loaded: {"detector": tasks.identity(loaded)},
+            detector, rule = distributed.together(
+                lambda path=path: _load(path, device, args),
+                lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
             if detector.sha256 in names:
                 print(f"{detector.path} is the same detector as {names[detector.sha256]}: scored once.")
@@ -130,6 +131,8 @@ def run(args: argparse.Namespace, command: str) -> int:
             if name in names.values():
                 name += f"-{detector.sha256[:8]}"
             names[detector.sha256] = name
+            if distributed.is_main():
+                shutil.rmtree(args.output / name / TIMELINES, ignore_errors=True)  # an earlier run's
             result = tasks.evaluate(
                 name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )
@@ -142,7 +145,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         for format_ in args.scores_as:
             score_files.write_scores(args.output / name, format_, scored)
         if args.timeline:
-            _write_timelines(name, detector, found, args)
+            _write_timelines(name, detector, rule, found, args)
         if "metrics" not in summary:
             print(report.scores_table(scored, scored.verdicts(args.threshold)))
             print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
@@ -163,29 +166,36 @@ def run(args: argparse.Namespace, command: str) -> int:
     return exit_code
 
 
-def _write_timelines(name: str, detector: Detector, found: Found, args: argparse.Namespace) -> None:
+def _load(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> tuple[Detector, Rule]:
+    """A detector and what decides by it; what is wrong with them is said before the work."""
+    detector = tasks.load(tasks.fetched(checkpoint), device, args)
+    if args.timeline:
+        hop_samples(detector.config, args.hop)
+    return detector, Rule.of(detector, args.threshold)
+
+
+def _write_timelines(
+    name: str, detector: Detector, rule: Rule, found: Found, args: argparse.Namespace
+) -> None:
     """Each recording's windows as CSV and picture; the first few are told on screen."""
-    folder, config = args.output / name / TIMELINES, detector.config
-    report.clear(folder, [str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.is_file()])
-    rule = Rule(Calibration.of(detector.provenance), args.threshold)
-    print(f"\nTimelines, {name}: {rule.describe()}.\nOf the whole recording, {OVERALL}.")
-    left = 0
+    folder, rate = args.output / name / TIMELINES, detector.config.sample_rate
+    print(f"\nTimelines, {name}: {report.printable(rule.describe())}.")
+    print(f"The whole recording is {overall(rule)}.")
     for number, utterance in enumerate(found.utterances):
         try:
-            wave = load_audio(utterance.path, config.sample_rate)
+            wave = load_audio(utterance.path, rate)
+            timeline = score_windows(detector, wave, rule, args.hop)
         except AudioError as error:
             lines = [report.printable(f"no timeline: {utterance.name}: {error}")]
         else:
-            timeline = score_windows(detector, wave, rule, args.hop)
-            report.write_timeline(folder, utterance.name, wave, config.sample_rate, timeline, name)
+            report.write_timeline(folder, utterance.name, wave, rate, timeline, name)
             lines = report.timeline_lines(utterance.name, timeline)
         if number < MOST_TOLD:
             print("\n".join(lines))
-        else:
-            left += 1
-    print(
-        f"... and {left} more" if left else "", f"Windows and pictures are in {folder}", sep="\n" * bool(left)
-    )
+    left = len(found.utterances) - MOST_TOLD
+    if left > 0:
+        print(f"... and {left} more")
+    print(f"Windows and pictures are in {folder}")
 
 
 def _find(args: argparse.Namespace) -> tuple[Sequence[Path], torch.device, Found]:

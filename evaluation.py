@@ -134,6 +134,11 @@ def _in_order(
         yield what, logits.result().cpu().numpy()
 
 
+def default_batch_size(device: torch.device) -> int:
+    """The most clips computed together, unless told otherwise."""
+    return 4 if device.type == "cpu" else 32
+
+
 def score_utterances(
     detector: Detector,
     utterances: Sequence[Utterance],
@@ -150,12 +155,12 @@ def score_utterances(
     not to be called in two threads at a time.
 
     Args:
-        batch_size: the most clips computed together; None for 4 on a CPU, 32 elsewhere.
+        batch_size: the most clips computed together; None for what suits the device.
         workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
         start_method, offset, load: see `data_utils.make_loader`.
     """
     config = detector.config
-    batch_size = batch_size or (4 if detector.device.type == "cpu" else 32)
+    batch_size = batch_size or default_batch_size(detector.device)
     workers = default_workers(detector.device) if workers is None else workers
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}

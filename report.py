@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
+import os
 import platform
 import sys
 import textwrap
@@ -36,6 +38,7 @@ CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide 
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
 SCORE_COLUMNS = ("path", "label", "score", "verdict")  # of scores.csv; after them what a list of labels tells
 WIDTH = 100  # of paragraphs, in characters
+LONGEST_NAME = 250  # of a file, in bytes, that leaves room for a suffix
 FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
 
 
@@ -250,11 +253,15 @@ def write_timeline(
     """Write a recording's windows, with their verdicts one by one, to <name>.csv, and <name>.png.
 
     Args:
-        name: of the recording, relative to its data set's root; its folders are made.
+        name: of the recording, relative to its data set's root; its folders are made. Of one that is too
+            long for a suffix it is the sha256.
         title: of the picture, beside the recording's name.
     """
     inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
     path = folder.joinpath(*inside)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+        path = path.with_name(digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_csv(path.with_name(f"{path.name}.csv"), windows.COLUMNS, timeline.rows())
     figure = plots.plot_timeline(wave, sample_rate, {title: timeline})

@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -30,16 +31,22 @@ class Sandbox:
     """
 
     def __init__(self, modules: Sequence[str] = (), memory_bytes: int = 3 * 2**30, processes: int = 2):
-        self._pool = ProcessPool(
+        self._settings = (modules, memory_bytes, processes)
+        self._pool = self._started()
+
+    def _started(self) -> ProcessPool:
+        modules, memory_bytes, processes = self._settings
+        pool = ProcessPool(
             processes,
             initializer=_prepare,
             initargs=(modules, memory_bytes),
             context=multiprocessing.get_context("spawn"),  # a fork would copy what other threads hold
         )
-        self._pool.schedule(_nothing)  # now they start
+        pool.schedule(_nothing)  # now they start
+        return pool
 
     def call(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns, or raises, in a process of its own.
+        """What the function returns, or raises, in a process of its own. One call at a time.
 
         Args:
             seconds: after which that process is killed.
@@ -48,13 +55,22 @@ class Sandbox:
         Raises:
             SandboxError: it takes longer, or the process died.
         """
+        if not self._pool.active:  # a process that had nothing to do was killed, by whoever
+            self._restart()
         future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=seconds)
         try:
             return future.result()
         except TimeoutError:
             raise SandboxError(f"it takes more than {seconds:.3g} s to read") from None
         except ProcessExpired:
-            raise SandboxError("what reads it crashed") from None
+            raise SandboxError("the program that reads it crashed") from None
+        except BrokenProcessPool:
+            self._restart()
+            raise SandboxError("the program that reads it crashed") from None
+
+    def _restart(self) -> None:
+        self.close()
+        self._pool = self._started()
 
     def close(self) -> None:
         """End the processes, with whatever they do."""

@@ -19,11 +19,11 @@ import numpy as np
 import archives
 from data_sets import Found, Utterance, find_utterances
 from data_utils import load_with_info
-from decision import Calibration, Rule
+from decision import Rule
 from decoding import AudioError, AudioInfo
 from detector import Detector
 from errors import DataError
-from evaluation import NOT_A_NUMBER, Scored, score_utterances
+from evaluation import Scored, score_utterances
 from sandbox import Sandbox, SandboxError
 from windows import Timeline, score_windows
 
@@ -84,10 +84,7 @@ class Service:
     """
 
     def __init__(self, detectors: dict[str, Detector], sandbox: Sandbox, limits: Limits):
-        self.judges = {
-            name: Judge(name, detector, Rule(Calibration.of(detector.provenance)))
-            for name, detector in detectors.items()
-        }
+        self.judges = {name: Judge(name, detector, Rule.of(detector)) for name, detector in detectors.items()}
         self.sandbox, self.limits = sandbox, limits
 
     def chosen(self, names: Sequence[str]) -> list[Judge]:
@@ -122,9 +119,10 @@ class Service:
                     f"{name} is longer than {self.limits.minutes:g} minutes, the limit here: cut it, or run "
                     "evaluate_custom.py --timeline on your own machine"
                 )
-            timelines[judge.name] = score_windows(judge.detector, wave, judge.rule)
-            if not np.isfinite(timelines[judge.name].logits).all():
-                raise DataError(f"{name}: {NOT_A_NUMBER}")
+            try:
+                timelines[judge.name] = score_windows(judge.detector, wave, judge.rule)
+            except AudioError as error:
+                raise DataError(f"{name}: {error}") from error
         rate, (wave, info) = next(iter(waves.items()))
         return Heard(name, wave, rate, info, timelines)
 
@@ -135,9 +133,7 @@ class Service:
             DataError: there are more than the limit.
         """
         if len(utterances) > self.limits.files:
-            raise DataError(
-                f"these are {len(utterances)} recordings, and {self.limits.files} is the limit here"
-            )
+            raise DataError(f"{len(utterances)} recordings, but at most {self.limits.files} are allowed here")
         judges, load = self.chosen(names), _Loader(self.sandbox, self.limits)
         return {judge.name: score_utterances(judge.detector, utterances, load=load) for judge in judges}
 

@@ -295,7 +295,10 @@ def read_provenance(detector: Detector) -> tuple[dict, dict]:
 
 def _calibration(scored: Scored) -> dict | None:
     bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
-    fitted_on = f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set"
+    fitted_on = (
+        f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set, by which its "
+        "epoch was chosen"
+    )
     calibration = Calibration.fit(bonafide, spoof, fitted_on)
     return calibration and calibration.to_dict()
 

@@ -20,19 +20,20 @@ import plots
 import report
 from analysis import analyse
 from archives import is_archive
-from decision import FAKE, LIMIT, MIXED, NOT_SURE, REAL, Rule
+from decision import FAKE, LIMIT, NOT_SURE, REAL, Judgement, Rule
 from detector_card import card
 from errors import DataError
 from evaluation import Scored, summarise
 from groups import clip_properties
 from report import CONVENTION, clock, printable
 from service import NOTHING, Heard, Judge, Service
-from windows import COLUMNS, OVERALL, Stretch, Timeline
+from windows import COLUMNS, MIXED, Stretch, Timeline, overall
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_STRETCHES = 20  # that are listed
+MOST_ROWS = 200  # of a table
 MOST_SECONDS = 30  # of one that can be played
 
 SIGNS = {REAL: "✓", FAKE: "✗", NOT_SURE: "?", MIXED: "≠"}  # beside the colours, which not everybody sees
@@ -42,6 +43,14 @@ VERDICTS = {
     NOT_SURE: "Not sure",
     MIXED: "Mixed: parts sound real, parts synthetic",
 }
+
+OVER_TIME = (
+    "The score over time: one dot for each window of the network's length. Blue is on the real side of the "
+    "threshold, orange on the fake side. Shaded are the stretches that sound synthetic, strongly where "
+    "that is sure."
+)
+NO_PROBABILITY = "No probability: this detector's file stores no calibration."
+SURE_FROM = f"{LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake"
 
 CSS = """
 .judged { border: 1px solid var(--border-color-primary); border-left: 8px solid #888; border-radius: 6px;
@@ -114,71 +123,57 @@ def heard(recording: Heard, judges: Sequence[Judge]) -> str:
         _player(recording.wave, recording.sample_rate, "Play the recording"),
         *(_judged(judge, timelines[judge.name], several) for judge in judges),
         f'<div class="wide" tabindex="0">{picture}</div>',
-        f"<p>{_OVER_TIME}</p>",
+        f"<p>{OVER_TIME}</p>",
         *(_stretches(recording, timelines[judge.name], judge.name if several else "") for judge in judges),
         _download(windows_csv(recording), "windows.csv", "All windows as CSV"),
     ]
     return _result(parts)
 
 
-_OVER_TIME = (
-    "The score over time: one dot for each window of the network's length. Blue is on the real side of the "
-    "threshold, orange on the fake side. Shaded are the stretches that sound synthetic, strongly where "
-    "that is sure."
-)
-
-
 def _judged(judge: Judge, timeline: Timeline, several: bool) -> str:
     """A detector's verdict, and why."""
     rule, verdict = judge.rule, timeline.verdict
-    first = _score_line(rule, timeline.logits[:1])
+    first = rule.judge(timeline.logits[0])
     how = [f"It goes by this: {escape(rule.describe())}."]
     if len(timeline.scores) == 1:
-        says = first
+        says, probable = _score_line(rule, first), _probability(first)
     else:
         scores, mean = timeline.scores, timeline.margins.mean()
         says = (
             f"{len(scores)} windows with scores from <b>{scores.min():.2f}</b> to <b>{scores.max():.2f}</b> "
-            f"(higher = more likely real); mean margin {mean:.2f}, {_SURE}."
+            f"(higher = more likely real); mean margin {mean:.2f} ({SURE_FROM})."
         )
+        probable = "No probability: windows that overlap have no common one."
         how += [
-            f"The whole recording is {escape(OVERALL)}.",
+            f"The whole recording is {escape(overall(rule))}.",
             f"Its first {timeline.ends[0]:.2f} s alone, which is what evaluate_custom.py and publications "
-            f"judge: {timeline.verdicts()[0]}. {first}",
+            f"judge: {first.verdict}. {_score_line(rule, first)}",
         ]
     by = f" <small>({_text(judge.name)})</small>" if several else ""
     kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
     return (
         f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
-        f"<p>{says}</p><p>{_probability_line(rule, timeline)}</p>"
+        f"<p>{says}</p><p>{probable if rule.calibration else NO_PROBABILITY}</p>"
         f"<details><summary>How this was decided</summary>{how_lines}</details>"
         f"{about(judge)}</section>"
     )
 
 
-_SURE = f"of which {LIMIT:.2f} is surely real and {-LIMIT:.2f} surely fake"
-
-
-def _score_line(rule: Rule, logits: np.ndarray) -> str:
-    """Score, threshold and what they mean, of logits [1, 2]."""
-    margin, threshold = rule.margins(logits)[0], rule.thresholds(logits)[0]
-    side = "real" if margin >= 0 else "fake"
+def _score_line(rule: Rule, made: Judgement) -> str:
+    """Score, threshold and what they mean."""
+    side = "real" if made.margin >= 0 else "fake"
     which = "" if rule.calibration else ", the spoof logit of this clip"
     return (
-        f"Score <b>{logits[0, 1]:.3f}</b> (higher = more likely real); threshold {threshold:.3f}{which}. It "
-        f"is on the {side} side, with a margin of {margin:.2f}, {_SURE}."
+        f"Score <b>{made.score:.3f}</b> (higher = more likely real); threshold {made.threshold:.3f}{which}. "
+        f"It is on the {side} side, with a margin of {made.margin:.2f} ({SURE_FROM})."
     )
 
 
-def _probability_line(rule: Rule, timeline: Timeline) -> str:
-    if rule.calibration is None:
-        return "No probability: this detector's file stores no calibration."
-    if len(timeline.scores) > 1:
-        return "No probability: windows that overlap have no common one."
-    probability = 100 * rule.probability(timeline.margins[0])
-    return (
-        f"Probability that it is real: {probability:.1f} %, if real and fake recordings are equally frequent."
-    )
+def _probability(made: Judgement) -> str:
+    if made.probability_real is None:
+        return ""
+    percent = 100 * made.probability_real
+    return f"Probability that it is real: {percent:.1f} %, if real and fake recordings are equally frequent."
 
 
 def about(judge: Judge) -> str:
@@ -213,7 +208,7 @@ def _stretch(recording: Heard, stretch: Stretch) -> str:
     )
 
 
-def table(scored: dict[str, Scored], judges: Sequence[Judge], most: int = 200) -> str:
+def table(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
     """Many recordings: a row for each, with score and verdict of each detector, and all of them as CSV."""
     utterances = next(iter(scored.values())).utterances
     labelled = any(u.label for u in utterances)
@@ -222,17 +217,17 @@ def table(scored: dict[str, Scored], judges: Sequence[Judge], most: int = 200) -
         of = f" ({judge.name})" if len(judges) > 1 else ""
         heading += [f"score{of}", f"verdict{of}"]
     rows = []
-    for i, utterance in enumerate(utterances[:most]):
+    for i, utterance in enumerate(utterances[:MOST_ROWS]):
         cells = [_text(utterance.name), *[escape(utterance.label)] * labelled]
         for judge in judges:
             of_judge = scored[judge.name]
             if i in of_judge.failures:
                 cells += ["", f"not scored: {_text(of_judge.failures[i])}"]
             else:
-                verdict = verdict_of(judge.rule, of_judge.logits[i])
-                cells += [f"{of_judge.scores[i]:.3f}", f"{SIGNS[verdict]} {verdict}"]
+                made = judge.rule.judge(of_judge.logits[i])
+                cells += [f"{made.score:.3f}", f"{SIGNS[made.verdict]} {made.verdict}"]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    left = len(utterances) - most
+    left = len(utterances) - MOST_ROWS
     head = "".join(f'<th scope="col">{_text(words)}</th>' for words in heading)
     parts = [
         f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>',
@@ -257,11 +252,6 @@ def pictures(figures: dict[str, Figure]) -> str:
     return f'<div class="pictures">{shown}</div>'
 
 
-def verdict_of(rule: Rule, logits: np.ndarray) -> str:
-    """Of one clip's logits [2]."""
-    return rule.verdict(rule.margins(logits[None]))
-
-
 def scores_csv(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
     """A row for each recording and detector."""
     rows = [("path", "label", "detector", "score", "threshold", "verdict", "reason")]
@@ -272,9 +262,8 @@ def scores_csv(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
             if i in of_judge.failures:
                 rows.append((*row, "", "", "", of_judge.failures[i]))
                 continue
-            logits = of_judge.logits[i]
-            threshold = float(judge.rule.thresholds(logits[None])[0])
-            rows.append((*row, float(of_judge.scores[i]), threshold, verdict_of(judge.rule, logits), ""))
+            made = judge.rule.judge(of_judge.logits[i])
+            rows.append((*row, made.score, made.threshold, made.verdict, ""))
     return _csv(rows)
 
 

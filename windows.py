@@ -7,26 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from data_utils import pad
-from decision import FAKE, Rule
+from decision import FAKE, REAL, Rule
+from decoding import AudioError
 from detector import Detector
-from evaluation import computer
-from model import BONAFIDE
+from errors import DataError
+from evaluation import NOT_A_NUMBER, computer, default_batch_size
+from model import BONAFIDE, DetectorConfig
 
-BATCH = 4  # windows computed together
-
+MIXED = "mixed"
 COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of a window
-
-OVERALL = (
-    "MIXED where some windows are surely real and some surely fake; else by the mean margin of all windows: "
-    "real or fake where that is sure, else not sure"
-)
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,8 @@ class Stretch:
 
     Attributes:
         start, end: in seconds.
-        score: the lowest of the windows over it.
-        is_sure: whether it would be judged fake by itself, or only leans that way.
+        score: the lowest of its windows.
+        is_sure: whether its windows are judged fake by themselves, or only lean that way.
     """
 
     start: float
@@ -75,40 +71,69 @@ class Timeline:
         return self.rule.margins(self.logits)
 
     @property
-    def verdict(self) -> str:
-        """Of the whole recording, by OVERALL."""
-        return self.rule.verdict(self.margins)
-
     def verdicts(self) -> list[str]:
         """Of each window by itself [n]."""
-        return [self.rule.verdict(self.margins[i : i + 1]) for i in range(len(self.margins))]
+        return [self.rule.verdict(margin) for margin in self.margins.tolist()]
+
+    @property
+    def verdict(self) -> str:
+        """Of the whole recording, by what `overall` tells."""
+        if self.rule.threshold is None and {REAL, FAKE} <= set(self.verdicts):
+            return MIXED
+        return self.rule.verdict(float(self.margins.mean()))
 
     def rows(self) -> list[tuple]:
         """What is to be said of each window, as COLUMNS has it."""
         thresholds = self.rule.thresholds(self.logits)
         numbers = (self.starts, self.ends, self.scores, thresholds, self.margins)
-        return list(zip(*(column.tolist() for column in numbers), self.verdicts(), strict=True))
+        return list(zip(*(column.tolist() for column in numbers), self.verdicts, strict=True))
 
     def suspicious(self) -> list[Stretch]:
         """The stretches that sound synthetic, in their order.
 
-        At any time the margin is the mean of the windows over it. A stretch is where that is below 0, and is
-        judged alike: either fake by itself, or not sure.
+        Each window stands for the time that is nearest to its middle. A stretch is of neighbours whose
+        margins are below 0, either all judged fake by themselves or none.
         """
-        edges = np.unique(np.concatenate([self.starts, self.ends]))
-        stretches: list[Stretch] = []
-        for start, end in pairwise(edges.tolist()):
-            first, last = np.searchsorted(self.ends, end), np.searchsorted(self.starts, start, "right")
-            over = slice(first, last)
-            margin = self.margins[over].mean(keepdims=True)
-            if margin >= 0:
-                continue
-            score, is_sure = float(self.scores[over].min()), self.rule.verdict(margin) == FAKE
-            if stretches and (stretches[-1].end, stretches[-1].is_sure) == (start, is_sure):
-                before = stretches.pop()
-                start, score = before.start, min(before.score, score)
-            stretches.append(Stretch(start, end, score, is_sure))
+        middles = (self.starts + self.ends) / 2
+        edges = [self.starts[0], *(middles[1:] + middles[:-1]) / 2, self.ends[-1]]
+        kinds = [
+            (margin < 0, verdict == FAKE) for margin, verdict in zip(self.margins, self.verdicts, strict=True)
+        ]
+        stretches = []
+        for (is_fake, is_sure), group in groupby(range(len(kinds)), key=kinds.__getitem__):
+            if is_fake:
+                members = list(group)
+                first, last = members[0], members[-1]
+                score = self.scores[first : last + 1].min()
+                stretches.append(
+                    Stretch(float(edges[first]), float(edges[last + 1]), float(score), bool(is_sure))
+                )
         return stretches
+
+
+def overall(rule: Rule) -> str:
+    """How a whole recording is judged by its windows, in words."""
+    if rule.threshold is not None:
+        return "real or fake by the mean margin of all windows"
+    return (
+        "mixed where some windows are surely real and some surely fake; else it goes by the mean margin of "
+        "all windows: real or fake where that is sure, else not sure"
+    )
+
+
+def hop_samples(config: DetectorConfig, hop: float | None) -> int:
+    """A hop of so many seconds, in samples; of None half a window.
+
+    Raises:
+        DataError: it is less than a sample or more than a window.
+    """
+    rate, window = config.sample_rate, config.clip_samples
+    step = window // 2 if hop is None else round(hop * rate)
+    if not 1 <= step <= window:
+        raise DataError(
+            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
+        )
+    return step
 
 
 def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
@@ -132,19 +157,18 @@ def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float |
         hop: seconds from the start of a window to that of the next; None for half a window.
 
     Raises:
-        ValueError: the hop is less than a sample.
+        DataError: the hop is less than a sample or more than a window.
+        AudioError: the detector gives no numbers of it.
     """
     rate, window = detector.config.sample_rate, detector.config.clip_samples
-    step = window // 2 if hop is None else round(hop * rate)
-    if step < 1:
-        raise ValueError(f"a hop of {hop} s is less than a sample")
-    starts = window_starts(len(wave), window, step)
+    starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
 
     def clips(batch: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.stack([pad(wave[start : start + window], window) for start in batch]))
 
     with computer(detector) as (compute, lanes):
-        size = max(1, min(BATCH, len(starts) // lanes))  # every core has work
+        most = default_batch_size(detector.device)
+        size = max(1, min(most, len(starts) // lanes))  # every core has work
         batches = np.split(starts, range(size, len(starts), size))
         computed = compute((len(batch), clips(batch)) for batch in batches)
         with tqdm(total=len(starts), unit="window", leave=False, delay=1, disable=None) as progress:
@@ -152,5 +176,7 @@ def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float |
             for count, of_batch in computed:
                 logits.append(of_batch)
                 progress.update(count)
+    if not np.isfinite(scored := np.concatenate(logits).astype(np.float64)).all():
+        raise AudioError(NOT_A_NUMBER)
     ends = np.minimum(starts + window, len(wave))
-    return Timeline(starts / rate, ends / rate, np.concatenate(logits).astype(np.float64), rule)
+    return Timeline(starts / rate, ends / rate, scored, rule)

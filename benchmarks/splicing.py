@@ -29,7 +29,7 @@ import metrics
 import tasks
 from data_sets import Utterance, find_utterances
 from data_utils import load_audio
-from decision import Calibration, Rule
+from decision import Rule
 from detector import load_detector
 from windows import Timeline, score_windows
 
@@ -63,10 +63,10 @@ def clips_of(utterances: list[Utterance], label: str, sample_rate: int) -> dict[
 
 
 def draw(clips: list[np.ndarray], n_samples: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Different clips, in random order, of at least so many samples; all of them where that is not enough."""
+    """Different clips, in random order, two or more, of at least so many samples; or all there are."""
     drawn: list[np.ndarray] = []
     for i in rng.permutation(len(clips)):
-        if sum(map(len, drawn)) >= n_samples:
+        if len(drawn) > 1 and sum(map(len, drawn)) >= n_samples:
             break
         drawn.append(clips[i])
     return drawn
@@ -83,21 +83,26 @@ def splice(
     person, system = rng.choice(sorted(people)), rng.choice(sorted(systems))
     real = draw(people[person], n_samples, rng)
     fake = np.concatenate(draw(systems[system], n_spliced, rng))[:n_spliced]
-    at = rng.integers(1, len(real)) if len(real) > 1 else 1
+    at = rng.integers(1, len(real))
     before = np.concatenate(real[:at])
     return Spliced(np.concatenate([before, fake, *real[at:]]), len(before), len(before) + len(fake))
 
 
 def auc_by_recording(inside: list[np.ndarray], outside: list[np.ndarray], seed: int) -> tuple[float, ...]:
-    """AUC of all windows, and its 95 % percentile interval over resampled recordings."""
+    """AUC of all windows, and its 95 % percentile interval over resampled recordings.
+
+    A resample without windows of one kind says nothing and is passed over.
+    """
 
     def auc(chosen: np.ndarray) -> float:
         synthetic, real = (np.concatenate([scores[i] for i in chosen]) for scores in (inside, outside))
+        if len(synthetic) == 0 or len(real) == 0:
+            return np.nan
         return metrics.compute_metrics(real, synthetic)["auc"]
 
     rng = np.random.default_rng(seed)
     resampled = [auc(rng.integers(0, len(inside), len(inside))) for _ in range(metrics.N_RESAMPLES)]
-    return auc(np.arange(len(inside))), *np.quantile(resampled, [0.025, 0.975])
+    return auc(np.arange(len(inside))), *np.nanquantile(resampled, [0.025, 0.975])
 
 
 def main() -> None:
@@ -113,11 +118,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     detector = load_detector(args.checkpoint).for_scoring()
-    rule, rate = Rule(Calibration.of(detector.provenance)), detector.config.sample_rate
+    rule, rate = Rule.of(detector), detector.config.sample_rate
     utterances = find_utterances(args.data).utterances
     people, systems = (clips_of(utterances, label, rate) for label in ("bonafide", "spoof"))
     print(f"{len(people)} people, {len(systems)} systems or voices of them; detector {args.checkpoint.name}")
+    people = {name: clips for name, clips in people.items() if len(clips) > 1}
     for seconds in args.stretches:
+        if min(sum(map(len, clips)) for clips in systems.values()) < seconds * rate:
+            sys.exit(f"a stretch of {seconds:g} s: not every system has as much")
         rng = np.random.default_rng(args.seed)
         inside, outside, found = [], [], 0
         for _ in tqdm(range(args.recordings), unit="recording", disable=None, leave=False):
@@ -127,8 +135,12 @@ def main() -> None:
             inside.append(timeline.margins[synthetic])
             outside.append(timeline.margins[real])
             found += not real[timeline.margins.argmin()]
-        auc, low, high = auc_by_recording(inside, outside, args.seed)
         counts = sum(map(len, inside)), sum(map(len, outside))
+        if 0 in counts:
+            sys.exit(
+                f"a stretch of {seconds:g} s: of {counts[0]} synthetic and {counts[1]} real windows no AUC"
+            )
+        auc, low, high = auc_by_recording(inside, outside, args.seed)
         print(
             f"a stretch of {seconds:g} s in each of {args.recordings} recordings: AUC of windows {auc:.3f} "
             f"[{low:.3f}, {high:.3f}] ({counts[0]} with a synthetic middle, {counts[1]} real); the most "

@@ -33,7 +33,9 @@ def write_calibrated(folder: Path) -> str:
     """A small detector of random weights, whose file stores a calibration; the file's name."""
     torch.manual_seed(0)
     detector = Detector(PRESETS["small"])
-    detector.provenance = {"calibration": {"slope": 2.0, "intercept": -1.0, "fitted_on": "some clips"}}
+    detector.provenance = {
+        "calibration": {"slope": 2.0, "intercept": -1.0, "bound": 5.0, "fitted_on": "some clips"}
+    }
     detector.save(folder / "calibrated.safetensors")
     return "calibrated.safetensors"
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_judged_gets_a_clear_answer_and_the_server_goes_on(server
     assert answers[1]["results"][0]["error"] == "the file is empty"
     sent = upload(server, *[tmp_path / "text.wav"] * 4)
     event, answer = call(server, "score", [sent, ["stand-in"]])
-    assert (event, answer["error"]) == ("error", "these are 4 recordings, and 3 is the limit here")
+    assert (event, answer["error"]) == ("error", "4 recordings, but at most 3 are allowed here")
     event, answer = call(server, "score", [[], ["stand-in"]])
     assert (event, answer["error"]) == ("error", "upload a recording, or record one, first")
 

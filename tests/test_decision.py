@@ -1,13 +1,16 @@
 """From scores to verdicts: the calibration against scikit-learn, the rules by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from decision import FAKE, LIMIT, MIXED, NOT_SURE, REAL, Calibration, Rule
+from decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
+from detector import Detector
 from errors import CheckpointError
+from model import PRESETS
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +25,8 @@ def test_a_calibration_is_logistic_regression_with_classes_of_the_same_weight():
     weights = np.repeat(parts, [500, 2000, 500, 2000])
     model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(scores, labels, weights * 1e3)
     assert calibration.slope == pytest.approx(model.coef_[0, 0], rel=1e-3)
-    assert calibration.intercept == pytest.approx(model.intercept_[0], rel=1e-3)
+    prior = np.log((parts[0] * 500 + parts[3] * 2000) / (parts[1] * 2000 + parts[2] * 500))
+    assert calibration.intercept == pytest.approx(model.intercept_[0] - prior, rel=1e-3)
 
 
 def test_a_calibration_gives_log_likelihood_ratios():
@@ -31,8 +35,25 @@ def test_a_calibration_gives_log_likelihood_ratios():
     rule = Rule(Calibration.fit(bonafide, spoof, "x"))
     margins = rule.margins(np.array([[0.0, 0.0], [0.0, 1.0], [9.0, -1.0]]))
     np.testing.assert_allclose(margins, [0, 2, -2], atol=0.1)
-    assert rule.probability(2.0) == pytest.approx(1 / (1 + math.exp(-2)))
-    np.testing.assert_allclose(rule.thresholds(np.zeros((2, 2))), 0, atol=0.05)
+    made = rule.judge(np.array([9.0, 1.0]))
+    assert (made.score, made.margin, made.verdict) == (1, margins[1], NOT_SURE)
+    assert made.probability_real == pytest.approx(1 / (1 + math.exp(-made.margin)))
+    assert made.threshold == pytest.approx(0, abs=0.05)
+
+
+def test_no_evidence_is_none_whatever_the_numbers():
+    scores = np.linspace(-1, 1, 5)
+    calibration = Calibration.fit(np.repeat(scores, 200) + 1e-6, scores, "x")
+    assert calibration.log_likelihood_ratios(np.array([0.0]))[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_no_more_is_claimed_than_the_clips_can_show():
+    calibration = Calibration.fit(RNG.normal(5, 1, 50), RNG.normal(-5, 1, 30), "x")
+    rule = Rule(calibration)
+    assert calibration.bound == pytest.approx(math.log(31))
+    margins = rule.margins(np.array([[0, 1000.0], [0, -1000.0]]))
+    assert margins.tolist() == [calibration.bound, -calibration.bound]
+    assert rule.judge(np.array([0, 1000.0])).probability_real == pytest.approx(31 / 32)
 
 
 @pytest.mark.parametrize("gap", [0.01, 1.0, 100.0])
@@ -48,10 +69,13 @@ def test_a_calibration_never_turns_scores_round(bonafide):
 
 
 def test_a_calibration_is_kept_in_a_file():
-    calibration = Calibration(2.0, -1.0, "3 real and 4 fake recordings")
+    calibration = Calibration(2.0, -1.0, 5.0, "3 real and 4 fake recordings")
     assert Calibration.of({"calibration": calibration.to_dict()}) == calibration
     assert Calibration.of({"calibration": None}) is None
     assert Calibration.of({}) is None
+
+
+GOOD = {"slope": 1, "intercept": 0, "bound": 5, "fitted_on": "x"}
 
 
 @pytest.mark.parametrize(
@@ -61,58 +85,48 @@ def test_a_calibration_is_kept_in_a_file():
         "x",
         {},
         {"slope": 1},
-        *({"slope": s, "intercept": 0, "fitted_on": ""} for s in (0, -1, "x", np.nan)),
+        *(GOOD | {"slope": slope} for slope in (0, -1, "x", np.nan, None, 10**400)),
+        GOOD | {"intercept": np.inf},
+        GOOD | {"bound": 0},
     ],
 )
 def test_a_damaged_calibration_is_named(stored):
-    with pytest.raises(CheckpointError, match="calibration"):
-        Calibration.of({"calibration": stored})
+    detector = Detector(PRESETS["small"])
+    detector.path, detector.provenance = Path("a.safetensors"), {"calibration": GOOD}
+    assert Rule.of(detector).calibration.slope == 1
+    detector.provenance = {"calibration": stored}
+    with pytest.raises(CheckpointError, match=r"^a\.safetensors: its calibration is damaged$"):
+        Rule.of(detector)
 
 
 @pytest.mark.parametrize(
-    ("margins", "verdict"),
-    [
-        ([LIMIT], REAL),
-        ([-LIMIT], FAKE),
-        ([LIMIT - 0.01], NOT_SURE),
-        ([0.01 - LIMIT], NOT_SURE),
-        ([0.0], NOT_SURE),
-        ([9.0, -1.0], REAL),
-        ([-9.0, 1.0], FAKE),
-        ([9.0, -2.9, -2.9], NOT_SURE),
-        ([9.0, 9.0, 9.0, 9.0, -3.0], MIXED),
-        ([3.0, -9.0, -9.0], MIXED),
-    ],
+    ("margin", "verdict"),
+    [(LIMIT, REAL), (-LIMIT, FAKE), (LIMIT - 0.01, NOT_SURE), (0.01 - LIMIT, NOT_SURE), (0.0, NOT_SURE)],
 )
-def test_the_verdict_over_windows(margins, verdict):
-    assert Rule().verdict(np.array(margins)) == verdict
+def test_the_verdict_on_a_clip(margin, verdict):
+    assert Rule().judge(np.array([1.0, 1.0 + margin])).verdict == verdict
 
 
-@pytest.mark.parametrize(
-    ("scores", "verdict"),
-    [([2.0], REAL), ([2.5, 2.0], REAL), ([1.9], FAKE), ([1.0, 1.9], FAKE), ([1.9, 2.0], MIXED)],
-)
-def test_a_given_threshold_comes_first_and_is_always_sure(scores, verdict):
-    rule = Rule(Calibration(1.0, 0.0, "x"), threshold=2.0)
-    logits = np.array([[100.0, score] for score in scores])
-    assert rule.verdict(rule.margins(logits)) == verdict
-    assert rule.thresholds(logits).tolist() == [2.0] * len(scores)
-    assert rule.probability(1.0) is None
+@pytest.mark.parametrize(("score", "verdict"), [(2.5, REAL), (2.0, REAL), (1.9, FAKE)])
+def test_a_given_threshold_comes_first_and_is_always_sure(score, verdict):
+    rule = Rule(Calibration(1.0, 0.0, 5.0, "x"), threshold=2.0)
+    made = rule.judge(np.array([100.0, score]))
+    assert made == (score, 2.0, pytest.approx(score - 2), verdict, None)
 
 
 def test_without_a_calibration_the_logits_decide_and_there_is_no_probability():
     rule, logits = Rule(), np.array([[1.0, 5.0], [2.0, -2.0]])
     assert rule.margins(logits).tolist() == [4, -4]
     assert rule.thresholds(logits).tolist() == [1, 2]
-    assert rule.probability(4.0) is None
+    assert rule.judge(logits[0]) == (5, 1, 4, REAL, None)
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
         (Rule(), "Nobody has calibrated"),
-        (Rule(Calibration(1.0, 0.0, "5 real ones")), "calibrated on 5 real ones"),
-        (Rule(Calibration(1.0, 0.0, "5 real ones"), 0.5), "threshold given"),
+        (Rule(Calibration(1.0, 0.0, 5.0, "5 real ones")), "calibrated on 5 real ones"),
+        (Rule(Calibration(1.0, 0.0, 5.0, "5 real ones"), 0.5), "threshold given"),
     ],
 )
 def test_a_rule_says_what_it_goes_by(rule, words):

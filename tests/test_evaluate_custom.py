@@ -1,6 +1,7 @@
 """The command as a user runs it: what it prints, writes and refuses."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -423,14 +424,21 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     with Image.open(folder / "Real" / "long.wav.png") as picture:
         assert min(picture.size) > 300
     # an earlier run's are gone
-    assert run("--data", "talks/Real/long.wav", *options[2:], "--timeline") == 0
-    assert {path.name for path in folder.rglob("*.*")} == {"long.wav.csv", "long.wav.png"}
+    name = "n" * 251 + ".wav"
+    Path(name).write_bytes(Path("talks/Real/long.wav").read_bytes())
+    assert run("--data", name, *options[2:], "--timeline") == 0
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    assert {path.name for path in folder.rglob("*")} == {f"{digest}.csv", f"{digest}.png"}
+    assert run("--data", name, *options[2:]) == 0
+    assert not folder.exists()
 
 
 def test_a_calibrated_detector_says_so_of_its_timelines(workplace, detector, capsys):
     calibrated = Detector(PRESETS["small"])
     calibrated.load_state_dict(detector.state_dict())
-    calibrated.provenance = {"calibration": {"slope": 2.0, "intercept": 1.0, "fitted_on": "3 clips"}}
+    calibrated.provenance = {
+        "calibration": {"slope": 2.0, "intercept": 1.0, "bound": 50.0, "fitted_on": "3 clips"}
+    }
     calibrated.save("calibrated.safetensors")
     soundfile.write("a.wav", tone(2, 16000), 16000)
     assert run("--data", "a.wav", "--checkpoint", "calibrated.safetensors", "--timeline") == 0
@@ -438,6 +446,21 @@ def test_a_calibrated_detector_says_so_of_its_timelines(workplace, detector, cap
     with open("results/custom/calibrated/timelines/a.wav.csv", encoding="utf-8", newline="") as file:
         row = next(csv.DictReader(file))
     assert float(row["margin"]) == pytest.approx(2 * float(row["score"]) + 1)
+
+
+def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, detector, capsys):
+    damaged = Detector(PRESETS["small"])
+    damaged.load_state_dict(detector.state_dict())
+    damaged.provenance = {"calibration": {"slope": -1.0}}
+    damaged.save("damaged.safetensors")
+    soundfile.write("a.wav", tone(2, 16000), 16000)
+    paths = ["damaged.safetensors", "detector.safetensors"]
+    assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline", "--hop", "5") == 2
+    assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "error: a hop of 5 s: it must be from 6.25e-05 to 4.0375 s, one window"
+    assert lines[2] == "error: damaged.safetensors: its calibration is damaged"
+    assert Path("results/custom/detector/timelines/a.wav.csv").is_file()
 
 
 def test_a_hop_needs_a_timeline(workplace):

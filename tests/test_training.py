@@ -82,7 +82,9 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(again.logits), classes)
     assert best.validation_loss == pytest.approx(float(loss), abs=1e-5)
     calibration = Calibration.of(final.provenance)
-    assert calibration.fitted_on == "the 8 real and 8 fake recordings of its validation set"
+    assert calibration.fitted_on == (
+        "the 8 real and 8 fake recordings of its validation set, by which its epoch was chosen"
+    )
     fitted = Calibration.fit(again.scores_of("bonafide"), again.scores_of("spoof"), calibration.fitted_on)
     assert calibration.slope == pytest.approx(fitted.slope, rel=1e-2)
     last = load_detector(tmp_path / "last_model.safetensors", device="cpu")

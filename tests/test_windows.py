@@ -13,10 +13,14 @@ import plots
 import report
 from data_utils import load_audio, pad
 from decision import FAKE, NOT_SURE, REAL, Rule
+from decoding import AudioError
 from detector import Detector, load_detector
-from windows import Stretch, Timeline, score_windows, window_starts
+from errors import DataError
+from model import PRESETS
+from windows import MIXED, Stretch, Timeline, overall, score_windows, window_starts
 
 WINDOW, HOP = 64600, 32300
+UNCALIBRATED = Rule()
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
@@ -77,15 +81,23 @@ def test_a_window_has_the_score_of_the_recording_from_there_on(stand_in, tmp_pat
         assert score == pytest.approx(stand_in.score(torch.from_numpy(clip)[None]).item(), abs=1e-4)
 
 
-def test_a_hop_of_nothing_is_refused(stand_in):
-    with pytest.raises(ValueError, match="hop"):
-        score_windows(stand_in, noise(5), Rule(), hop=1e-9)
+@pytest.mark.parametrize("hop", [1e-9, 4.1, 1e9])
+def test_a_hop_is_at_least_a_sample_and_at_most_a_window(stand_in, hop):
+    with pytest.raises(DataError, match="it must be from"):
+        score_windows(stand_in, noise(5), Rule(), hop)
 
 
-def timeline_of(margins, starts=None, length=4.0):
+def test_a_detector_that_gives_no_number_is_told():
+    detector = Detector(PRESETS["small"]).eval()
+    detector.back_end.out_layer.bias.data[:] = np.nan
+    with pytest.raises(AudioError, match="not a number"):
+        score_windows(detector, noise(5), Rule())
+
+
+def timeline_of(margins, starts=None, rule=UNCALIBRATED):
     starts = np.arange(len(margins)) * 2.0 if starts is None else np.array(starts)
     logits = np.stack([np.zeros(len(margins)), margins], axis=1)
-    return Timeline(starts, starts + length, logits, Rule())
+    return Timeline(starts, starts + 4, logits, rule)
 
 
 @pytest.mark.parametrize(
@@ -95,42 +107,67 @@ def timeline_of(margins, starts=None, length=4.0):
         ([0.0], []),
         ([-1], [Stretch(0, 4, -1, False)]),
         ([-5], [Stretch(0, 4, -5, True)]),
-        # over 2 to 4 s lies the mean of two windows, 1; over 4 to 6 s that of two others, -3
-        ([5, -3, -3, 5], [Stretch(4, 6, -3, True)]),
-        ([9, -1, -1, 9], [Stretch(4, 6, -1, False)]),
-        ([9, -1, -1, -9, 9], [Stretch(4, 6, -1, False), Stretch(6, 8, -9, True)]),
-        ([-9, -9, 99, -1], [Stretch(0, 4, -9, True), Stretch(8, 10, -1, False)]),
+        # the middles are at 2, 4, 6, 8, ...: between these at 3, 5, 7
+        ([5, -3, -4, 5], [Stretch(3, 7, -4, True)]),
+        ([9, -1, -5, 9], [Stretch(3, 5, -1, False), Stretch(5, 7, -5, True)]),
+        ([-5, 9, 9, -1], [Stretch(0, 3, -5, True), Stretch(7, 10, -1, False)]),
     ],
 )
 def test_the_stretches_that_sound_synthetic(margins, stretches):
     assert timeline_of(margins).suspicious() == stretches
 
 
-def test_stretches_are_what_each_moment_by_itself_says():
+def test_each_moment_goes_by_the_window_with_the_nearest_middle():
     rng = np.random.default_rng(1)
-    for _ in range(20):
-        starts = np.append(np.arange(0, 30, 2.0), 30.7)
+    for last in (30.7, 30.01):  # the last window begins where it must
+        starts = np.append(np.arange(0, 30, 2.0), last)
         timeline = timeline_of(rng.normal(0, 4, len(starts)), starts)
-        said = np.full(347, REAL, dtype=object)
+        said = {}
         for stretch in timeline.suspicious():
-            said[round(stretch.start * 10) : round(stretch.end * 10)] = FAKE if stretch.is_sure else NOT_SURE
-        for tenth in range(347):
-            now = tenth / 10 + 0.05
-            over = (timeline.starts <= now) & (timeline.ends > now)
-            margin = timeline.margins[over].mean(keepdims=True)
-            assert said[tenth] == (REAL if margin >= 0 else timeline.rule.verdict(margin))
+            assert stretch.end - stretch.start > 1
+            for now in np.arange(stretch.start, stretch.end, 0.1) + 1e-6:
+                said[round(now, 6)] = FAKE if stretch.is_sure else NOT_SURE
+        assert len(said) > 20
+        for now, verdict in said.items():
+            nearest = np.abs((timeline.starts + timeline.ends) / 2 - now).argmin()
+            assert timeline.margins[nearest] < 0
+            assert timeline.verdicts[nearest] == verdict
+
+
+@pytest.mark.parametrize(
+    ("margins", "verdict"),
+    [
+        ([9.0, -1.0], REAL),
+        ([-9.0, 1.0], FAKE),
+        ([9.0, -2.9, -2.9], NOT_SURE),
+        ([9.0, 9.0, 9.0, 9.0, -3.0], MIXED),
+        ([3.0, -9.0, -9.0], MIXED),
+    ],
+)
+def test_the_verdict_on_the_whole(margins, verdict):
+    timeline = timeline_of(margins)
+    assert timeline.verdict == verdict
+    if verdict == MIXED:
+        assert any(stretch.is_sure for stretch in timeline.suspicious())
+
+
+@pytest.mark.parametrize(("margins", "verdict"), [([9.0, -1.0], REAL), ([-9.0, 1.0], FAKE)])
+def test_by_a_given_threshold_the_mean_decides(margins, verdict):
+    timeline = timeline_of(margins, rule=Rule(threshold=0.0))
+    assert timeline.verdict == verdict
+    assert "mixed" not in overall(timeline.rule)
 
 
 def test_each_window_has_a_verdict():
-    assert timeline_of([5, -1, -5]).verdicts() == [REAL, NOT_SURE, FAKE]
+    assert timeline_of([5, -1, -5]).verdicts == [REAL, NOT_SURE, FAKE]
 
 
 def test_the_lines_on_screen():
-    timeline = timeline_of([5, 5, -9, -9, 40])
+    timeline = timeline_of([5, -1, -9, -9, 40])
     assert report.timeline_lines("a\nb.wav", timeline) == [
-        "a\\nb.wav: MIXED (5 windows, mean margin 6.40)",
-        "  0:04.0 to 0:06.0 leans towards synthetic (lowest score -9.00)",
-        "  0:06.0 to 0:08.0 sounds synthetic (lowest score -9.00)",
+        "a\\nb.wav: MIXED (5 windows, mean margin 5.20)",
+        "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
+        "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
     ]
     assert report.clock(3599.96) == "59:59.9"
 
@@ -142,7 +179,7 @@ def test_the_picture_marks_the_stretches(tmp_path):
     assert waveform.get_xlim() == (0, 12)
     assert spectrogram.get_ylim() == (0, 8)
     spans = [patch.get_x() for patch in marked.patches]
-    assert spans == [4.0]
+    assert spans == [5.0]
     assert not unmarked.patches
     figure.savefig(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
