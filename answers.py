@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from errors import DataError
 from evaluation import Scored
 from service import NOTHING, Judge, Service
-from windows import COLUMNS
+from windows import COLUMNS, cautions
 
 
 def score(service: Service, files: Sequence[str], detectors: Sequence[str]) -> list[dict]:
@@ -48,4 +48,9 @@ def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> di
                 "stretches": [dataclasses.asdict(stretch) for stretch in made.suspicious()],
             }
         )
-    return {"file": heard.name, "seconds": len(heard.wave) / heard.sample_rate, "results": results}
+    return {
+        "file": heard.name,
+        "seconds": len(heard.wave) / heard.sample_rate,
+        "cautions": cautions(heard.wave, heard.sample_rate),
+        "results": results,
+    }

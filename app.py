@@ -112,7 +112,11 @@ def _detectors(args: argparse.Namespace) -> dict[str, Detector]:
 
 def serve(service: Service, host: str, port: int | None, max_queue: int) -> None:
     """Show the page until Ctrl-C. Raises UserError where it cannot listen."""
-    import layout  # with gradio three seconds, which the sandbox's processes need not wait for
+    # With gradio three seconds, which the sandbox's processes need not wait for.
+    from starlette.middleware import Middleware
+
+    import layout
+    from http_guard import HttpGuard
 
     with tempfile.TemporaryDirectory() as folder:
         uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
@@ -127,6 +131,8 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
                 allowed_paths=[str(shown)],
                 theme=layout.theme(),
                 css=web_page.CSS,
+                app_kwargs={"middleware": [Middleware(HttpGuard)]},
+                run_history=False,
                 footer_links=["api", "settings"],
                 enable_monitoring=False,
                 ssr_mode=False,

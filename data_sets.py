@@ -241,15 +241,12 @@ def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
     given, path = path, _unpacked(path)
     if path.is_dir():
         lists = _published_lists(path, phase)
-        source = _read_lists(lists, root, phase, path) if lists else _read_folder(path)
+        archive = given if path != given and not root else None
+        source = _read_lists(lists, root, phase, path, archive) if lists else _read_folder(path)
     elif path.suffix.lower() in LABEL_SUFFIXES:
         source = _read_lists([path], root, phase, path.parent)
     else:
         source = _Source(path.parent, [(str(path), None)])
-    if path != given and not root:  # a stranger's list may not name this machine's other files
-        for file, trial in source.files:
-            if trial and not Path(os.path.abspath(file)).is_relative_to(path):
-                raise DataError(f"{given} is refused: its list of labels names {trial.name}, outside it")
     return source
 
 
@@ -320,12 +317,19 @@ def _is_list(path: Path) -> bool:
         return False
 
 
-def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, above: Path) -> _Source:
+def _read_lists(
+    lists: Sequence[Path], root: Path | None, phase: str | None, above: Path, archive: Path | None = None
+) -> _Source:
+    """Of an archive, unpacked above, a stranger's list: it may not name this machine's other files."""
     source = _Source(above, [])
     homes: set[Path] = set()
     for path in lists:
         labels = read_labels(path, phase)
-        folders = _audio_folders(path, labels, root, above)
+        if archive:  # and nothing is looked for before this is known, or it would tell what there is
+            for trial in labels.trials:
+                if _leads_out(name := trial.name, path.parent, above):
+                    raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
+        folders = _audio_folders(path, labels, root, above, inside=archive is not None)
         there = 0
         for trial in _progress(labels.trials):
             match _locate(trial.name, folders):
@@ -354,8 +358,8 @@ def _read_lists(lists: Sequence[Path], root: Path | None, phase: str | None, abo
     return source
 
 
-def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path) -> list[Path]:
-    """Where the recordings of a list are.
+def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path, inside: bool) -> list[Path]:
+    """Where the recordings of a list are; of an archive inside it.
 
     Paths are relative to one folder. Utterance ids are looked for in the published places, those of
     ASVspoof also above the list's folder; what holds a few of them only is another set, with ids like these.
@@ -364,6 +368,8 @@ def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path
     if any(_suffix(name) in AUDIO_SUFFIXES for name in some):
         return [root or path.parent]
     bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
+    if inside:
+        bases = [base for base in bases if base.is_relative_to(above)]
     for base in [root] if root else bases:
         folders = [f for pattern in _AUDIO_FOLDERS for f in _matches(base, pattern) if f.is_dir()]
         hits = Counter(home for name in some for home, _ in _locate(name, folders))
@@ -383,6 +389,14 @@ def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
         if found:
             return [(Path(file).parent, file) for _, file in found] if os.path.isabs(name) else found
     return []
+
+
+def _leads_out(name: str, folder: Path, above: Path) -> bool:
+    """Whether a name in a list in a folder is of something that is not below the one above."""
+    if os.path.isabs(name) or not Path(os.path.abspath(folder / name)).is_relative_to(above):
+        return True
+    # ids are looked for in other folders, too
+    return ".." in Path(name).parts and _suffix(name) not in AUDIO_SUFFIXES
 
 
 def _suffix(path: str) -> str:

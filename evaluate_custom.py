@@ -34,7 +34,7 @@ from detector import PRECISIONS, Detector, resolve_device
 from errors import CheckpointError, DataError, DownloadError, ProcessError
 from evaluation import Scored
 from groups import clip_properties
-from windows import hop_samples, overall, score_windows
+from windows import cautions, hop_samples, overall, score_windows
 
 TIMELINES = "timelines"  # in a detector's folder
 MOST_TOLD = 20  # recordings, on screen
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace, command: str) -> int:
             score_files.write_scores(args.output / name, format_, scored)
         if args.timeline:
             _write_timelines(name, detector, rule, found, args)
-        if "metrics" not in summary:
+        elif "metrics" not in summary:
             print(report.scores_table(scored, scored.verdicts(args.threshold)))
             print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
     if not results:
@@ -189,7 +189,7 @@ def _write_timelines(
             lines = [report.printable(f"no timeline: {utterance.name}: {error}")]
         else:
             report.write_timeline(folder, utterance.name, wave, rate, timeline, name)
-            lines = report.timeline_lines(utterance.name, timeline)
+            lines = report.timeline_lines(utterance.name, timeline, cautions(wave, rate))
         if number < MOST_TOLD:
             print("\n".join(lines))
     left = len(found.utterances) - MOST_TOLD

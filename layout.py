@@ -10,6 +10,7 @@ from functools import partial, wraps
 from pathlib import Path
 
 import gradio as gr
+from gradio_client.utils import is_http_url_like
 
 import answers
 import report
@@ -35,6 +36,22 @@ JSON. How: "Use via API" below, and the README.
 """
 
 
+def _uploads_only(component: gr.components.Component) -> gr.components.Component:
+    """The same one, but what is an address it refuses: gradio would fetch it, however slow or large it is.
+
+    (Of a class of our own gradio would write a stub file beside this one.)
+    """
+    fetch = component.async_move_resource_to_block_cache
+
+    async def taken(path: str | Path | None) -> str | None:
+        if is_http_url_like(str(path)):
+            raise gr.Error("upload the file itself, not its address", print_exception=False)
+        return await fetch(path)
+
+    component.async_move_resource_to_block_cache = taken
+    return component
+
+
 def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
     """The page, and the interface for programs.
 
@@ -43,7 +60,7 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
     """
 
     @_told
-    def judge(files: list[str] | None, voice: str | None, detectors: list[str]) -> tuple[str, str]:
+    def judge(files: list[str] | None, voice: str | None, detectors: list[str]) -> str:
         return web_page.judged(service, [*(files or []), *([voice] if voice else [])], detectors)
 
     names = list(service.judges)
@@ -51,8 +68,10 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
         gr.Markdown(f"# {TITLE}\n\n{INTRODUCTION}")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                files = gr.File(file_count="multiple", label="Recordings, or a zip")
-                voice = gr.Audio(sources=["microphone"], type="filepath", label="Or record one")
+                files = _uploads_only(gr.File(file_count="multiple", label="Recordings, or a zip"))
+                voice = _uploads_only(
+                    gr.Audio(sources=["microphone"], type="filepath", label="Or record one")
+                )
                 chosen = gr.CheckboxGroup(
                     names, value=names[:1], label="Detectors, side by side", visible=len(names) > 1
                 )
@@ -61,14 +80,17 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
                 tries = {gr.Button(name, size="sm"): path for name, path in examples.items()}
                 gr.Markdown(_limits(service.limits))
             with gr.Column(scale=3, min_width=300):
-                results, analysis = gr.HTML(), gr.Markdown()
+                results = gr.HTML()
         gr.Markdown(FOR_PROGRAMS)
-        judging = {"fn": judge, "inputs": [files, voice, chosen], "outputs": [results, analysis]}
+        judging = {"fn": judge, "inputs": [files, voice, chosen], "outputs": results}
         looking = {"fn": None, "js": LOOK, "api_visibility": "private"}
         button.click(**judging, **LANE, api_visibility="private").then(**looking)
         for example, path in tries.items():
             filled = example.click(
-                partial(_only, str(path)), outputs=[files, voice], queue=False, api_visibility="private"
+                partial(_only, str(path)),
+                outputs=[files, voice],
+                concurrency_limit=None,
+                api_visibility="private",
             )
             filled.then(**judging, **LANE, api_visibility="private").then(**looking)
         _add_interface(service, chosen)
@@ -87,7 +109,10 @@ def _add_interface(service: Service, chosen: gr.CheckboxGroup) -> None:
         return answers.timeline(service, file, detectors)
 
     with gr.Row(visible=False):  # what they send and get
-        files, file = gr.File(file_count="multiple", label="files"), gr.File(label="file")
+        files, file = (
+            _uploads_only(gr.File(file_count="multiple", label="files")),
+            _uploads_only(gr.File(label="file")),
+        )
         answer = gr.JSON()
         for_score, for_timeline = gr.Button(), gr.Button()
     for_score.click(score, [files, chosen], answer, api_name="score", **LANE)

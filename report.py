@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -269,11 +269,16 @@ def write_timeline(
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
 
 
-def timeline_lines(name: str, timeline: windows.Timeline) -> list[str]:
-    """What a timeline shows: a line on the recording, and one for each stretch that sounds synthetic."""
+def timeline_lines(name: str, timeline: windows.Timeline, cautions: Sequence[str]) -> list[str]:
+    """What a timeline shows: a line on the recording, and one for each stretch that sounds synthetic.
+
+    Args:
+        cautions: from `windows.cautions`.
+    """
     n, mean = len(timeline.scores), timeline.margins.mean()
     heard = f"{n} windows" if n > 1 else "1 window"
     lines = [f"{printable(name)}: {timeline.verdict.upper()} ({heard}, mean margin {mean:.2f})"]
+    lines += [f"  mind: {caution}" for caution in cautions]
     for stretch in timeline.suspicious():
         times = f"{clock(stretch.start)} to {clock(stretch.end)}"
         lines.append(f"  {times} {stretch.says} (lowest score {stretch.score:.2f})")

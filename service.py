@@ -11,7 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from evaluation import Scored, score_utterances
 from sandbox import Sandbox, SandboxError
 from windows import Timeline, score_windows
 
+MOST_COLUMNS = 5  # of an archive's list of labels, each of which is analysed
 NOTHING = "upload a recording, or record one, first"
 
 
@@ -158,8 +160,8 @@ class Service:
             most = round(limits.unpacked_megabytes * 1e6)
             try:
                 found = self.sandbox.call(limits.seconds_per_file, _unpack, copy, most, limits.files)
-            except (DataError, SandboxError) as error:
-                words = str(error)
+            except (DataError, SandboxError, OSError) as error:
+                words = f"cannot be unpacked: {error.strerror}" if isinstance(error, OSError) else str(error)
                 for inside in (f"{copy}.extracted{os.sep}", f"{folder}{os.sep}"):
                     words = words.replace(inside, "")
                 words = words.replace(f"{name}.extracted", name)
@@ -198,4 +200,9 @@ class _Loader:
 
 def _unpack(archive: Path, most_bytes: int, most_files: int) -> Found:
     archives.extract(archive, most_bytes, most_files)
-    return find_utterances([archive])  # which also refuses what its lists may not name
+    found = find_utterances([archive])  # which also refuses what its lists may not name
+    utterances = []
+    for utterance in found.utterances:
+        columns = dict(islice(utterance.columns.items(), MOST_COLUMNS))
+        utterances.append(replace(utterance, columns=columns))
+    return replace(found, utterances=utterances)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -24,6 +24,10 @@ def sweep(folder: Path, seconds: float, most_bytes: float) -> None:
         kept += size
         if modified < oldest or kept > most_bytes:
             path.unlink(missing_ok=True)
+    for path in sorted(folder.rglob("*/"), reverse=True):
+        with suppress(OSError):  # not empty, or gone
+            if path.lstat().st_mtime < oldest:
+                path.rmdir()
 
 
 @contextmanager

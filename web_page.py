@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+from markdown_it import MarkdownIt
 
 import plots
 import report
@@ -27,7 +28,7 @@ from evaluation import Scored, summarise
 from groups import clip_properties
 from report import CONVENTION, clock, printable
 from service import NOTHING, Heard, Judge, Service
-from windows import COLUMNS, MIXED, Stretch, Timeline, overall
+from windows import COLUMNS, MIXED, Stretch, Timeline, cautions, overall
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +72,8 @@ footer a, footer button { color: var(--body-text-color) !important; }
 """
 
 
-def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
-    """HTML of one recording, of several, or of an archive; and the analysis as Markdown, or "".
+def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
+    """HTML of one recording, of several, or of an archive.
 
     Args:
         names: of the detectors.
@@ -91,22 +92,23 @@ def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> tupl
             scored = service.score(found.utterances, names)
             return _evaluated(scored, judges)
     if len(paths) == 1:
-        return heard(service.hear(paths[0], names), judges), ""
-    return table(service.score(service.uploaded(paths), names), judges), ""
+        return heard(service.hear(paths[0], names), judges)
+    return table(service.score(service.uploaded(paths), names), judges)
 
 
-def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> tuple[str, str]:
+def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
     """Of recordings with labels also AUC and EER, pictures, and what they mean."""
     rows = table(scored, judges)
     summaries = {name: summarise(of_detector) for name, of_detector in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):
-        return rows, "No AUC or EER: these need recordings in folders named Real and Fake."
-    parts, words = [preformatted(report.results(summaries))], []
+        return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
+    parts = [preformatted(report.results(summaries))]
     for name, summary in summaries.items():
         drawn = report.pictures(scored[name], summary, name)
         parts.append(pictures({f"{what} of {name}": figure for what, figure in drawn.items()}))
-        words.append(analyse(name, scored[name], summary, clip_properties(scored[name])))
-    return "".join([*parts, rows]), "\n\n".join(words)
+        words = analyse(name, scored[name], summary, clip_properties(scored[name]))
+        parts.append(f'<div class="wide" tabindex="0">{_from_markdown(words)}</div>')
+    return "".join([*parts, rows])
 
 
 def heard(recording: Heard, judges: Sequence[Judge]) -> str:
@@ -121,6 +123,10 @@ def heard(recording: Heard, judges: Sequence[Judge]) -> str:
         f"<h2>{_text(recording.name)}</h2>",
         f"<p>{escape(info.format)}, {info.sample_rate} Hz, {length} (minutes:seconds)</p>",
         _player(recording.wave, recording.sample_rate, "Play the recording"),
+        *(
+            f"<p><b>Mind:</b> {escape(words)}.</p>"
+            for words in cautions(recording.wave, recording.sample_rate)
+        ),
         *(_judged(judge, timelines[judge.name], several) for judge in judges),
         f'<div class="wide" tabindex="0">{picture}</div>',
         f"<p>{OVER_TIME}</p>",
@@ -244,6 +250,12 @@ def table(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
 def preformatted(text: str) -> str:
     """Lines with straight columns."""
     return f'<div class="wide" tabindex="0"><pre>{escape(text)}</pre></div>'
+
+
+def _from_markdown(text: str) -> str:
+    """As HTML; without links, images and tags, for there are strangers' names in it."""
+    allowed = ["heading", "list", "emphasis", "table", "backticks"]
+    return MarkdownIt("zero").enable(allowed).render(text)
 
 
 def pictures(figures: dict[str, Figure]) -> str:

@@ -22,6 +22,8 @@ from evaluation import NOT_A_NUMBER, computer, default_batch_size
 from model import BONAFIDE, DetectorConfig
 
 MIXED = "mixed"
+SHORT = 1.0  # seconds
+SILENT = 2e-3  # between the lowest and the highest sample: -60 dB of full scale
 COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of a window
 
 
@@ -119,6 +121,16 @@ def overall(rule: Rule) -> str:
         "mixed where some windows are surely real and some surely fake; else it goes by the mean margin of "
         "all windows: real or fake where that is sure, else not sure"
     )
+
+
+def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
+    """What makes any verdict on a recording worthless, in words."""
+    found = []
+    if len(wave) < SHORT * sample_rate:
+        found.append(f"it lasts less than {SHORT:g} s: too little to judge by")
+    if np.ptp(wave) < SILENT:
+        found.append("it is silent, or all but silent")
+    return found
 
 
 def hop_samples(config: DetectorConfig, hop: float | None) -> int:

@@ -60,6 +60,7 @@ def opened(context, server) -> Page:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(server.address)
     expect(page.get_by_role("button", name="Judge")).to_be_visible(timeout=ANSWER)
+    page.on("response", lambda response: errors.append(response.url) if response.status >= 400 else None)
     page.asked, page.errors = asked, errors
     return page
 

@@ -150,6 +150,46 @@ def test_a_file_of_the_server_is_not_to_be_had(server, path):
     assert httpx2.get(f"{server.address}gradio_api/file={path}").status_code in (403, 404)
 
 
+def test_an_address_is_not_fetched(server):
+    sent = {"path": f"{server.address}config", "meta": {"_type": "gradio.FileData"}}
+    event, answer = call(server, "timeline", [sent, ["stand-in"]])
+    assert (event, answer["error"]) == ("error", "upload the file itself, not its address")
+    event, answer = call(server, "score", [[sent], ["stand-in"]])
+    assert (event, answer["error"]) == ("error", "upload the file itself, not its address")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/process_recording",
+        "gradio_api/run/predict",
+        "gradio_api/component_server",
+        "gradio_api/proxy=http://127.0.0.1",
+        "gradio_api/stream/a/b/c",
+        "openapi.json",
+        "docs",
+        "monitoring",
+        "gradio_api//process_recording",
+        "assets/../gradio_api/process_recording",
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(server, path):
+    assert httpx2.post(f"{server.address}{path}", files={"video": b"#EXTM3U"}).status_code in (404, 405)
+    assert httpx2.get(f"{server.address}{path}").status_code == 404
+
+
+def test_a_large_request_is_refused(server, tmp_path):
+    def chunks():
+        for _ in range(64):
+            yield b"[1]," * 2**16
+
+    address = f"{server.address}gradio_api/call/timeline"
+    for body in (b"[1]," * 2**19, chunks()):
+        response = httpx2.post(address, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 413
+        assert "1048576 bytes, the limit here" in response.text
+
+
 def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
     """Neither where the detectors are nor where the program is."""
     soundfile.write(tmp_path / "a.wav", tone(3, 16000), 16000)

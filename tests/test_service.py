@@ -173,6 +173,9 @@ def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path
     secret = str(tmp_path / "secret.wav")
     hostile = {
         "outside.zip": {"../a.wav": clip},
+        "asking.zip": {"metadata.csv": f"file_name,label\n{secret}x,real\n".encode(), "a.wav": clip},
+        "ids.zip": {"meta.csv": b"file,label\n../../etc/passwd,real\n", "a.wav": clip},
+        "name.zip": {"a" * 300 + ".wav": clip},
         "list.zip": {"metadata.csv": f"file_name,label\n{secret},real\n".encode(), "a.wav": clip},
         "missing.zip": {"metadata.csv": b"file_name,label\nb.wav,real\n", "a.wav": clip},
         "nothing.zip": {"a.pdf": b"x"},
@@ -191,6 +194,8 @@ def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path
         assert words.startswith(name) or name in words
         assert "/tmp" not in words.replace(secret, "")
         assert ".extracted" not in words
+        if name in ("list.zip", "asking.zip", "ids.zip"):  # whether there is such a file is not told
+            assert "is refused: its list of labels names" in words
 
 
 def test_detectors_are_chosen_by_name(served):

@@ -44,5 +44,17 @@ def test_sweeping_goes_on_until_the_end(folder):
     assert (folder / "old.wav").exists()
 
 
+def test_empty_folders_go_with_their_files(folder):
+    os.utime(folder / "4", (0, 0))
+    (folder / "new").mkdir()
+    sweep(folder, 35, 1000)
+    sweep(folder, 35, 1000)
+    assert (folder / "3").exists()
+    assert (folder / "new").exists()
+    os.utime(folder / "4", (0, 0))
+    sweep(folder, 35, 1000)
+    assert not (folder / "4").exists()
+
+
 def test_a_folder_that_is_not_there_yet_is_empty(tmp_path):
     sweep(tmp_path / "none", 1, 1)

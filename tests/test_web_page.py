@@ -17,6 +17,7 @@ from data_sets import Utterance
 from decision import Calibration, Rule
 from decoding import AudioInfo
 from detector import load_detector
+from detector_card import card
 from errors import DataError
 from evaluation import Scored
 from sandbox import Sandbox
@@ -131,6 +132,14 @@ def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
     assert rows[0]["detector"] == "stand-in"
 
 
+def test_silence_is_told(stand_in):
+    judges = [judge(stand_in)]
+    of_silence = recording(judges, [5.0])
+    of_silence.wave[:] = 0
+    assert "Mind: it is silent, or all but silent." in Page(web_page.heard(of_silence, judges)).text
+    assert "Mind:" not in Page(web_page.heard(recording(judges, [5.0]), judges)).text
+
+
 def test_detectors_side_by_side(stand_in):
     judges = [judge(stand_in, "one"), judge(stand_in, "two", Calibration(1.0, 0.0, 5.0, "x"))]
     page = Page(web_page.heard(recording(judges, [-5.0, -5.0]), judges))
@@ -215,29 +224,42 @@ def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
         for path in sorted((SAMPLES / "custom" / folder).iterdir())[:10]:
             clips[f"set/{folder}/{path.name}"] = path.read_bytes()
     archive = write_zip(tmp_path / "set.zip", clips)
-    html, analysis = web_page.judged(service, [archive], ["stand-in"])
-    page = Page(html)
+    page = Page(web_page.judged(service, [archive], ["stand-in"]))
     assert re.search(r"stand-in\s+\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", page.text)
     assert [picture["alt"] for picture in page.all("img")] == [
         f"{what} of stand-in" for what in ("roc", "det", "histogram")
     ]
-    assert analysis.startswith("## stand-in\n\n**How good.**")
+    assert ("h2", {}) in page.tags
+    assert "How good. Of a random real" in page.text
     assert len(table(page.all("a")[0])) == 20
+
+
+def test_an_archives_own_words_are_no_markup(service, tmp_path):
+    clips = {}
+    for folder, name in (("Real", "`a ![x](http://a.b) <b>"), ("Fake", "`a [x](http://a.b) <b>")):
+        for i, path in enumerate(sorted((SAMPLES / "custom" / folder).iterdir())[:8]):
+            part = ("![x](y) <b>**z**", "<img src=x>$$y$$ [x](y)")[i % 2]
+            clips[f"{folder}/{part}/{name.replace('/', '')}{i}.flac"] = path.read_bytes()
+    page = Page(web_page.judged(service, [write_zip(tmp_path / "set.zip", clips)], ["stand-in"]))
+    assert "<img src=x>" in page.text
+    assert {tag["href"][:5] for tag in page.all("a")} == {"data:"}
+    assert {tag["src"][:5] for tag in page.all("img")} == {"data:"}
+    assert len(page.all("b")) == len(card(service.judges["stand-in"].detector))
 
 
 def test_an_archive_without_labels_gets_scores(service, tmp_path):
     archive = write_zip(
         tmp_path / "a.zip", {"a.flac": next((SAMPLES / "custom/Real").iterdir()).read_bytes()}
     )
-    html, analysis = web_page.judged(service, [archive], ["stand-in"])
-    assert len(Page(html).all("tr")) == 2
-    assert "No AUC or EER" in analysis
+    page = Page(web_page.judged(service, [archive], ["stand-in"]))
+    assert len(page.all("tr")) == 2
+    assert "No AUC or EER" in page.text
 
 
 def test_what_is_judged(service, tmp_path):
     first, second = sorted((SAMPLES / "custom/Real").iterdir())[:2]
-    assert "<section" in web_page.judged(service, [first], ["stand-in"])[0]
-    assert len(Page(web_page.judged(service, [first, second], ["stand-in"])[0]).all("tr")) == 3
+    assert "<section" in web_page.judged(service, [first], ["stand-in"])
+    assert len(Page(web_page.judged(service, [first, second], ["stand-in"])).all("tr")) == 3
     with pytest.raises(DataError, match="upload a recording"):
         web_page.judged(service, [], ["stand-in"])
     archive = write_zip(tmp_path / "a.zip")

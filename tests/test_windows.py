@@ -17,7 +17,7 @@ from decoding import AudioError
 from detector import Detector, load_detector
 from errors import DataError
 from model import PRESETS
-from windows import MIXED, Stretch, Timeline, overall, score_windows, window_starts
+from windows import MIXED, Stretch, Timeline, cautions, overall, score_windows, window_starts
 
 WINDOW, HOP = 64600, 32300
 UNCALIBRATED = Rule()
@@ -162,10 +162,27 @@ def test_each_window_has_a_verdict():
     assert timeline_of([5, -1, -5]).verdicts == [REAL, NOT_SURE, FAKE]
 
 
+@pytest.mark.parametrize(
+    ("wave", "words"),
+    [
+        (noise(16000), []),
+        (noise(15999), ["less than 1 s"]),
+        (np.zeros(32000), ["silent"]),
+        (np.full(32000, 0.5), ["silent"]),
+        (np.zeros(1), ["less than 1 s", "silent"]),
+    ],
+)
+def test_what_cannot_be_judged_by(wave, words):
+    found = cautions(wave, 16000)
+    assert len(found) == len(words)
+    assert all(word in caution for word, caution in zip(words, found, strict=True))
+
+
 def test_the_lines_on_screen():
     timeline = timeline_of([5, -1, -9, -9, 40])
-    assert report.timeline_lines("a\nb.wav", timeline) == [
+    assert report.timeline_lines("a\nb.wav", timeline, ["it is silent"]) == [
         "a\\nb.wav: MIXED (5 windows, mean margin 5.20)",
+        "  mind: it is silent",
         "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
         "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
     ]
