@@ -1,0 +1,73 @@
+"""What is said of a detector: only what its file or its digest shows."""
+
+from pathlib import Path
+
+import pytest
+
+import download
+from detector import Detector, load_detector
+from detector_card import NOT_KNOWN, card
+from model import PRESETS
+from tasks import STAND_IN
+
+EPOCH = {
+    "validation_loss": 0.3,
+    "validation_auc": 0.95,
+    "validation_auc_low": 0.9,
+    "validation_auc_high": 0.99,
+    "validation_eer": 0.1,
+    "validation_threshold": 0.0,
+}
+
+
+def fine_tuned(**changes):
+    detector = Detector(PRESETS["small"])
+    detector.sha256, detector.path = "ef" * 32, Path("final.safetensors")
+    detector.provenance = {
+        "started_from": {"file": "/home/somebody/LA.pth", "sha256": "ab" * 32, "provenance": {}},
+        "training": {"clips": 70, "data": "/home/somebody/for-2seconds, other.zip"},
+        "epoch": EPOCH,
+    } | changes
+    return detector
+
+
+@pytest.mark.parametrize("name", ["LA_model.pth", "Best_LA_model_for_DF.pth"])
+def test_a_published_file_is_known_by_its_digest(name):
+    detector = Detector(PRESETS["small"])
+    detector.provenance = {"official_file": "renamed.pth"}
+    detector.sha256 = download.KNOWN[name].sha256 + "0" * 56
+    told = card(detector)
+    assert told["Trained on"].startswith("ASVspoof 2019 LA")
+    assert f"{download.KNOWN[name].error_rate}, as published. On other voices" in told["Known error rates"]
+    detector.sha256 = "0" * 64
+    assert card(detector)["Trained on"] == card(detector)["Known error rates"] == NOT_KNOWN
+
+
+def test_the_stand_in_says_that_it_is_one():
+    told = card(load_detector(STAND_IN, device="cpu"))
+    assert "EER 5.9 % [1.9, 10.5] on the 153 recordings by which it was chosen" in told["Known error rates"]
+    assert "do not judge real recordings by it" in told["Mind"]
+
+
+def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
+    told = card(fine_tuned())
+    assert told["Trained on"] == (
+        "70 clips of for-2seconds, other.zip, starting from the detector with sha256 abababab..."
+    )
+    assert told["Known error rates"].startswith(
+        "AUC 0.950 [0.900, 0.990] and EER 10.0 % on its validation set"
+    )
+    assert "somebody" not in str(told)
+    assert "Mind" not in told
+    of_stand_in = fine_tuned(started_from={"file": None, "sha256": None, "provenance": {"stand_in": "yes"}})
+    assert card(of_stand_in)["Trained on"].endswith("starting from the stand-in detector")
+    assert "Mind" in card(of_stand_in)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"training": None}, {"training": {"clips": 1, "data": None}}, {"epoch": {}}, {"started_from": 1}],
+)
+def test_what_a_file_does_not_tell_is_not_known(changes):
+    told = card(fine_tuned(**changes))
+    assert told["Trained on"] == told["Known error rates"] == NOT_KNOWN
