@@ -91,10 +91,10 @@ class Service:
 
     def chosen(self, names: Sequence[str]) -> list[Judge]:
         """The detectors of these names, in their usual order. Raises DataError."""
-        if unknown := next((name for name in names if name not in self.judges), None):
-            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.judges)}")
         if not names:
             raise DataError("choose a detector")
+        if unknown := next((name for name in names if name not in self.judges), None):
+            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.judges)}")
         return [judge for name, judge in self.judges.items() if name in names]
 
     def hear(self, path: str | Path, names: Sequence[str]) -> Heard:

@@ -200,7 +200,11 @@ def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path
 
 def test_detectors_are_chosen_by_name(served):
     assert [judge.name for judge in served.chosen(["calibrated", "stand-in"])] == ["stand-in", "calibrated"]
-    for names, words in ((["other"], "no detector 'other'"), ([], "choose a detector")):
+    for names, words in (
+        (["other"], "no detector 'other'"),
+        ([], "choose a detector"),
+        (None, "choose a detector"),
+    ):
         with pytest.raises(DataError, match=words):
             served.chosen(names)
 
