@@ -131,8 +131,8 @@ def run(args: argparse.Namespace, command: str) -> int:
             if name in names.values():
                 name += f"-{detector.sha256[:8]}"
             names[detector.sha256] = name
-            if distributed.is_main():
-                shutil.rmtree(args.output / name / TIMELINES, ignore_errors=True)  # an earlier run's
+            if distributed.is_main() and (old := args.output / name / TIMELINES).exists():
+                shutil.rmtree(old)  # an earlier run's must not stay beside new scores
             result = tasks.evaluate(
                 name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )

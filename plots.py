@@ -62,8 +62,8 @@ def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Fi
     threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     figure = _figure(6, 4)
     axes = figure.add_subplot()
-    axes.hist(spoof, bins, alpha=0.6, density=True, color="tab:red", label=f"fake ({len(spoof)})")
-    axes.hist(bonafide, bins, alpha=0.6, density=True, color="tab:blue", label=f"real ({len(bonafide)})")
+    axes.hist(spoof, bins, alpha=0.6, density=True, color=FAKE_COLOR, label=f"fake ({len(spoof)})")
+    axes.hist(bonafide, bins, alpha=0.6, density=True, color=REAL_COLOR, label=f"real ({len(bonafide)})")
     axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
     axes.set(xlabel="score (higher = more likely real)", ylabel="density")
     axes.legend()
@@ -91,7 +91,7 @@ def plot_change(before: Scored, after: Scored) -> Figure:
     """Each clip's score after over its score before; on the diagonal nothing changed."""
     figure = _figure(5.5, 5)
     axes = figure.add_subplot()
-    for label, word, color in (("spoof", "fake", "tab:red"), ("bonafide", "real", "tab:blue")):
+    for label, word, color in (("spoof", "fake", FAKE_COLOR), ("bonafide", "real", REAL_COLOR)):
         chosen = np.array([u.label == label for u in before.utterances])
         axes.scatter(before.scores[chosen], after.scores[chosen], s=14, alpha=0.6, color=color, label=word)
     low, high = axes.get_xlim()

@@ -1,6 +1,7 @@
 """The web page in a real browser, Debian's chromium: what somebody does with it, and sees."""
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from serving import served, write_calibrated
 from test_archives import write_zip
@@ -104,10 +106,6 @@ def test_a_real_and_a_synthetic_recording(page):
 
 
 def picture_colours(png) -> set:
-    import io
-
-    from PIL import Image
-
     with Image.open(io.BytesIO(png)) as image:
         return set(map(tuple, np.asarray(image.convert("RGB")).reshape(-1, 3)))
 
