@@ -19,16 +19,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-import cli
-import tasks
-import web_page
-from checkpoints import known_checkpoints
+from antispoofing.commands import options, tasks
+from antispoofing.detectors.checkpoints import known_checkpoints
+from antispoofing.detectors.loading import PRECISIONS, Detector, resolve_device
+from antispoofing.errors import UserError
+from antispoofing.sandbox import Sandbox
+from antispoofing.web import html
+from antispoofing.web.service import Limits, Service
+from antispoofing.web.uploads import swept
 from data_utils import SAMPLE_RATE, load_audio
-from detector import PRECISIONS, Detector, resolve_device
-from errors import UserError
-from sandbox import Sandbox
-from service import Limits, Service
-from uploads import swept
 
 SAMPLE_CLIPS = tasks.SAMPLES / "custom"
 READERS = ("data_utils", "av")  # what it takes to read a recording
@@ -38,7 +37,7 @@ MOST_UPLOADS = 5e9  # bytes of them; then the oldest go
 def parse_args(argv: list[str]) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(description="A web page to try the detectors on recordings.")
-    cli.add_checkpoints_option(
+    options.add_checkpoints_option(
         parser, "every published name and the fine-tuned one present, else the stand-in"
     )
     parser.add_argument(
@@ -46,24 +45,24 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="where it listens: 0.0.0.0 for everybody (default: 127.0.0.1, this machine alone)",
     )
-    parser.add_argument("--port", type=cli.whole(1), help="default: the first free one from 7860")
+    parser.add_argument("--port", type=options.whole(1), help="default: the first free one from 7860")
     parser.add_argument(
         "--max-megabytes",
-        type=cli.positive,
+        type=options.positive,
         default=limits.megabytes,
         help="of a file (default: %(default)g)",
     )
     parser.add_argument(
         "--max-minutes",
-        type=cli.positive,
+        type=options.positive,
         default=limits.minutes,
         help="of a recording that is heard in full (default: %(default)g)",
     )
     parser.add_argument(
-        "--max-files", type=cli.whole(1), default=limits.files, help="at once (default: %(default)d)"
+        "--max-files", type=options.whole(1), default=limits.files, help="at once (default: %(default)d)"
     )
     parser.add_argument(
-        "--max-queue", type=cli.whole(1), default=50, help="requests that may wait (default: %(default)d)"
+        "--max-queue", type=options.whole(1), default=50, help="requests that may wait (default: %(default)d)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--precision", choices=(*PRECISIONS, "auto"), default="fp32", help="of the front end")
@@ -73,7 +72,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr that says what is missing or cannot be used."""
-    return cli.run_script("app.py", run, parse_args, argv)
+    return options.run_script("app.py", run, parse_args, argv)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     with Sandbox(READERS) as sandbox:  # its processes start while the detectors are read
         service = Service(_detectors(args), sandbox, limits)
         # What is imported when it is first used is imported now, and not while somebody waits.
-        web_page.judged(service, [next(SAMPLE_CLIPS.rglob("*.flac"))], list(service.judges))
+        html.judged(service, [next(SAMPLE_CLIPS.rglob("*.flac"))], list(service.judges))
         serve(service, args.host, args.port, args.max_queue)
     return 0
 
@@ -115,13 +114,13 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
     # With gradio three seconds, which the sandbox's processes need not wait for.
     from starlette.middleware import Middleware
 
-    import layout
-    from http_guard import HttpGuard
+    from antispoofing.web.guard import HttpGuard
+    from antispoofing.web.page import KEPT, build, theme
 
     with tempfile.TemporaryDirectory() as folder:
         uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # gone with the folder
-        page = layout.build(service, examples(shown))
+        page = build(service, examples(shown))
         page.queue(max_size=max_queue, default_concurrency_limit=1)
         try:
             _, address, _ = page.launch(
@@ -129,8 +128,8 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
                 server_port=port,
                 max_file_size=round(service.limits.megabytes * 1e6),
                 allowed_paths=[str(shown)],
-                theme=layout.theme(),
-                css=web_page.CSS,
+                theme=theme(),
+                css=html.CSS,
                 app_kwargs={"middleware": [Middleware(HttpGuard)]},
                 run_history=False,
                 footer_links=["api", "settings"],
@@ -145,7 +144,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
             where = f"port {port}" if port else "a port from 7860 on"
             raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
         print(f"The page is at {address} until Ctrl-C")
-        with swept(uploads, layout.KEPT, MOST_UPLOADS):
+        with swept(uploads, KEPT, MOST_UPLOADS):
             page.block_thread()
 
 

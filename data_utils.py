@@ -19,12 +19,12 @@ import soxr
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-import distributed
-from data_sets import Utterance
+from antispoofing import distributed
+from antispoofing.data.recordings import Utterance
 from decoding import AUDIO_INFO, AudioError, AudioInfo, mono, open_audio
 
 if TYPE_CHECKING:
-    from augment import Augmentation
+    from antispoofing.training.augment import Augmentation
 
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz

@@ -19,22 +19,21 @@ from pathlib import Path
 
 import torch
 
-import cli
-import distributed
-import report
-import score_files
-import tasks
-from analysis import analyse
-from comparison import compare_all
-from data_sets import Found
+from antispoofing import distributed
+from antispoofing.commands import options, tasks
+from antispoofing.data.recordings import Found
+from antispoofing.detectors.loading import PRECISIONS, Detector, resolve_device
+from antispoofing.errors import CheckpointError, DataError, DownloadError, ProcessError
+from antispoofing.report import screen
+from antispoofing.report.analysis import analyse
+from antispoofing.report.comparison import compare_all
+from antispoofing.report.groups import clip_properties
+from antispoofing.scoring import score_files
+from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.score import Scored
+from antispoofing.scoring.timeline import cautions, hop_samples, overall, score_windows
 from data_utils import load_audio
-from decision import Rule
 from decoding import AudioError
-from detector import PRECISIONS, Detector, resolve_device
-from errors import CheckpointError, DataError, DownloadError, ProcessError
-from evaluation import Scored
-from groups import clip_properties
-from windows import cautions, hop_samples, overall, score_windows
 
 TIMELINES = "timelines"  # in a detector's folder
 MOST_TOLD = 20  # recordings, on screen
@@ -50,19 +49,19 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         description="Score recordings with speech deepfake detectors. Higher score = more likely real.",
         epilog="With neither data nor checkpoint here, bundled samples are scored with a small stand-in.",
     )
-    cli.add_data_options(
+    options.add_data_options(
         parser,
         "a folder with real and fake subfolders, a list of labels, a published data set, any of these as zip "
         f"or tar, or any recordings without labels (default: {tasks.CUSTOM}/)",
     )
-    cli.add_checkpoints_option(parser, "every published name present")
+    options.add_checkpoints_option(parser, "every published name present")
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"
     )
-    cli.add_threshold_option(parser)
+    options.add_threshold_option(parser)
     parser.add_argument(
         "--offset",
-        type=cli.not_negative,
+        type=options.not_negative,
         default=0.0,
         metavar="SECONDS",
         help="where in each recording its clip begins (default: 0, as published)",
@@ -74,12 +73,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--hop",
-        type=cli.positive,
+        type=options.positive,
         metavar="SECONDS",
         help="of --timeline, from one window to the next (default: half a window)",
     )
-    cli.add_audit_option(parser)
-    cli.add_machine_options(parser, PRECISIONS)
+    options.add_audit_option(parser)
+    options.add_machine_options(parser, PRECISIONS)
     parser.add_argument(
         "--scores-as",
         nargs="+",
@@ -88,7 +87,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         default=[],
         help="also write the scores in these formats of the field",
     )
-    cli.add_seed_option(parser)
+    options.add_seed_option(parser)
     args = parser.parse_args(argv)
     if args.hop and not args.timeline:
         parser.error("--hop needs --timeline")
@@ -99,7 +98,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
-    return cli.run_script("evaluate_custom.py", run, parse_args, argv, shares=True)
+    return options.run_script("evaluate_custom.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -113,7 +112,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         lambda result: {"number of detectors": len(result[0])} | tasks.alike(args, result[-1]),
     )
     if distributed.is_main():
-        report.clear(args.output, ["analysis.md"])
+        screen.clear(args.output, ["analysis.md"])
         tasks.audit({"": found.utterances}, args)
     exit_code = 0
     results: dict[str, tuple[Scored, dict]] = {}
@@ -137,7 +136,7 @@ def run(args: argparse.Namespace, command: str) -> int:
                 name, detector, found, args.output / name, args, command, args.threshold, args.offset
             )
         except (CheckpointError, DataError, DownloadError) as error:
-            exit_code = cli.complain(error)
+            exit_code = options.complain(error)
             continue
         if result is None:  # the main process has it
             continue
@@ -147,18 +146,18 @@ def run(args: argparse.Namespace, command: str) -> int:
         if args.timeline:
             _write_timelines(name, detector, rule, found, args)
         elif "metrics" not in summary:
-            print(report.scores_table(scored, scored.verdicts(args.threshold)))
+            print(screen.scores_table(scored, scored.verdicts(args.threshold)))
             print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
     if not results:
         return exit_code
     labelled = {name: result for name, result in results.items() if "metrics" in result[1]}
     if labelled:
-        figures = report.results({name: summary for name, (_, summary) in labelled.items()})
+        figures = screen.results({name: summary for name, (_, summary) in labelled.items()})
         any_scored, _ = next(iter(labelled.values()))
         properties = clip_properties(any_scored)
         words = [analyse(name, *labelled[name], properties, args.threshold, args.seed) for name in labelled]
         words += compare_all({name: scored for name, (scored, _) in labelled.items()}, args.seed)
-        report.say_analysis(args.output, figures, words)
+        screen.say_analysis(args.output, figures, words)
     folders = ", ".join(str(args.output / name) for name in results)
     print(f"\nScores, metrics and pictures are in {folders}")
     if labelled:
@@ -179,17 +178,17 @@ def _write_timelines(
 ) -> None:
     """Each recording's windows as CSV and picture; the first few are told on screen."""
     folder, rate = args.output / name / TIMELINES, detector.config.sample_rate
-    print(f"\nTimelines, {name}: {report.printable(rule.describe())}.")
+    print(f"\nTimelines, {name}: {screen.printable(rule.describe())}.")
     print(f"The whole recording is {overall(rule)}.")
     for number, utterance in enumerate(found.utterances):
         try:
             wave = load_audio(utterance.path, rate)
             timeline = score_windows(detector, wave, rule, args.hop)
         except AudioError as error:
-            lines = [report.printable(f"no timeline: {utterance.name}: {error}")]
+            lines = [screen.printable(f"no timeline: {utterance.name}: {error}")]
         else:
-            report.write_timeline(folder, utterance.name, wave, rate, timeline, name)
-            lines = report.timeline_lines(utterance.name, timeline, cautions(wave, rate))
+            screen.write_timeline(folder, utterance.name, wave, rate, timeline, name)
+            lines = screen.timeline_lines(utterance.name, timeline, cautions(wave, rate))
         if number < MOST_TOLD:
             print("\n".join(lines))
     left = len(found.utterances) - MOST_TOLD

@@ -16,19 +16,17 @@ from pathlib import Path
 
 import torch
 
-import cli
-import distributed
-import plots
-import report
-import tasks
-from analysis import analyse
-from checkpoints import known_checkpoints
-from comparison import change, compare, difference
-from data_sets import Found
-from detector import PRECISIONS, Detector, resolve_device
-from errors import CheckpointError, DataError
-from groups import clip_properties
-from training import read_provenance
+from antispoofing import distributed
+from antispoofing.commands import options, tasks
+from antispoofing.data.recordings import Found
+from antispoofing.detectors.checkpoints import known_checkpoints
+from antispoofing.detectors.loading import PRECISIONS, Detector, resolve_device
+from antispoofing.errors import CheckpointError, DataError
+from antispoofing.report import plots, screen
+from antispoofing.report.analysis import analyse
+from antispoofing.report.comparison import change, compare, difference
+from antispoofing.report.groups import clip_properties
+from antispoofing.training.loop import read_provenance
 
 BEFORE, AFTER = "before", "fine-tuned"
 
@@ -37,7 +35,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Compare a fine-tuned detector with the one it started from, on the same recordings."
     )
-    cli.add_data_options(
+    options.add_data_options(
         parser,
         "a folder with real and fake subfolders, a list of labels, a published data set, or any of these as "
         f"zip or tar (default: {tasks.CUSTOM}/)",
@@ -57,15 +55,15 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
     )
-    cli.add_audit_option(parser)
-    cli.add_machine_options(parser, PRECISIONS)
-    cli.add_seed_option(parser)
+    options.add_audit_option(parser)
+    options.add_machine_options(parser, PRECISIONS)
+    options.add_seed_option(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
-    return cli.run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
+    return options.run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -78,9 +76,9 @@ def run(args: argparse.Namespace, command: str) -> int:
     )
     _, epoch = read_provenance(after)
     if distributed.is_main():
-        report.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
+        screen.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
         tasks.audit({"": found.utterances}, args)
-        report.clear(args.output / "before", report.RESULT_FILES)
+        screen.clear(args.output / "before", screen.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]
     results = {}
@@ -96,7 +94,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     if before is not None:
         (scored_before, _), (scored_after, summary) = results[BEFORE], results[AFTER]
         paired = compare(scored_before, scored_after, args.seed)
-        report.write_json(args.output / "comparison.json", paired)
+        screen.write_json(args.output / "comparison.json", paired)
         plots.plot_change(scored_before, scored_after).savefig(args.output / "change.png", dpi=120)
         words += [
             "## What fine-tuning changed",
@@ -104,9 +102,9 @@ def run(args: argparse.Namespace, command: str) -> int:
             change(scored_before, scored_after, summary, properties, epoch, args.seed),
         ]
     words.append(analyse(AFTER, *results[AFTER], properties, threshold, args.seed))
-    figures = report.results({name: summary for name, (_, summary) in results.items()})
+    figures = screen.results({name: summary for name, (_, summary) in results.items()})
     figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
-    report.say_analysis(args.output, figures, words)
+    screen.say_analysis(args.output, figures, words)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
     return 0
 

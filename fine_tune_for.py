@@ -24,25 +24,19 @@ from pathlib import Path
 
 import torch
 
-import cli
-import distributed
-import metrics
-import plots
-import report
-import tasks
-import training_options
-from data_sets import Found, Utterance
-from detector import Detector, load_detector, load_front_end, resolve_device
-from errors import CheckpointError, TrainingError
-from evaluation import Scored, summarise
-from front_ends import is_front_end
-from optimization import check
-from recipe import TrainingConfig
-from splits import FRACTION, Splits, find_training_data
-from stopping import Stopped
-from tracking import Tracker
-from training import Hooks, fine_tune, read_provenance, steps_of_an_epoch
-from training_state import (
+from antispoofing import distributed, metrics
+from antispoofing.commands import tasks, training_options
+from antispoofing.commands.options import add_audit_option, add_machine_options, run_script
+from antispoofing.data.recordings import Found, Utterance
+from antispoofing.data.splits import FRACTION, Splits, find_training_data
+from antispoofing.detectors.loading import Detector, load_detector, load_front_end, resolve_device
+from antispoofing.detectors.pretrained import is_front_end
+from antispoofing.errors import CheckpointError, TrainingError
+from antispoofing.report import plots, screen
+from antispoofing.scoring.score import Scored, summarise
+from antispoofing.training.loop import Hooks, fine_tune, read_provenance, steps_of_an_epoch
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.state import (
     FINAL,
     LAST,
     STATE,
@@ -52,6 +46,9 @@ from training_state import (
     identify,
     sole_writer,
 )
+from antispoofing.training.step import check
+from antispoofing.training.stopping import Stopped
+from antispoofing.training.tracking import Tracker
 
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
 TESTING = "testing"  # of the results
@@ -81,8 +78,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     training_options.add_recipe_options(parser)
     training_options.add_augmentation_options(parser)
     training_options.add_resuming_options(parser)
-    cli.add_audit_option(parser)
-    cli.add_machine_options(parser, ("fp32", "bf16", "fp16"), batch_size=16)
+    add_audit_option(parser)
+    add_machine_options(parser, ("fp32", "bf16", "fp16"), batch_size=16)
     args = parser.parse_args(argv)
     if args.validation_fraction is not None and args.validation_split is None:
         parser.error("--validation-fraction is of --validation-split, which is not there")
@@ -94,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
     After Ctrl-C 130, after SIGTERM 143.
     """
-    return cli.run_script("fine_tune_for.py", run, parse_args, argv, shares=True)
+    return run_script("fine_tune_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -158,7 +155,7 @@ def _train(
             left_out = whole.export_official(args.output / OFFICIAL)
             if left_out:
                 print(f"\n{OFFICIAL} lacks {len(left_out)} pre-training-only tensors, as did {detector.path}")
-        report.clear(args.output, [STATE])
+        screen.clear(args.output, [STATE])
     where = f", the test split's results in its {TESTING}/" if splits.testing else ""
     print(f"\nDetector, history and curves are in {args.output}{where}")
     return 0
@@ -193,7 +190,7 @@ def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
     )
     device = resolve_device(args.device)
     if args.download:
-        import download  # and all that fetching needs: half a second
+        from antispoofing.data import download  # and all that fetching needs: half a second
 
         data = [download.fake_or_real()]
     checkpoint, paths = tasks.fetched(checkpoints[0]), [Path(path) for path in data]
@@ -246,7 +243,7 @@ def _state(
 def _describe(splits: Splits) -> None:
     """Print what was found."""
     for note in splits.notes:
-        print(report.printable(note))
+        print(screen.printable(note))
     published = FOR_2SEC_CLIPS if _is_for_2sec(splits) else {}
     for name, utterances in _by_name(splits).items():
         counts = Counter(u.label for u in utterances)
@@ -297,13 +294,13 @@ def _test(
         summaries[name] = result and result[1]
     if not distributed.is_main():
         return
-    print(f"\n{report.results(summaries)}")
+    print(f"\n{screen.results(summaries)}")
     print("That threshold was chosen on the validation split.")
     tracker.log_testing(summaries)
 
 
 def _say_left_out(utterance: Utterance, reason: str) -> None:
-    print(report.printable(f"left out of training: {utterance.name}: {reason}"))
+    print(screen.printable(f"left out of training: {utterance.name}: {reason}"))
 
 
 class _Progress:
@@ -327,11 +324,11 @@ class _Progress:
         if not distributed.is_main():
             return
         if len(history) == 1:  # now that an earlier run's weights are gone, so must be what tells of them
-            report.clear(self.output, [OFFICIAL])
+            screen.clear(self.output, [OFFICIAL])
             testing = self.output / TESTING
             for folder in (testing, *filter(Path.is_dir, testing.glob("*"))):
-                report.clear(folder, report.RESULT_FILES)
-        report.write_history(self.output, history)
+                screen.clear(folder, screen.RESULT_FILES)
+        screen.write_history(self.output, history)
         result = history[-1]
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "

@@ -12,8 +12,8 @@ import pytest
 from conftest import small_config
 from test_distributed import write_data
 
-from detector import Detector
-from tasks import STAND_IN
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.detectors.loading import Detector
 
 LORA = ", LoRA, checkpointing"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -22,10 +22,10 @@ from test_front_ends import features, hugging_face
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
-import tasks
-from checkpoints import FRONT, PRETRAINING_ONLY, official_name
-from detector import Detector, load_detector, load_front_end
-from errors import CheckpointError
+from antispoofing.commands import tasks
+from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, official_name
+from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing.errors import CheckpointError
 
 FRONTENDS = ("transformers", "fairseq")
 

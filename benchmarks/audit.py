@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import audit
-from data_sets import Utterance, find_utterances
+from antispoofing.data import duplicates
+from antispoofing.data.recordings import Utterance, find_utterances
 from decoding import open_audio
 
 
@@ -36,7 +36,7 @@ def write_clips(folder: Path, n: int) -> None:
 def decode(utterances: list[Utterance]) -> None:
     for utterance in utterances:
         with open_audio(utterance.path) as file:
-            file.read(0, audit.DECODED_SECONDS * file.info.sample_rate)
+            file.read(0, duplicates.DECODED_SECONDS * file.info.sample_rate)
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         for number in range(args.rounds + 1):
             for name, work in (
                 ("decoding once", lambda: decode(utterances)),
-                ("audit", lambda: audit.find_duplicates({"": utterances}, threads=1)),
+                ("audit", lambda: duplicates.find_duplicates({"": utterances}, threads=1)),
             ):
                 started = time.perf_counter()
                 work()

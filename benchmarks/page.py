@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from serving import Served, served
 
-from tasks import SAMPLES, STAND_IN
+from antispoofing.commands.tasks import SAMPLES, STAND_IN
 
 
 def in_browser(server: Served, clip: Path, rounds: int) -> list[float]:

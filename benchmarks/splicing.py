@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import metrics
-import tasks
-from data_sets import Utterance, find_utterances
+from antispoofing import metrics
+from antispoofing.commands import tasks
+from antispoofing.data.recordings import Utterance, find_utterances
+from antispoofing.detectors.loading import load_detector
+from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.timeline import Timeline, score_windows
 from data_utils import load_audio
-from decision import Rule
-from detector import load_detector
-from windows import Timeline, score_windows
 
 
 @dataclass(frozen=True)

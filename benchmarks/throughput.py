@@ -37,13 +37,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import report
-from comparison import compare
-from data_sets import Utterance, find_utterances
+from antispoofing.data.recordings import Utterance, find_utterances
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors.packed import Int8Linear, Linear
+from antispoofing.report import screen
+from antispoofing.report.comparison import compare
+from antispoofing.scoring.score import Scored, computer, score_utterances
 from data_utils import CLIP_SAMPLES, SAMPLE_RATE, load_audio, pad
-from detector import Detector, load_detector
-from evaluation import Scored, computer, score_utterances
-from packed_front_end import Int8Linear, Linear
 
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
 ORIGINAL = "original"
@@ -329,7 +329,7 @@ def table(result: dict) -> str:
         f"clips of {result['gflop_per_clip']:.1f} GFLOP; medians of {result['rounds']} rounds\n"
         f"original: {result['original']}, whole files by librosa, one clip at a time"
     )
-    return "\n\n".join([about, report.aligned(rows), *words, report.aligned(decoded)])
+    return "\n\n".join([about, screen.aligned(rows), *words, screen.aligned(decoded)])
 
 
 def described(moved: dict) -> str:

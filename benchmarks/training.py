@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from throughput import machine, peak_memory_gb, random_detector, ratio
 
-import report
-from detector import load_detector
-from optimization import Optimization, Part
-from recipe import TrainingConfig
+from antispoofing.detectors.loading import load_detector
+from antispoofing.report import screen
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.step import Optimization, Part
 
 ORIGINAL = "original"
 BASE = TrainingConfig()
@@ -150,7 +150,7 @@ def table(result: dict) -> str:
     return (
         f"{about['processor']}, {about['threads']} threads, torch {about['torch']}; batches of "
         f"{result['batch_size']}; medians of {result['rounds']} rounds of {result['steps']} steps\n"
-        f"original: {result['original']}, fp32\n\n{report.aligned(rows)}"
+        f"original: {result['original']}, fp32\n\n{screen.aligned(rows)}"
     )
 
 

@@ -83,8 +83,8 @@ def small_config():
 @pytest.fixture(scope="session")
 def small_official(small_config) -> dict[str, torch.Tensor]:
     """The small reference network's tensors under official names, pre-training-only ones included."""
-    from checkpoints import official_name
-    from detector import Detector
+    from antispoofing.detectors.checkpoints import official_name
+    from antispoofing.detectors.loading import Detector
 
     state = Detector(small_config).state_dict()
     shapes = {official_name(name): tuple(value.shape) for name, value in state.items()}

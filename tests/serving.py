@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from detector import Detector
+from antispoofing.detectors.loading import Detector
 from model import PRESETS
 
 SCRIPT = Path(__file__).parents[1] / "app.py"

@@ -6,13 +6,13 @@ import scipy.stats
 import soundfile
 from test_decoding import write_by_ffmpeg
 
-from analysis import analyse, misjudged
-from comparison import change, compare, compare_all, difference, shown_side
-from data_sets import Utterance, find_utterances
-from detector import Detector
-from errors import DataError
-from evaluation import Scored, score_utterances, summarise
-from groups import clip_properties, groups_of, is_whole, with_other_class
+from antispoofing.data.recordings import Utterance, find_utterances
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import DataError
+from antispoofing.report.analysis import analyse, misjudged
+from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
+from antispoofing.report.groups import clip_properties, groups_of, is_whole, with_other_class
+from antispoofing.scoring.score import Scored, score_utterances, summarise
 from model import PRESETS
 
 

@@ -21,11 +21,11 @@ from test_data_utils import tone
 
 import app
 import evaluate_custom
-import layout
-from detector import Detector
-from errors import CheckpointError, UserError
+from antispoofing.commands.tasks import FINE_TUNED, SAMPLES, STAND_IN
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import CheckpointError, UserError
+from antispoofing.web.page import _told
 from model import PRESETS
-from tasks import FINE_TUNED, SAMPLES, STAND_IN
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +203,9 @@ def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
 def test_a_bug_is_told_without_its_traceback():
     """What is not a UserError is not turned into words: gradio then shows none, the server's log has all."""
     with pytest.raises(gradio.Error, match="a b"):
-        layout._told(raiser(UserError("a b")))()
+        _told(raiser(UserError("a b")))()
     with pytest.raises(ZeroDivisionError):
-        layout._told(raiser(ZeroDivisionError("secret")))()
+        _told(raiser(ZeroDivisionError("secret")))()
 
 
 def raiser(error):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import archives
-from data_sets import SPLITS, find_splits, find_utterances
-from errors import DataError
+from antispoofing.data import archives
+from antispoofing.data.recordings import SPLITS, find_splits, find_utterances
+from antispoofing.errors import DataError
 
 
 def recording() -> bytes:
@@ -247,8 +247,11 @@ def test_a_broken_archive_does_not_cost_what_was_unpacked_before(tmp_path):
 def test_two_at_once_give_one_whole_folder(tmp_path):
     clip = recording()
     archive = write_zip(tmp_path / "a.zip", {f"Real/{i}.wav": clip for i in range(1000)})
-    code = "import sys, pathlib, archives; archives.extract(pathlib.Path(sys.argv[1]))"
-    root = Path(archives.__file__).parent
+    code = (
+        "import sys; from pathlib import Path; from antispoofing.data.archives import extract; "
+        "extract(Path(sys.argv[1]))"
+    )
+    root = Path(__file__).parents[1]
     running = [subprocess.Popen([sys.executable, "-c", code, archive], cwd=root) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert len(list((tmp_path / "a.zip.extracted" / "Real").iterdir())) == 1000
@@ -315,7 +318,9 @@ def test_memory_stays_small(tmp_path):
     endless_header(tmp_path / "header.tar.gz")
     global_headers(tmp_path / "global.tar.gz")
     code = (
-        "import resource, sys, pathlib, archives, errors\n"
+        "import resource, sys, pathlib\n"
+        "from antispoofing import errors\n"
+        "from antispoofing.data import archives\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "for name in sys.argv[1:]:\n"
         "    try: archives.extract(pathlib.Path(name))\n"
@@ -326,7 +331,7 @@ def test_memory_stays_small(tmp_path):
         [sys.executable, "-c", code, *files],
         capture_output=True,
         text=True,
-        cwd=Path(archives.__file__).parent,
+        cwd=Path(__file__).parents[1],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # each thread reserves address space
     )
     assert done.returncode == 0, done.stderr

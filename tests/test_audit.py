@@ -10,12 +10,12 @@ import soundfile
 from test_data_utils import tone, write_bad_files
 from test_decoding import write_by_ffmpeg
 
-import audit
 import evaluate_custom
 import fine_tune_for
-from audit import find_duplicates, fingerprint
-from data_sets import find_utterances
-from detector import Detector
+from antispoofing.data import duplicates
+from antispoofing.data.duplicates import find_duplicates, fingerprint
+from antispoofing.data.recordings import find_utterances
+from antispoofing.detectors.loading import Detector
 from model import PRESETS
 
 
@@ -59,7 +59,7 @@ def test_what_differs_at_all_is_not_the_same(tmp_path):
 
 
 def test_of_long_recordings_the_beginning_and_the_length_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "DECODED_SECONDS", 2)
+    monkeypatch.setattr(duplicates, "DECODED_SECONDS", 2)
     wave = (tone(10, 8000) * 32767).astype(np.int16)
     soundfile.write(tmp_path / "a.wav", wave, 8000)
     soundfile.write(tmp_path / "b.flac", wave, 8000)
@@ -116,7 +116,7 @@ def test_channels_are_averaged_as_for_scoring(tmp_path):
 def test_where_no_file_can_be_written_is_said_before_the_work(tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     for output in (tmp_path, tmp_path / "gone" / "x.csv"):
-        assert audit.main(["--data", str(tmp_path), "--output", str(output)]) == 2
+        assert duplicates.main(["--data", str(tmp_path), "--output", str(output)]) == 2
         assert "a file cannot be written there" in capsys.readouterr().err
 
 
@@ -156,7 +156,7 @@ def workplace(tmp_path, monkeypatch):
 
 def test_it_comes_before_training_and_before_scoring(workplace, capsys):
     leak = "the same audio in both classes, in two splits: training/fake/0.wav = testing/real/leak.wav"
-    assert audit.main(["--data", "for-2seconds"]) == 0
+    assert duplicates.main(["--data", "for-2seconds"]) == 0
     assert leak in capsys.readouterr().out
     assert Path("duplicates.csv").is_file()
 

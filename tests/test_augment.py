@@ -14,8 +14,8 @@ import soundfile
 import soxr
 from scipy.signal import correlate, freqz, lfilter
 
-import augment
-from augment import CODECS, KINDS, Augmentation
+from antispoofing.training import augment
+from antispoofing.training.augment import CODECS, KINDS, Augmentation
 from data_utils import load_audio
 
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -10,9 +10,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from checkpoints import PRETRAINING_ONLY
-from detector import Detector, load_detector
-from errors import CheckpointError
+from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import CheckpointError
 from model import PRESETS
 
 

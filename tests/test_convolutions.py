@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from convolutions import ConvolutionStack
+from antispoofing.training.convolutions import ConvolutionStack
 from model import XLSR, XLSRConfig
 
 

@@ -15,10 +15,10 @@ import torch
 from test_data_utils import tone
 
 import evaluate_custom
-from data_sets import SPLITS, find_splits, find_utterances
+from antispoofing.data.recordings import SPLITS, find_splits, find_utterances
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import DataError
 from data_utils import load_audio, pad
-from detector import Detector
-from errors import DataError
 from model import PRESETS
 
 

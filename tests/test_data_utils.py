@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from data_sets import find_utterances
+from antispoofing.data.recordings import find_utterances
 from data_utils import AudioError, load_audio, make_loader, pad
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
-from detector import Detector
-from errors import CheckpointError
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import CheckpointError
+from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
 from model import PRESETS
 
 RNG = np.random.default_rng(0)

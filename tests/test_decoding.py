@@ -11,8 +11,8 @@ import soundfile
 from scipy.signal import correlate
 
 import decoding
-from augment import KINDS, Augmentation
-from data_sets import find_utterances
+from antispoofing.data.recordings import find_utterances
+from antispoofing.training.augment import KINDS, Augmentation
 from data_utils import AudioError, UtteranceDataset, Variation, audio_info, load_audio, make_loader, pad
 from decoding import AUDIO_INFO
 

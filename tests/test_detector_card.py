@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import download
-from detector import Detector, load_detector
-from detector_card import NOT_KNOWN, card
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.data import download
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.report.detector_card import NOT_KNOWN, card
 from model import PRESETS
-from tasks import STAND_IN
 
 EPOCH = {
     "validation_loss": 0.3,

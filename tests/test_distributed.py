@@ -14,13 +14,13 @@ import pytest
 import torch
 from test_evaluate_custom_for import fine_tuned_from
 
-import distributed
 import evaluate_custom
 import evaluate_custom_for
-from data_sets import find_utterances
-from detector import resolve_device
-from errors import DataError, DeviceError
-from tasks import SAMPLES, STAND_IN
+from antispoofing import distributed
+from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.data.recordings import find_utterances
+from antispoofing.detectors.loading import resolve_device
+from antispoofing.errors import DataError, DeviceError
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # many times what any of these needs
@@ -28,7 +28,8 @@ SECONDS = 240  # many times what any of these needs
 # evaluate_custom.py, except that each process lists what it decodes, and that number 1 may be made to fail
 WATCHED = """
 import functools, os, sys
-import evaluate_custom, evaluation, tasks
+import evaluate_custom
+from antispoofing.commands import tasks
 from data_utils import load_with_info
 
 rank, failure = os.environ.get("RANK", "alone"), os.environ.get("FAILURE")
@@ -40,7 +41,7 @@ def watched(path, *args):
         print(path, file=file)
     return load_with_info(path, *args)
 
-tasks.score_utterances = functools.partial(evaluation.score_utterances, load=watched)
+tasks.score_utterances = functools.partial(tasks.score_utterances, load=watched)
 sys.exit(evaluate_custom.main())
 """
 
@@ -225,8 +226,8 @@ import os, time
 import numpy as np
 import torch
 import torch.distributed as dist
-import distributed
-from errors import DataError, UserError
+from antispoofing import distributed
+from antispoofing.errors import DataError, UserError
 
 rank = distributed.rank()
 

@@ -14,13 +14,13 @@ import torch
 from test_distributed import ROOT, errors_in, finish, start, torchrun
 from test_resuming import SETTINGS, results, write_data
 
-from data_sets import find_utterances
-from detector import Detector, load_detector
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.data.recordings import find_utterances
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.training.loop import Hooks, fine_tune
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.state import STATE
 from model import PRESETS
-from recipe import TrainingConfig
-from tasks import STAND_IN
-from training import Hooks, fine_tune
-from training_state import STATE
 
 # 15 clips that can be read, and one that cannot
 SAME = TrainingConfig(epochs=2, learning_rate=1e-5, batch_size=6, freeze_batch_norm=True)
@@ -52,7 +52,7 @@ def train(config: TrainingConfig, data: Path, output: Path) -> tuple[list[list[f
 
 
 if __name__ == "__main__":  # under torchrun
-    import distributed
+    from antispoofing import distributed
 
     with distributed.group():
         data = Path("data")

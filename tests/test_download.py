@@ -26,15 +26,15 @@ import requests
 import soundfile
 from gdown.download import GoogleDriveFileToDownload
 
-import download
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
-import tasks
-from data_sets import SPLITS, find_splits
-from detector import Detector
-from download import HUB_FORM, KNOWN, Known, fake_or_real, fetch, get, hub_file, resolve
-from errors import DownloadError
+from antispoofing.commands import tasks
+from antispoofing.data import download
+from antispoofing.data.download import HUB_FORM, KNOWN, Known, fake_or_real, fetch, get, hub_file, resolve
+from antispoofing.data.recordings import SPLITS, find_splits
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import DownloadError
 from model import PRESETS
 
 CONTENT = random.Random(0).randbytes(307_200)  # several chunks
@@ -741,7 +741,8 @@ HUB_FILES = {
 # In a process of its own, since the library reads its environment once only. Each line it is given says what
 # to fetch, and what KNOWN should hold of LA_model.pth.
 WORKER = """
-import json, sys, download
+import json, sys
+from antispoofing.data import download
 download.TIMEOUT = 2
 for line in sys.stdin:
     spec, *known = json.loads(line)
@@ -819,7 +820,7 @@ def hub_process(tmp_path_factory):
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_HUB_OFFLINE": "0",
             "NO_PROXY": "127.0.0.1,localhost",
-            "PYTHONPATH": str(Path(download.__file__).parent),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
         }
         command = [sys.executable, "-c", WORKER]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}

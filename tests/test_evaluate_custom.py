@@ -13,14 +13,12 @@ import torch
 from PIL import Image
 from test_data_utils import tone, write_bad_files
 
-import distributed
 import evaluate_custom
-import metrics
-import plots
-import report
+from antispoofing import distributed, metrics
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import ProcessError
+from antispoofing.report import plots, screen
 from data_utils import load_audio, pad
-from detector import Detector
-from errors import ProcessError
 from model import PRESETS
 
 SCRIPT = Path(evaluate_custom.__file__)
@@ -337,7 +335,7 @@ def test_few_clips_below_chance_are_mentioned_not_accused():
         "intervals_95": {"auc": [0.0, 0.0], "eer": [1.0, 1.0]},
         "reversed": False,
     }
-    assert "may be chance" in " ".join(report.cautions("d", summary))
+    assert "may be chance" in " ".join(screen.cautions("d", summary))
 
 
 @pytest.mark.parametrize(

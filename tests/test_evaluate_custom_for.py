@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 import evaluate_custom_for
-import plots
-import tasks
-from checkpoints import sha256_of
-from detector import Detector, load_detector
-from evaluation import score_utterances
-from metrics import compute_metrics
+from antispoofing.commands import tasks
+from antispoofing.detectors.checkpoints import sha256_of
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.metrics import compute_metrics
+from antispoofing.report import plots
+from antispoofing.scoring.score import score_utterances
 from model import PRESETS
 
 EPOCH = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_sets import find_utterances
-from detector import load_detector
-from evaluation import score_utterances
-from tasks import SAMPLES, STAND_IN
+from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.data.recordings import find_utterances
+from antispoofing.detectors.loading import load_detector
+from antispoofing.scoring.score import score_utterances
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores run from -6 to 6
 

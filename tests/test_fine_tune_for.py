@@ -16,16 +16,16 @@ from PIL import Image
 from test_tracking import read_history
 
 import fine_tune_for
-import plots
-from augment import KINDS
-from checkpoints import FRONT, sha256_of
-from data_sets import find_utterances
-from detector import Detector, load_detector, load_front_end
-from evaluation import Scored
+from antispoofing.data.recordings import find_utterances
+from antispoofing.detectors.checkpoints import FRONT, sha256_of
+from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing.report import plots
+from antispoofing.scoring.score import Scored
+from antispoofing.training.augment import KINDS
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.state import STATE, EpochResult
+from antispoofing.training.tracking import Tracker
 from model import PRESETS
-from recipe import TrainingConfig
-from tracking import Tracker
-from training_state import STATE, EpochResult
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data_sets import find_utterances
-from tasks import SAMPLES
+from antispoofing.commands.tasks import SAMPLES
+from antispoofing.data.recordings import find_utterances
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,11 +17,11 @@ import transformers
 from conftest import SMALL_SIZES
 
 import evaluate_custom
-import tasks
-from checkpoints import FRONT, PRETRAINING_ONLY, sha256_of
-from detector import Detector, load_detector, load_front_end
-from errors import CheckpointError
-from front_ends import is_front_end
+from antispoofing.commands import tasks
+from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, sha256_of
+from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing.detectors.pretrained import is_front_end
+from antispoofing.errors import CheckpointError
 from model import PRESETS
 
 WEIGHT_NORM = {

@@ -7,9 +7,9 @@ import pytest
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
-import tasks
-from detector import Detector, load_detector
-from errors import CheckpointError, FairseqError
+from antispoofing.commands import tasks
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import CheckpointError, FairseqError
 from model import PRESETS
 
 SCRIPTS = {

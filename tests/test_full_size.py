@@ -15,7 +15,7 @@ import torch
 from conftest import assert_as_published, filled, official_shapes, reference
 
 import evaluate_custom
-from detector import load_detector
+from antispoofing.detectors.loading import load_detector
 
 PREFIXES = {"LA_model.pth": "", "Best_LA_model_for_DF.pth": "module."}
 

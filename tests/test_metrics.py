@@ -8,7 +8,7 @@ import scipy.stats
 from conftest import REFERENCE
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from metrics import (
+from antispoofing.metrics import (
     bootstrap_intervals,
     compute_metrics,
     confusion_at,

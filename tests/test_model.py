@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import assert_as_published, official_shapes, reference
 
-from checkpoints import official_name
-from detector import Detector, load_detector, resolve_device
-from errors import DeviceError
+from antispoofing.detectors.checkpoints import official_name
+from antispoofing.detectors.loading import Detector, load_detector, resolve_device
+from antispoofing.errors import DeviceError
 from model import PRESETS, DetectorConfig, XLSRConfig
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from detector import Detector, load_detector
-from errors import TrainingError
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import TrainingError
+from antispoofing.training.recipe import TrainingConfig, learning_rate
+from antispoofing.training.step import Optimization, Part
 from model import PRESETS
-from optimization import Optimization, Part
-from recipe import TrainingConfig, learning_rate
-from tasks import STAND_IN
 
 SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 RATE = 1e-5  # a step that does not move what rounding decides: which nodes come first, which is the largest
@@ -174,7 +174,7 @@ def test_what_is_frozen_stays(detector):
 
 
 def test_lora_trains_little_and_is_saved_as_a_plain_detector(xlsr, tmp_path):
-    from adapters import merge, merged
+    from antispoofing.training.lora import merge, merged
 
     before = {name: value.clone() for name, value in xlsr.state_dict().items()}
     start = copy.deepcopy(xlsr)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import assert_as_published, reference
 
-import detector as detector_module
-from detector import PRECISIONS, Detector, load_detector, resolve_precision
-from errors import CheckpointError, DeviceError
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.detectors import loading as detector_module
+from antispoofing.detectors.loading import PRECISIONS, Detector, load_detector, resolve_precision
+from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR
+from antispoofing.errors import CheckpointError, DeviceError
 from model import PRESETS
-from packed_front_end import Int8Linear, Linear, PackedXLSR
-from tasks import STAND_IN
 
 CPU = torch.device("cpu")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")

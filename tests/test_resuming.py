@@ -18,10 +18,10 @@ import soundfile
 import torch
 from test_tracking import read_records
 
-from checkpoints import sha256_of
-from detector import Detector
+from antispoofing.detectors.checkpoints import sha256_of
+from antispoofing.detectors.loading import Detector
+from antispoofing.training.state import STATE
 from model import PRESETS
-from training_state import STATE
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # many times what any of these needs
@@ -50,9 +50,10 @@ sys.exit(fine_tune_for.main())
 # fine_tune_for.py, but after the n-th step no file can be written that is larger than a few bytes
 NO_ROOM = """
 import os, resource, sys
-import fine_tune_for, optimization
+import fine_tune_for
+from antispoofing.training.step import Optimization
 
-step, left = optimization.Optimization.step, int(os.environ["LEFT"])
+step, left = Optimization.step, int(os.environ["LEFT"])
 
 def limited(*args):
     global left
@@ -61,7 +62,7 @@ def limited(*args):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     return step(*args)
 
-optimization.Optimization.step = limited
+Optimization.step = limited
 sys.exit(fine_tune_for.main())
 """
 

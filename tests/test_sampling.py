@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from sampling import epoch_order, steps_of
+from antispoofing.training.clips import epoch_order, steps_of
 
 
 def test_without_groups_every_clip_comes_once_in_a_new_order():

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
+from antispoofing.sandbox import Sandbox, SandboxError
 from data_utils import load_with_info
 from decoding import AudioError
-from sandbox import Sandbox, SandboxError
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import evaluate_custom
-import metrics
-from data_sets import Utterance
-from errors import DataError
-from evaluation import Scored
-from label_files import read_labels
-from score_files import FORMATS, main, names_in, read_scores, with_keys, write_scores
+from antispoofing import metrics
+from antispoofing.data.labels import read_labels
+from antispoofing.data.recordings import Utterance
+from antispoofing.errors import DataError
+from antispoofing.scoring.score import Scored
+from antispoofing.scoring.score_files import FORMATS, main, names_in, read_scores, with_keys, write_scores
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,18 +10,17 @@ import torch
 from test_archives import write_zip
 from test_data_utils import tone, write_bad_files
 
-import answers
-import service
-from data_sets import Utterance
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.data.recordings import Utterance
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import DataError
+from antispoofing.sandbox import Sandbox
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL
+from antispoofing.scoring.score import score_utterances
+from antispoofing.web import api, service
+from antispoofing.web.service import Limits, Service
 from data_utils import load_audio, pad
-from decision import FAKE, NOT_SURE, REAL
-from detector import Detector, load_detector
-from errors import DataError
-from evaluation import score_utterances
 from model import PRESETS
-from sandbox import Sandbox
-from service import Limits, Service
-from tasks import STAND_IN
 
 CALIBRATION = {"slope": 2.0, "intercept": -1.0, "bound": 5.0, "fitted_on": "some clips"}
 
@@ -220,7 +219,7 @@ def test_a_detector_that_gives_no_number_is_told(served, detectors, tmp_path):
 def test_programs_get_scores_as_json_types(served, detectors, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     (tmp_path / "b.wav").write_text("no audio")
-    first, second = answers.score(served, [tmp_path / "a.wav", tmp_path / "b.wav"], list(detectors))
+    first, second = api.score(served, [tmp_path / "a.wav", tmp_path / "b.wav"], list(detectors))
     assert (first["file"], second["file"]) == ("a.wav", "b.wav")
     clip = torch.from_numpy(pad(load_audio(tmp_path / "a.wav")))[None]
     for answer, (name, detector) in zip(first["results"], detectors.items(), strict=True):
@@ -236,12 +235,12 @@ def test_programs_get_scores_as_json_types(served, detectors, tmp_path):
         assert answer["probability_real"] == pytest.approx(probability, abs=1e-4)
     assert all("Format not recognised" in answer["error"] for answer in second["results"])
     with pytest.raises(DataError, match="upload a recording"):
-        answers.score(served, [], ["stand-in"])
+        api.score(served, [], ["stand-in"])
 
 
 def test_programs_get_timelines_as_json_types(served, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(9, 8000), 8000)
-    answer = answers.timeline(served, tmp_path / "a.wav", ["calibrated"])
+    answer = api.timeline(served, tmp_path / "a.wav", ["calibrated"])
     assert (answer["file"], answer["seconds"]) == ("a.wav", 9)
     (result,) = answer["results"]
     heard = served.hear(tmp_path / "a.wav", ["calibrated"]).timelines["calibrated"]
@@ -249,4 +248,4 @@ def test_programs_get_timelines_as_json_types(served, tmp_path):
     assert result["verdict"] == heard.verdict
     assert len(result["stretches"]) == len(heard.suspicious())
     with pytest.raises(DataError, match="upload a recording"):
-        answers.timeline(served, None, ["calibrated"])
+        api.timeline(served, None, ["calibrated"])

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from test_data_sets import touch, write
 
-from data_sets import SPLITS, Utterance
-from errors import DataError
-from splits import EACH, find_training_data, hold_out, shared_values
+from antispoofing.data.recordings import SPLITS, Utterance
+from antispoofing.data.splits import EACH, find_training_data, hold_out, shared_values
+from antispoofing.errors import DataError
 
 
 def fake_or_real(root, n=2):

@@ -9,9 +9,9 @@ import wandb
 from matplotlib.figure import Figure
 from wandb.proto import wandb_internal_pb2
 
-import tracking
-from tracking import Tracker
-from training_state import EpochResult
+from antispoofing.training import tracking
+from antispoofing.training.state import EpochResult
+from antispoofing.training.tracking import Tracker
 
 RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.85, 0.95, 0.2, 0.1, 5e-5, 3.0)
 TESTING = {"metrics": {"auc": 0.8, "eer": 0.25}, "intervals_95": {"auc": [0.7, 0.9], "eer": [0.2, 0.3]}}

@@ -8,18 +8,18 @@ import pytest
 import soundfile
 import torch
 
-from checkpoints import sha256_of
-from data_sets import Utterance, find_utterances
-from decision import Calibration
-from detector import Detector, load_detector
-from errors import DataError, TrainingError
-from evaluation import score_utterances
-from metrics import compute_metrics
+from antispoofing.data.recordings import Utterance, find_utterances
+from antispoofing.detectors.checkpoints import sha256_of
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import DataError, TrainingError
+from antispoofing.metrics import compute_metrics
+from antispoofing.scoring.decision import Calibration
+from antispoofing.scoring.score import score_utterances
+from antispoofing.training.loop import Hooks, fine_tune
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.state import write_state
+from antispoofing.training.stopping import Stopped
 from model import PRESETS
-from recipe import TrainingConfig
-from stopping import Stopped
-from training import Hooks, fine_tune
-from training_state import write_state
 
 CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 
@@ -137,7 +137,7 @@ def test_told_to_stop_while_it_saves(clips, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         write_state(*args)
 
-    monkeypatch.setattr("training.write_state", told)
+    monkeypatch.setattr("antispoofing.training.loop.write_state", told)
     with pytest.raises(Stopped, match="SIGTERM") as stopped:
         fine_tune(fresh_detector(), clips, clips, TrainingConfig(epochs=1, batch_size=8), tmp_path)
     assert stopped.value.saved == (1, 2)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from test_training import CONFIG, clips, fresh_detector  # noqa: F401, a fixture
 
-import checkpoints
-from errors import CheckpointError, TrainingError
-from optimization import Optimization
-from recipe import TrainingConfig
-from training import fine_tune
-from training_state import FINAL, LAST, STATE, find_state, identify, restore, sole_writer
+from antispoofing.detectors import checkpoints
+from antispoofing.errors import CheckpointError, TrainingError
+from antispoofing.training.loop import fine_tune
+from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.state import FINAL, LAST, STATE, find_state, identify, restore, sole_writer
+from antispoofing.training.step import Optimization
 
 ROOT = Path(__file__).parents[1]
 RECIPE = TrainingConfig(epochs=1, batch_size=8)
@@ -117,7 +117,7 @@ def test_the_best_weights_must_be_there(trained, folder):
 
 def test_a_folder_has_one_writer(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from training_state import sole_writer\n"
+        "import sys; from pathlib import Path; from antispoofing.training.state import sole_writer\n"
         "with sole_writer(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

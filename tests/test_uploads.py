@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from uploads import sweep, swept
+from antispoofing.web.uploads import sweep, swept
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import soundfile
 from PIL import Image
 from test_archives import write_zip
 
-import web_page
-from data_sets import Utterance
-from decision import Calibration, Rule
+from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.data.recordings import Utterance
+from antispoofing.detectors.loading import load_detector
+from antispoofing.errors import DataError
+from antispoofing.report.detector_card import card
+from antispoofing.sandbox import Sandbox
+from antispoofing.scoring.decision import Calibration, Rule
+from antispoofing.scoring.score import Scored
+from antispoofing.scoring.timeline import Timeline
+from antispoofing.web import html as web_page
+from antispoofing.web.service import Heard, Judge, Limits, Service
 from decoding import AudioInfo
-from detector import load_detector
-from detector_card import card
-from errors import DataError
-from evaluation import Scored
-from sandbox import Sandbox
-from service import Heard, Judge, Limits, Service
-from tasks import SAMPLES, STAND_IN
-from windows import Timeline
 
 HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"
 

@@ -9,15 +9,22 @@ import torch
 from PIL import Image
 from test_data_utils import tone
 
-import plots
-import report
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import DataError
+from antispoofing.report import plots, screen
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
+from antispoofing.scoring.timeline import (
+    MIXED,
+    Stretch,
+    Timeline,
+    cautions,
+    overall,
+    score_windows,
+    window_starts,
+)
 from data_utils import load_audio, pad
-from decision import FAKE, NOT_SURE, REAL, Rule
 from decoding import AudioError
-from detector import Detector, load_detector
-from errors import DataError
 from model import PRESETS
-from windows import MIXED, Stretch, Timeline, cautions, overall, score_windows, window_starts
 
 WINDOW, HOP = 64600, 32300
 UNCALIBRATED = Rule()
@@ -180,13 +187,13 @@ def test_what_cannot_be_judged_by(wave, words):
 
 def test_the_lines_on_screen():
     timeline = timeline_of([5, -1, -9, -9, 40])
-    assert report.timeline_lines("a\nb.wav", timeline, ["it is silent"]) == [
+    assert screen.timeline_lines("a\nb.wav", timeline, ["it is silent"]) == [
         "a\\nb.wav: MIXED (5 windows, mean margin 5.20)",
         "  mind: it is silent",
         "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
         "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
     ]
-    assert report.clock(3599.96) == "59:59.9"
+    assert screen.clock(3599.96) == "59:59.9"
 
 
 def test_the_picture_marks_the_stretches(tmp_path):

@@ -1,0 +1,219 @@
+"""What the entry scripts have in common: what they run on, and one detector over one set of recordings.
+
+A score is logit 1 (bona fide): higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from antispoofing import distributed
+from antispoofing.data.duplicates import DUPLICATES, say_audit
+from antispoofing.data.labels import LABEL_WORDS
+from antispoofing.data.recordings import Found, Utterance, find_utterances
+from antispoofing.detectors.checkpoints import NO_CHECKPOINT, known_checkpoints
+from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.errors import CheckpointError, DataError
+from antispoofing.report import screen
+from antispoofing.scoring.score import Scored, score_utterances, summarise
+from antispoofing.training.state import FINAL
+
+CUSTOM = Path("Dataset_Speech_Assignment")
+FAKE_OR_REAL = Path("for-2seconds")
+FINE_TUNED = Path("results/for", FINAL)
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+STAND_IN = SAMPLES / "detector.safetensors"  # small; its provenance says "stand_in"
+
+NO_FAKE_OR_REAL = (
+    f"no data: there is no {FAKE_OR_REAL}/ in this folder. --download fetches Fake-or-Real from York "
+    "University's www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; --data names its folder or archive"
+)
+NO_CUSTOM = (
+    f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
+    "a folder with real and fake subfolders, or any recordings, with --data"
+)
+
+
+def choose(
+    data: Sequence[str | Path], checkpoints: Sequence[Path], default: Path, samples: Path, no_data: str
+) -> tuple[Sequence[str | Path], Sequence[Path]]:
+    """The data and detector files to use: those named, else those in the current folder.
+
+    Where neither data nor a detector is named or there, it is the bundled samples and the bundled
+    stand-in detector, and that is said.
+
+    Args:
+        data, checkpoints: as named on the command line; empty where they are not.
+        default: the data set's usual name.
+        samples: the bundled folder that stands in for it.
+        no_data: what to say when only the data are missing.
+
+    Raises:
+        DataError, CheckpointError: only the one is missing.
+    """
+    data = data or ([default] if default.exists() else [])
+    checkpoints = checkpoints or known_checkpoints()
+    if not data and not checkpoints:
+        say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
+        return [_from_here(samples)], [_from_here(STAND_IN)]
+    if not checkpoints:
+        raise CheckpointError(NO_CHECKPOINT)
+    if not data:
+        raise DataError(no_data)
+    return data, checkpoints
+
+
+def fetched(checkpoint: Path) -> Path:
+    """The file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
+    if not str(checkpoint).startswith("hub:"):
+        return checkpoint
+    from antispoofing.data import download  # and all that fetching needs: half a second
+
+    return download.resolve(checkpoint)
+
+
+def load(checkpoint: str | Path, device: torch.device, args: argparse.Namespace) -> Detector:
+    """`load_detector`, as the command line's precision and frontend want it, ready to score."""
+    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
+    return load_detector(checkpoint, **options).for_scoring()
+
+
+def _from_here(path: Path) -> Path:
+    """Relative to the current folder where it lies below: short to read, the same on every machine."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def say_demonstration(why: str) -> None:
+    """Print that what follows comes from the samples and from the stand-in detector."""
+    print(
+        f"{why}, so this is a demonstration:\n"
+        "the bundled sample recordings, and a small STAND-IN DETECTOR in place of XLS-R 300M. Its figures\n"
+        "say nothing about the published detectors. samples/README.md tells what both are.\n"
+    )
+
+
+def is_of_a_demonstration(detector: Detector) -> bool:
+    """Whether it was fine-tuned, at whatever remove, from the stand-in detector."""
+    provenance = detector.provenance
+    while isinstance(provenance, dict) and isinstance(origin := provenance.get("started_from"), dict):
+        provenance = origin.get("provenance")
+    return isinstance(provenance, dict) and "stand_in" in provenance
+
+
+def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Found:
+    """`find_utterances`, with a few words on what was found.
+
+    Raises:
+        DataError: as there, or all recordings have one and the same label.
+    """
+    found = find_utterances(data, root, phase)
+    for note in found.shown_notes():
+        print(screen.printable(note))
+    counts = Counter(u.label for u in found.utterances)
+    print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
+    print(f", {counts['']} without a label" if counts[""] else "")
+    if found.ignored:
+        suffixes = screen.printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
+        print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
+    if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
+        print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
+        print("If a list has them, name the list itself as --data.")
+    if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
+        empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
+        raise DataError(
+            f"there are {full} recordings but no {empty} ones, so no AUC or EER; to score them without "
+            f"labels, give the {full} folder itself as --data"
+        )
+    return found
+
+
+def alike(args: argparse.Namespace, found: Found) -> dict[str, object]:
+    """What all processes of a group must have alike, for each to score its share of one list.
+
+    Args:
+        args: with the options that scores depend on.
+    """
+    names = hashlib.sha256("\0".join(u.name for u in found.utterances).encode())
+    options = ("batch_size", "offset", "precision", "frontend")
+    return {f"--{name.replace('_', '-')}": vars(args)[name] for name in options if name in args} | {
+        "list of recordings": f"{len(found.utterances)}, their names' sha256 {names.hexdigest()[:12]}"
+    }
+
+
+def identity(detector: Detector) -> tuple[str, str, str]:
+    """What a detector's scores depend on, and the sharing out: the same on all processes of a group."""
+    return detector.sha256, detector.precision, detector.device.type
+
+
+def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> None:
+    """Look for the same audio twice, unless --no-audit says not to, and list it among the results.
+
+    Args:
+        splits: as for `audit.find_duplicates`.
+        args: with no_audit and output.
+    """
+    screen.clear(args.output, [DUPLICATES])
+    if not args.no_audit:
+        args.output.mkdir(parents=True, exist_ok=True)
+        say_audit(splits, args.output / DUPLICATES)
+
+
+def evaluate(
+    name: str,
+    detector: Detector,
+    found: Found,
+    folder: Path,
+    args: argparse.Namespace,
+    command: str,
+    threshold: float | None = None,
+    offset: float = 0.0,
+) -> tuple[Scored, dict] | None:
+    """Score with one detector, write its results folder, name what could not be scored.
+
+    Args:
+        name: of the detector in what is printed and drawn.
+        folder: for the results; made where it is not there.
+        args: with batch_size, workers and seed.
+        command: the command line, for the results.
+        threshold: one chosen on other data; None for the network's own decision.
+        offset: where in each recording its clip begins, in seconds.
+
+    Returns:
+        What `score_utterances` and `summarise` give; of the processes of a group, on the main one.
+
+    Raises:
+        DataError: nothing could be scored, or nothing of one class where all recordings have labels.
+    """
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
+    processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
+    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
+    scored = score_utterances(
+        detector, found.utterances, batch_size=args.batch_size, workers=args.workers, offset=offset
+    )
+    if not distributed.is_main():
+        return None
+    summary = summarise(scored, threshold=threshold, seed=args.seed)
+    about = {
+        "data_root": str(found.root),
+        "offset_seconds": offset,
+        "detector": {"name": name} | detector.describe(),
+        "command": command,
+    }
+    screen.write_results(folder, scored, summary, scored.verdicts(threshold), about, title=name)
+    if scored.failures:
+        print(screen.failures_list(scored))
+    counts = summary["counts"]
+    if counts["scored"] == 0:
+        raise DataError(f"none of the {counts['files']} recordings could be scored")
+    for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
+        if all(u.label for u in found.utterances) and count == 0:
+            raise DataError(f"none of the {label} recordings could be scored, so no AUC or EER")
+    return scored, summary

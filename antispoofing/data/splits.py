@@ -1,0 +1,179 @@
+"""What to train on, what to choose by and what to test on: the splits of one or several data sets."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from antispoofing.data.recordings import SPLITS, Found, Utterance, find_splits, find_utterances, phases_of
+from antispoofing.errors import DataError
+
+PHASE_OF = {"training": "train", "validation": "dev", "testing": "eval"}  # ASVspoof's names
+EACH = "recording"  # to hold out recordings, whatever they have in common with others
+FRACTION = 0.2  # held out of each class
+CLASSES = ("bonafide", "spoof")
+
+
+@dataclass
+class Splits:
+    """The splits of all data sets together; only those to test on are kept apart.
+
+    Attributes:
+        training, validation: the recordings.
+        sets: for each of training, the number of the data set that it is of.
+        testing: by the data set's name, of those that have such a split.
+        notes: what is to be said of lists of labels, and of what is not there.
+    """
+
+    training: list[Utterance] = field(default_factory=list)
+    validation: list[Utterance] = field(default_factory=list)
+    sets: list[int] = field(default_factory=list)
+    testing: dict[str, Found] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def groups(self) -> list[tuple[int, str]]:
+        """Data set and class of each of training, for balanced sampling."""
+        return [(number, u.label) for number, u in zip(self.sets, self.training, strict=True)]
+
+
+def find_training_data(
+    paths: Sequence[Path], held_out_by: str | None = None, fraction: float = FRACTION, seed: int = 0
+) -> Splits:
+    """The splits of each given path: Fake-or-Real's three folders, or ASVspoof's train, dev and eval.
+
+    Of a data set without any, a part is held out for validation, and there is nothing to test on.
+
+    Args:
+        paths: folders, lists of labels or archives, as for `data_sets.find_utterances`.
+        held_out_by: a column of the lists of labels (speaker, attack, ...): what has one value there is
+            held out, or not, as a whole. Or EACH.
+        fraction: of such a set that is held out, of each class.
+        seed: of what that is.
+
+    Raises:
+        DataError: a path is not what it should be; a set has no validation split, and nothing is to be held
+            out, or all have, and something is; a split lacks a class.
+    """
+    splits = Splits()
+    has_held_out = False
+    for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
+        of_set = _published_splits(path, splits.notes)
+        if of_set is None:
+            of_set = _held_out(path, held_out_by, fraction, seed, splits.notes)
+            has_held_out = True
+        for split, found in of_set.items():
+            missing = set(CLASSES) ^ {u.label for u in found.utterances}
+            if missing:
+                raise DataError(f"{path}: {split} must hold real and fake recordings, and only such")
+        for split, found in of_set.items():
+            shared = shared_values(of_set["training"].utterances, found.utterances, "speaker")
+            if shared and split != "training":  # who is heard in training is no test of a stranger
+                splits.notes.append(f"AUDIT: {path}: {len(shared)} speakers are in training and in {split}")
+        prefix = f"{name}/" if len(paths) > 1 else ""
+        for split, known in (("training", splits.training), ("validation", splits.validation)):
+            known += [replace(u, name=prefix + u.name) for u in of_set[split].utterances]
+        splits.sets += [number] * len(of_set["training"].utterances)
+        if "testing" in of_set:
+            splits.testing[name] = of_set["testing"]
+    if held_out_by is not None and not has_held_out:
+        raise DataError("--validation-split: the data have validation splits of their own")
+    return splits
+
+
+def hold_out(
+    utterances: Sequence[Utterance], by: str, fraction: float, seed: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Part recordings into those to train on and those held out, no value of a column in both.
+
+    Args:
+        by: the column; what has no value there (bona fide recordings have no attack) goes by itself. Or EACH.
+        fraction: of each class that is held out, at least; whole groups may make it more.
+        seed: of which.
+
+    Raises:
+        DataError: no recording has such a column, or a class is in one part only.
+    """
+    columns = sorted({name for u in utterances for name in u.columns})
+    if by != EACH and by not in columns:
+        there = ", ".join([*columns, EACH])
+        raise DataError(f"--validation-split {by}: nothing tells that of these recordings; there is {there}")
+    values = [u.columns.get(by, "") for u in utterances]
+    groups: dict[object, list[int]] = {}
+    for i, value in enumerate(values):
+        groups.setdefault(value or i, []).append(i)
+    order = list(groups.values())
+    wanted = {label: fraction * count for label, count in Counter(u.label for u in utterances).items()}
+    held_out: set[int] = set()
+    for place in np.random.default_rng(seed).permutation(len(order)).tolist():
+        if any(wanted[utterances[i].label] > 0 for i in order[place]):
+            held_out |= set(order[place])
+            for i in order[place]:
+                wanted[utterances[i].label] -= 1
+    parts = ([], [])
+    for i, utterance in enumerate(utterances):
+        parts[i in held_out].append(utterance)
+    if any(set(CLASSES) - {u.label for u in part} for part in parts):
+        raise DataError(f"--validation-split {by}: too few values to have real and fake on both sides")
+    return parts
+
+
+def shared_values(a: Sequence[Utterance], b: Sequence[Utterance], column: str) -> set[str]:
+    """What two splits have in common of a column of the lists of labels (speaker, ...)."""
+    seen, others = ({u.columns.get(column, "") for u in split} for split in (a, b))
+    return (seen & others) - {""}
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What the data sets are called: what their paths do not have in common, without slashes."""
+    if len(paths) == 1:
+        return [paths[0].name]
+    full = [os.path.abspath(path) for path in paths]
+    common = os.path.commonpath(full)
+    if common in full:  # one lies in another
+        common = str(Path(common).parent)
+    names = [os.path.relpath(path, common).replace(os.sep, "-") for path in full]
+    if len(set(names)) < len(names):
+        raise DataError("the same data set is named twice")
+    return names
+
+
+def _published_splits(path: Path, notes: list[str]) -> dict[str, Found] | None:
+    """The splits that a set has; None where it has none. What is to be said of them is added to the notes."""
+    folder = find_splits(path)
+    if folder is not None:
+        return {name: find_utterances([folder / name]) for name in SPLITS}
+    phases = phases_of(path)
+    if not phases >= {PHASE_OF["training"], PHASE_OF["validation"]}:
+        return None
+    found = {}
+    for name, phase in PHASE_OF.items():
+        if phase not in phases:
+            continue
+        try:
+            found[name] = find_utterances([path], phase=phase)
+        except DataError as error:
+            if name != "testing":
+                raise
+            notes.append(f"nothing to test on: {error}")  # those who train need not have it
+            continue
+        notes += found[name].shown_notes()
+    return found
+
+
+def _held_out(path: Path, by: str | None, fraction: float, seed: int, notes: list[str]) -> dict[str, Found]:
+    """Training and validation of a set without splits. What is to be said of it is added to the notes."""
+    if by is None:
+        raise DataError(
+            f"{path} has no {', '.join(SPLITS)}, nor ASVspoof's phases: to hold out a part for "
+            f"validation, say by what with --validation-split: speaker, attack, ..., or {EACH}"
+        )
+    found = find_utterances([path])
+    notes += found.shown_notes()
+    parts = hold_out(found.utterances, by, fraction, seed)
+    names = ("training", "validation")
+    return {name: replace(found, utterances=part) for name, part in zip(names, parts, strict=True)}

@@ -1,0 +1,204 @@
+"""XLS-R on a CPU, for scoring only: the function of `model.XLSR`, faster.
+
+The weights are laid out once, as oneDNN multiplies them fastest, and the weight normalisation is worked
+out once. Frames lie as [time, channels], so that a convolution of kernel k and stride s is a matrix product:
+its rows are k * channels neighbouring values, consecutive rows s * channels apart; and what follows it works
+on the last axis. A clip's frames are the same, bit for bit, in any batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from antispoofing.errors import DeviceError
+from model import XLSR
+
+ROWS = 1616  # that a convolution computes at once: what it makes of them stays in the cache
+
+
+class PackedXLSR(nn.Module):
+    """Waves [B, T] -> frames [B, F, width], float32, without gradients.
+
+    Args:
+        xlsr: on the CPU; emptied, to need no memory for two.
+        precision: "fp32"; "bf16" for everything but layer norms and the sum that runs past the layers;
+            "int8" for bf16 with the transformer's linear layers in int8, see `Int8Linear`.
+
+    Raises:
+        DeviceError: int8, which this PyTorch or this processor cannot do.
+    """
+
+    def __init__(self, xlsr: XLSR, precision: str):
+        super().__init__()
+        self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        model = xlsr.model
+        with torch.no_grad():
+            self.convolutions = [
+                _Convolution(layer, self.dtype) for layer in model.feature_extractor.conv_layers
+            ]
+            self.norm = _LayerNorm(model.feature_projection.layer_norm)
+            self.projection = _linear(model.feature_projection.projection, self.dtype)
+            self.positions = _PositionalConvolution(model.encoder.pos_conv_embed, self.dtype)
+            self.layers = []
+            for layer in model.encoder.layers:
+                self.layers.append(_Layer(layer, self.dtype, precision == "int8"))
+                layer.to("meta")
+            self.last_norm = _LayerNorm(model.encoder.layer_norm)
+        xlsr.to("meta")
+
+    @torch.inference_mode()
+    def forward(self, waves: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self._frames(waves)
+
+    def _frames(self, waves: Tensor) -> Tensor:
+        x = torch.stack([self._convolved(wave) for wave in waves])  # [B, F, channels]
+        x = self.projection(self.norm(x.float()))
+        x = x.float() + torch.stack([self.positions(frames) for frames in x])
+        for layer in self.layers:
+            x = layer(x)
+        return self.last_norm(x)
+
+    def _convolved(self, wave: Tensor) -> Tensor:
+        """Wave [T] -> [F, channels]."""
+        x = wave.to(self.dtype)[:, None]
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x
+
+
+class _Convolution:
+    """[T, in] -> [T', out]: convolution, layer norm, GELU."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype):
+        (self.kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
+        self.linear = Linear(layer.conv.weight.transpose(1, 2).flatten(1), layer.conv.bias, dtype)
+        self.norm = _LayerNorm(layer.layer_norm, dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        parts = windows(x, self.kernel, self.stride).split(ROWS)
+        return torch.cat([F.gelu(self.norm(self.linear(rows))) for rows in parts])
+
+
+class _PositionalConvolution:
+    """[F, width] -> [F, width]: what tells the transformer of time, a convolution in groups, and GELU."""
+
+    def __init__(self, embedding: nn.Module, dtype: torch.dtype):
+        convolution = embedding.conv
+        (self.kernel,), self.groups, self.dtype = convolution.kernel_size, convolution.groups, dtype
+        weights = convolution.weight.transpose(1, 2).flatten(1).chunk(self.groups)
+        biases = convolution.bias.chunk(self.groups)
+        self.linears = [Linear(*pair, dtype) for pair in zip(weights, biases, strict=True)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # [groups, F, width / groups]
+        by_group = x.to(self.dtype).unflatten(1, (self.groups, -1)).transpose(0, 1)
+        padded = F.pad(by_group, (0, 0, self.kernel // 2, (self.kernel - 1) // 2))
+        rows_of = (windows(group, self.kernel, 1) for group in padded)
+        products = [linear(rows) for linear, rows in zip(self.linears, rows_of, strict=True)]
+        return F.gelu(torch.cat(products, dim=1))
+
+
+class _Layer:
+    """One layer of the transformer: [B, F, width] -> the same tensor, float32."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype, int8: bool):
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.dtype, self.heads = dtype, attention.num_heads
+        self.norm = _LayerNorm(layer.layer_norm)
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+        weight[: len(weight) // 3] *= attention.scaling
+        bias[: len(bias) // 3] *= attention.scaling
+        self.qkv = Int8Linear(weight, bias) if int8 else Linear(weight, bias, dtype)
+        self.out = _linear(attention.out_proj, dtype, int8)
+        self.feed_forward_norm = _LayerNorm(layer.final_layer_norm)
+        self.up = _linear(feed_forward.intermediate_dense, dtype, int8)
+        self.down = _linear(feed_forward.output_dense, dtype, int8)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x += self.out(self._attended(self.qkv(self.norm(x))))
+        x += self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+        return x
+
+    def _attended(self, qkv: Tensor) -> Tensor:
+        """[B, F, 3 * width] -> [B, F, width]. With so few frames PyTorch's fused attention is slower."""
+        qkv = qkv.to(self.dtype).unflatten(2, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each [B * heads, F, width / heads]
+        result = torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v
+        return result.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
+
+
+def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """[T, channels] -> a view [T', kernel * channels] of overlapping rows."""
+    x = x.contiguous()
+    channels = x.shape[1]
+    size = ((len(x) - kernel) // stride + 1, kernel * channels)
+    return x.as_strided(size, (stride * channels, 1), x.storage_offset())
+
+
+class _LayerNorm:
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype = torch.float32):
+        self.weight, self.bias = (value.detach().to(dtype, copy=True) for value in (norm.weight, norm.bias))
+        self.eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class Linear:
+    """[..., in] -> [..., out], in and of one data type; the weights as oneDNN multiplies them fastest."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
+        self.dtype = dtype
+        self.weight, self.bias = (
+            value.detach().to(dtype, copy=True).contiguous() for value in (weight, bias)
+        )
+        self.packed = torch.backends.mkldnn.is_available()  # not on every kind of machine
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear(nn.Module):
+    """[B, F, in] -> float32 [B, F, out] by PyTorch's dynamic quantisation, for a CPU.
+
+    Weights have a scale for each output; activations one scale and offset for each clip, from its smallest
+    and largest value: never for a batch, or a clip's score would depend on its neighbours.
+
+    Raises:
+        DeviceError: this PyTorch cannot do it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        if torch.backends.quantized.engine == "none":
+            raise DeviceError("this build of PyTorch has no int8 for this processor")
+        weight, bias = weight.detach().float(), bias.detach().float()
+        scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        with warnings.catch_warnings():  # PyTorch will drop it one day; its version is pinned
+            warnings.filterwarnings("ignore", message=".*quantize", category=UserWarning)
+            quantised = torch.quantize_per_channel(weight, scale.double(), zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
+        # Older x86 processors add two products in 16 bits: with all 8 bits of the activations that overflows.
+        capabilities = torch.cpu.get_capabilities()
+        vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+        self.reduce_range = capabilities["architecture"] == "x86_64" and not vnni
+
+    def forward(self, x: Tensor) -> Tensor:
+        dynamic = torch.ops.quantized.linear_dynamic
+        return torch.stack([dynamic(clip, self.packed, self.reduce_range) for clip in x.float()])
+
+
+def _linear(layer: nn.Linear, dtype: torch.dtype, int8: bool = False) -> Linear | Int8Linear:
+    return Int8Linear(layer.weight, layer.bias) if int8 else Linear(layer.weight, layer.bias, dtype)

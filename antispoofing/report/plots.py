@@ -1,0 +1,177 @@
+"""Pictures of results.
+
+Convention: a score is logit 1 (bona fide), higher = more likely real.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy  # its stats take half a second to import: only when first used
+
+from antispoofing.metrics import ErrorRates
+from antispoofing.scoring.score import Scored
+from antispoofing.scoring.timeline import Timeline
+from antispoofing.training.state import EpochResult, best_epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # which everybody can tell apart
+
+
+def plot_roc(points: ErrorRates, summary: dict) -> Figure:
+    """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
+    low, high = summary["intervals_95"]["auc"]
+    figure = _figure(5, 5)
+    axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
+    label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
+    axes.plot(points.far, 1 - points.frr, label=label)
+    axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
+    axes.legend()
+    return figure
+
+
+def plot_det(points: ErrorRates, summary: dict) -> Figure:
+    """DET curve: misses over false alarms, on axes of normal deviates."""
+    # Rates of 0 and 1 have no place on such axes: they are drawn where half a clip would be.
+    half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
+    edge = max(half / 2, 5e-4)
+    far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
+    ticks = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9]) / 100
+    ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
+    limits = scipy.stats.norm.ppf([edge, 1 - edge])
+    low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
+    figure = _figure(5, 5)
+    axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
+    axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
+    axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
+    axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
+    axes.set_yticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
+    axes.set(xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
+    axes.legend()
+    return figure
+
+
+def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
+    """Both classes' scores, each as a density."""
+    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
+    threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
+    figure = _figure(6, 4)
+    axes = figure.add_subplot()
+    axes.hist(spoof, bins, alpha=0.6, density=True, color=FAKE_COLOR, label=f"fake ({len(spoof)})")
+    axes.hist(bonafide, bins, alpha=0.6, density=True, color=REAL_COLOR, label=f"real ({len(bonafide)})")
+    axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
+    axes.set(xlabel="score (higher = more likely real)", ylabel="density")
+    axes.legend()
+    return figure
+
+
+def plot_history(history: list[EpochResult]) -> Figure:
+    """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
+    epochs = [result.epoch for result in history]
+    kept = best_epoch(history)
+    figure = _figure(6, 6)
+    losses, eers = figure.subplots(2, sharex=True)
+    losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
+    losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
+    losses.set(ylabel="cross entropy (nats)", ylim=(0, None))
+    eers.plot(epochs, [100 * result.validation_eer for result in history], marker="o", label="validation")
+    eers.plot(kept.epoch, 100 * kept.validation_eer, "o", color="tab:red", markersize=9, label="kept")
+    eers.set(xlabel="epoch", ylabel="EER (%)", ylim=(0, None), xticks=epochs)
+    losses.legend()
+    eers.legend()
+    return figure
+
+
+def plot_change(before: Scored, after: Scored) -> Figure:
+    """Each clip's score after over its score before; on the diagonal nothing changed."""
+    figure = _figure(5.5, 5)
+    axes = figure.add_subplot()
+    for label, word, color in (("spoof", "fake", FAKE_COLOR), ("bonafide", "real", REAL_COLOR)):
+        chosen = np.array([u.label == label for u in before.utterances])
+        axes.scatter(before.scores[chosen], after.scores[chosen], s=14, alpha=0.6, color=color, label=word)
+    low, high = axes.get_xlim()
+    axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1, label="no change")
+    axes.set(xlabel="score before (higher = more likely real)", ylabel="score after")
+    axes.legend()
+    return figure
+
+
+def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: dict[str, Timeline]) -> Figure:
+    """A recording's waveform and spectrogram, and under them each detector's score over time.
+
+    A window's score is drawn at its middle; blue is the real side of the threshold, orange the fake one. The
+    stretches that sound synthetic are marked.
+
+    Args:
+        wave: [n] samples.
+        timelines: of this recording, by the detector's name.
+    """
+    seconds = len(wave) / sample_rate
+    figure = _figure(9, 3 + 1.7 * len(timelines))
+    rows = figure.subplots(2 + len(timelines), sharex=True, height_ratios=[1, 1.4, *[1.6] * len(timelines)])
+    times, low, high = _envelope(wave, sample_rate)
+    rows[0].fill_between(times, low, high, step="post", color="0.35", linewidth=0)
+    rows[0].set(
+        ylabel="waveform", xlim=(0, seconds), ylim=(-1.05 * (peak := np.abs(wave).max() or 1), 1.05 * peak)
+    )
+    levels = _spectrogram(wave, sample_rate)
+    rows[1].imshow(
+        levels,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, sample_rate / 2000),
+        cmap="magma",
+        vmin=levels.max() - 80,
+    )
+    rows[1].set(ylabel="kHz")
+    for axes, (name, timeline) in zip(rows[2:], timelines.items(), strict=True):
+        _draw_scores(axes, timeline)
+        axes.set_ylabel(f"score\n{name}"[:40], parse_math=False)
+    rows[-1].set(xlabel="s")
+    return figure
+
+
+def _draw_scores(axes: Axes, timeline: Timeline) -> None:
+    for stretch in timeline.suspicious():
+        axes.axvspan(stretch.start, stretch.end, color=FAKE_COLOR, alpha=0.35 if stretch.is_sure else 0.12)
+    middles = (timeline.starts + timeline.ends) / 2
+    times = np.concatenate([timeline.starts[:1], middles, timeline.ends[-1:]])
+    scores = np.pad(timeline.scores, 1, "edge")
+    thresholds = np.pad(timeline.rule.thresholds(timeline.logits), 1, "edge")
+    for side, color in ((scores > thresholds, REAL_COLOR), (scores < thresholds, FAKE_COLOR)):
+        axes.fill_between(times, scores, thresholds, side, interpolate=True, color=color, alpha=0.5)
+    axes.plot(times, thresholds, color="0.4", linestyle="--", linewidth=1, label="threshold")
+    axes.plot(times, scores, color="0.1", linewidth=1.2)
+    axes.plot(middles, timeline.scores, "o", color="0.1", markersize=3.5, label="score of a window")
+    axes.legend(fontsize="small")
+
+
+def _envelope(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> tuple[np.ndarray, ...]:
+    """Times in seconds, and between which values the wave is from each on: what can be seen of any length."""
+    starts = np.unique(np.linspace(0, len(wave), columns, endpoint=False, dtype=np.int64))
+    return starts / sample_rate, np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)
+
+
+def _spectrogram(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> np.ndarray:
+    """Power in dB [frequencies, times] of Hann windows of 32 ms, of at most so many times."""
+    size = max(2, round(0.032 * sample_rate))
+    wave = np.pad(wave, (0, max(0, size - len(wave))))
+    starts = np.linspace(
+        0, len(wave) - size, min(columns, 1 + (len(wave) - size) // (size // 4)), dtype=np.int64
+    )
+    frames = np.stack([wave[start : start + size] for start in starts]) * scipy.signal.get_window(
+        "hann", size
+    )
+    return 10 * np.log10(np.abs(np.fft.rfft(frames)).T ** 2 + 1e-10)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty one, in inches."""
+    from matplotlib.figure import Figure  # a third of a second: only when there is something to draw
+
+    return Figure(figsize=(width, height), layout="constrained")

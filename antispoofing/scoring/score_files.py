@@ -1,0 +1,299 @@
+"""Files of scores: written and read in the field's formats; and what such a file is worth.
+
+    python metrics.py results/custom/LA_model/scores.csv
+    python metrics.py scores.txt --keys keys/LA/CM/trial_metadata.txt --by attack codec
+
+A score is higher = more likely real, as in all these formats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from antispoofing.commands import options
+from antispoofing.data.labels import (
+    EVAL,
+    LABEL_COLUMNS,
+    LABEL_WORDS,
+    NAME_COLUMNS,
+    PHASES,
+    SCORE_COLUMNS,
+    LabelFile,
+    Trial,
+    distinct_rows,
+    other_columns,
+    plain,
+    read_labels,
+    read_table,
+    refuse,
+)
+from antispoofing.data.recordings import Utterance
+from antispoofing.errors import DataError
+from antispoofing.report import screen
+from antispoofing.report.groups import groups_of, with_other_class
+from antispoofing.scoring.score import Scored, summarise
+from decoding import AUDIO_SUFFIXES
+
+# Format: the file's name, what sets its columns apart, its header.
+FORMATS = {
+    "asvspoof": ("scores.txt", " ", ()),  # UTT SCORE, of ASVspoof 2019 and 2021
+    "asvspoof5": ("scores.tsv", "\t", ("filename", "cm-score")),  # of its evaluation package
+    "arena": ("scores_arena.txt", " ", ()),  # of the Speech DF Arena toolkit: the file names of its CSV
+}
+USUAL_BREAKDOWN = ("attack", "codec")
+
+LARGEST = 1e100  # a score; sums and differences of larger ones are no numbers any more
+NO_SCORE = "no score"  # why a trial of the keys fails
+
+
+@dataclass(frozen=True)
+class FiledScore:
+    """One row: the recording as the file names it, the score (NaN: none), what else it tells."""
+
+    name: str
+    score: float
+    label: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------- writing
+
+
+def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
+    """What a format calls the recordings: as their list of labels does, else by path or utterance id.
+
+    Raises:
+        DataError: two would have one name, or a name has a blank that the format cannot hold.
+    """
+    if format_ == "arena":
+        names = [u.trial if Path(u.trial).is_absolute() else str(Path(u.path)) for u in utterances]
+    else:
+        names = [utterance_id(u.trial or u.name) for u in utterances]
+        if blank := next((name for name in names if len(name.split()) != 1), None):
+            raise DataError(f"--scores-as {format_}: its names hold no blanks, but {blank!r} does")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"--scores-as {format_}: {times} recordings would be called {name}")
+    return names
+
+
+def write_scores(folder: Path, format_: str, scored: Scored) -> Path:
+    """Write the scores of what has one in one of FORMATS, higher = more likely real; the file."""
+    file_name, delimiter, header = FORMATS[format_]
+    rows = zip(names_in(format_, scored.utterances), scored.scores, strict=True)
+    with open(folder / file_name, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerows([header] if header else [])
+        writer.writerows((name, repr(float(score))) for name, score in rows if np.isfinite(score))
+    return folder / file_name
+
+
+def utterance_id(name: str) -> str:
+    """The file name without its folder and its audio suffix: "flac/LA_E_1.flac" -> "LA_E_1"."""
+    last = PurePosixPath(name.replace("\\", "/"))
+    return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
+
+
+# ------------------------------------------------------------------------- reading
+
+
+def read_scores(path: Path) -> list[FiledScore]:
+    """Any file of scores: the formats above, this project's scores.csv, ASVspoof 2019's UTT ATTACK KEY SCORE.
+
+    A CSV or TSV file needs a header with a column of recordings (path, filename, ...) and one called score or
+    cm-score; a column label (or key) and all others are kept.
+
+    Raises:
+        DataError: it is none of these; or a row has another number of columns, a score that is no number, an
+            unknown label, or a recording that stands there before (a line for each such row).
+    """
+    table = read_table(path)
+    if table.header:
+        columns = [name.lower() for name in table.header]
+        places = [table.column(names) for names in (NAME_COLUMNS, SCORE_COLUMNS, LABEL_COLUMNS)]
+    else:
+        width = len(table.rows[0][1])
+        columns = {2: ["name", "score"], 4: ["name", "attack", "label", "score"]}.get(width, [])
+        places = [columns.index(name) if name in columns else None for name in ("name", "score", "label")]
+    name_at, score_at, label_at = places
+    if name_at is None or score_at is None:
+        raise DataError(
+            f"{path}: no known file of scores. It needs a header with columns path and score, or the two or "
+            "four columns of ASVspoof's UTT SCORE and UTT ATTACK KEY SCORE"
+        )
+    scores: list[FiledScore] = []
+    problems: list[str] = []
+    for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
+        text, word = cells[score_at], cells[label_at] if label_at is not None else ""
+        score, label = _number(text), LABEL_WORDS.get(plain(word), "")
+        if score is None:
+            problems.append(f"{path}, row {row}: the score {text!r} is not a number to work with")
+        elif word and not label:
+            problems.append(f"{path}, row {row}: unknown label {word!r}")
+        else:
+            known = [
+                *places,
+                *(i for i, column in enumerate(columns) if column == "verdict"),
+            ]  # ours: made, not told
+            told = other_columns(columns, cells, known, label)
+            scores.append(FiledScore(cells[name_at], score, label, told))
+    refuse(problems)
+    return scores
+
+
+def _number(text: str) -> float | None:
+    """NaN where there is none (of a recording without a score); None where it is no number to work with."""
+    try:
+        number = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return number if abs(number) < LARGEST or not text else None
+
+
+def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, int]:
+    """The trials of a list of labels with their scores, and how many scores are of no such trial.
+
+    A trial's score is found by the name as it stands, else by the utterance id, where only one trial and one
+    score have it. A trial without a score fails.
+
+    Raises:
+        DataError: no trial has a score.
+    """
+    by_name = {score.name: score.score for score in scores}
+    trials_of = Counter(utterance_id(trial.name) for trial in keys.trials)
+    by_id: dict[str, list[str]] = {}
+    for score in scores:
+        by_id.setdefault(utterance_id(score.name), []).append(score.name)
+
+    def name_of(trial: Trial) -> str | None:
+        if trial.name in by_name:
+            return trial.name
+        id_ = utterance_id(trial.name)
+        names = by_id.get(id_, [])
+        return names[0] if len(names) == trials_of[id_] == 1 else None
+
+    names = [name_of(trial) for trial in keys.trials]
+    if not any(names):
+        raise DataError(
+            f"{keys.path}: none of its trials has a score; the first is {keys.trials[0].name}, the first "
+            f"score is of {scores[0].name if scores else 'nothing'}"
+        )
+    found = [math.nan if name is None else by_name[name] for name in names]
+    utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
+    return _scored(utterances, found), len(scores) - len({name for name in names if name is not None})
+
+
+def _scored(utterances: Sequence[Utterance], scores: Sequence[float]) -> Scored:
+    """As if scored here; there is no spoof logit to decide by."""
+    logits = np.full((len(scores), 2), np.nan)
+    logits[:, 1] = scores
+    return Scored(utterances, logits, {int(i): NO_SCORE for i in np.flatnonzero(np.isnan(logits[:, 1]))})
+
+
+# --------------------------------------------------------------- what a file is worth
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="metrics.py", description="AUC and EER of a file of scores. Higher score = more likely real."
+    )
+    parser.add_argument("scores", type=Path, help="UTT SCORE, or CSV or TSV with columns path and score")
+    parser.add_argument(
+        "--keys", type=Path, metavar="FILE", help="a list of labels (default: the scores' own column label)"
+    )
+    parser.add_argument("--phase", choices=PHASES, help=f"of the keys (default: {EVAL})")
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help=f"also each group of a column (default: {', '.join(USUAL_BREAKDOWN)}, where they are told)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="also write metrics.json and pictures there"
+    )
+    options.add_threshold_option(parser)
+    options.add_seed_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python metrics.py`: the exit code, 0, or 2 after one line on stderr for each thing that is wrong."""
+    return options.run_script("metrics.py", run, parse_args, argv)
+
+
+def run(args: argparse.Namespace, command: str) -> int:
+    """Read, sum up, print. Raises UserError or OSError for what stands in the way."""
+    if args.output and (args.output / "scores.csv").resolve() == args.scores.resolve():
+        raise DataError(f"{args.scores} would be overwritten by what is made of it: name another --output")
+    scored = _read(args)
+    columns = _columns_to_break_down(scored, args.by)
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+    summary = summarise(scored, threshold=args.threshold, seed=args.seed)
+    if "metrics" not in summary:
+        raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
+    name = args.scores.stem
+    if scored.failures:
+        print(screen.failures_list(scored))
+    print(f"\n{screen.results({name: summary})}")
+    groups = {}
+    for column in columns:
+        groups[column] = dict(_by_group(scored, column, args))
+        print(f"\n{screen.results_table(groups[column], column)}")
+    if groups:
+        print("\nA group of one class only is held against all clips of the other.")
+    if args.output:
+        about = {"scores": str(args.scores), "keys": args.keys and str(args.keys), "command": command}
+        verdicts = (
+            [""] * len(scored.utterances) if args.threshold is None else scored.verdicts(args.threshold)
+        )
+        summary |= {"by": groups} if groups else {}
+        screen.write_results(args.output, scored, summary, verdicts, about, title=name)
+        print(f"\nMetrics and pictures are in {args.output}")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> Scored:
+    """The scores with their labels, and a few words on both."""
+    scores = read_scores(args.scores)
+    if args.keys is None:
+        if args.phase:
+            raise DataError("--phase is of the keys: name them with --keys")
+        if not any(score.label for score in scores):
+            raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
+        utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
+        return _scored(utterances, [score.score for score in scores])
+    keys = read_labels(args.keys, args.phase)
+    if args.phase and not keys.phase:
+        raise DataError(f"--phase {args.phase}: {args.keys} has no phases")
+    scored, without = with_keys(scores, keys)
+    print(screen.printable(keys.describe()))
+    if without:
+        print(f"{without} of the {len(scores)} scores are of none of these and were left out")
+    return scored
+
+
+def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list[str]:
+    there = dict.fromkeys(name for utterance in scored.utterances for name in utterance.columns)
+    if wanted is None:
+        return [name for name in USUAL_BREAKDOWN if name in there]
+    if missing := next((name for name in wanted if name.lower() not in there), None):
+        raise DataError(f"--by {missing}: the columns are {', '.join(there) or 'none'}")
+    return [name.lower() for name in wanted]
+
+
+def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
+    """Each group of a column, and `summarise` of it."""
+    values = {column: [utterance.columns.get(column, "") for utterance in scored.utterances]}
+    for group, members in groups_of(scored, values, fewest=1, most=None).get(column, {}).items():
+        chosen = scored.subset(with_other_class(scored, members))
+        yield screen.printable(group), summarise(chosen, threshold=args.threshold, seed=args.seed)

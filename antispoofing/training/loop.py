@@ -1,0 +1,329 @@
+"""Fine-tuning: the loop, what it keeps, and what it writes down.
+
+Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (real).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from antispoofing import distributed, metrics
+from antispoofing.data.recordings import Utterance
+from antispoofing.detectors import checkpoints
+from antispoofing.detectors.loading import Detector
+from antispoofing.errors import CheckpointError, DataError, TrainingError
+from antispoofing.scoring.decision import Calibration
+from antispoofing.scoring.score import NOT_A_NUMBER, Scored, score_utterances
+from antispoofing.training import lora
+from antispoofing.training.clips import epoch_order, steps_of
+from antispoofing.training.recipe import TrainingConfig, learning_rate
+from antispoofing.training.state import (
+    FINAL,
+    LAST,
+    STATE,
+    EpochResult,
+    TrainingState,
+    best_epoch,
+    identify,
+    restore,
+    write_state,
+)
+from antispoofing.training.step import Optimization, Part
+from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
+from data_utils import Variation, default_workers, make_loader
+from model import BONAFIDE, SPOOF
+
+CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called while a training goes on; by default nothing is.
+
+    Attributes:
+        on_step: after each step, with its number from 1, its loss, learning rate and gradient's norm.
+        on_unreadable: once for each training recording that is left out, with the reason.
+        on_epoch: after each epoch, with all figures so far and the scored validation set.
+    """
+
+    on_step: Callable[[int, float, float, float], None] = lambda step, loss, rate, norm: None
+    on_unreadable: Callable[[Utterance, str], None] = lambda utterance, reason: None
+    on_epoch: Callable[[Sequence[EpochResult], Scored], None] = lambda history, scored: None
+
+
+def fine_tune(
+    detector: Detector,
+    training: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    config: TrainingConfig,
+    output: Path,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    workers: int | None = 0,
+    state: TrainingState | None = None,
+    save_every: int | None = None,
+    hooks: Hooks = Hooks(),
+) -> list[EpochResult]:
+    """Train a detector in place; the weights after the last epoch stay in it.
+
+    The epoch with the lowest validation EER (of equals, the lowest validation loss) is written to
+    `final_model.safetensors`, the last one to `last_model.safetensors`, each with its settings, its
+    validation figures and a calibration fitted on the validation set as provenance.
+    `training_state.safetensors` is how far the training is, after each epoch and where it is told to stop. On
+    a CPU, the same seed gives the same weights, interrupted or not.
+
+    In a group of processes all do this, and the main one writes.
+
+    Args:
+        training, validation: recordings with labels.
+        output: an existing folder.
+        groups: for `sampling="balanced"`, the group of each training recording, by default its class.
+        workers: as in `evaluation.score_utterances`.
+        state: of an unfinished training, from `training_state.find_state`, to go on with.
+        save_every: steps after which the state is written, in the midst of an epoch.
+
+    Returns:
+        Each epoch's figures.
+
+    Raises:
+        DataError: a class is missing, or cannot be read, in one of the sets.
+        TrainingError: the loss is no longer a number; or the detector cannot do what is configured.
+        Stopped: by a signal; it tells what state is written.
+        OSError: a file cannot be written; the last state is still there.
+    """
+    for name, utterances in (("training", training), ("validation", validation)):
+        if {u.label for u in utterances} != set(CLASS_OF):
+            raise DataError(f"the {name} set must hold real and fake recordings, and only such")
+    torch.manual_seed(config.seed)
+    run = _Run(detector, training, validation, config, output, groups, workers, state, save_every, hooks)
+    try:
+        with stop_requests() as requests:
+            while not run.is_done():
+                run.do_steps(requests)
+                run.end_epoch()
+    except Stopped as stopped:
+        stopped.saved = run.saved
+        raise
+    lora.merge(detector)
+    return run.state.history
+
+
+class _Run:
+    """One call of `fine_tune`."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        training: Sequence[Utterance],
+        validation: Sequence[Utterance],
+        config: TrainingConfig,
+        output: Path,
+        groups: Sequence[Hashable] | None,
+        workers: int | None,
+        state: TrainingState | None,
+        save_every: int | None,
+        hooks: Hooks,
+    ):
+        self.detector, self.training, self.validation = detector, training, validation
+        self.config, self.output, self.hooks, self.save_every = config, output, hooks, save_every
+        self.workers = default_workers(detector.device) if workers is None else workers
+        self.targets = torch.tensor([CLASS_OF[u.label] for u in training])
+        self.groups = None
+        if config.sampling == "balanced":
+            self.groups = [u.label for u in training] if groups is None else groups
+        self.steps = steps_of_an_epoch(config, training)
+        self.started_from = {
+            "file": detector.path and str(detector.path),
+            "sha256": detector.sha256,
+            "provenance": detector.provenance,
+        }
+        self.identity = identify(detector, training, validation, config)
+        self.optimization = Optimization(detector, config)
+        self.state = state or TrainingState()
+        self.saved: tuple[int, int] | None = None
+        if not self.state.is_new:
+            self.saved = (self.state.epoch, self.state.step)
+            with checkpoints.errors_of(output / STATE):
+                restore(self.state, detector, self.optimization)
+
+    def is_done(self) -> bool:
+        """Whether all epochs are done, or too many without a better one."""
+        history, patience = self.state.history, self.config.patience
+        if patience is not None and history and len(history) - best_epoch(history).epoch >= patience:
+            return True
+        return self.state.epoch > self.config.epochs
+
+    def do_steps(self, requests: StopRequests) -> None:
+        """What is left of the epoch's steps; then, or when it is told to stop, the state is written."""
+        state, before = self.state, (self.state.epoch - 1) * self.steps
+        started = time.perf_counter() - state.seconds
+        requests.must_wait = True
+        self.optimization.train_mode()
+        for parts in self._parts():
+            number = before + state.step + 1
+            rate = learning_rate(self.config, number, self.config.epochs * self.steps)
+            result = self.optimization.step(parts, state.epoch, state.step, rate)
+            state.step += 1
+            state.seconds = time.perf_counter() - started
+            if result is not None:
+                state.loss += result.loss * result.weight
+                state.weight += result.weight
+                self.hooks.on_step(number, result.loss, rate, result.gradient_norm)
+            told = self._is_told_to_stop(requests)
+            if told or (self.save_every and number % self.save_every == 0):
+                self._save()
+            if told:
+                raise Stopped(requests.number or signal.SIGTERM)
+        self._share_unreadable()
+        readable = {u.label for i, u in enumerate(self.training) if i not in state.unreadable}
+        for label in [label for label in CLASS_OF if label not in readable]:
+            reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
+            raise DataError(f"none of the {label} training recordings can be read; the first: {reason}")
+        self._save()
+        if self._is_told_to_stop(requests):
+            raise Stopped(requests.number or signal.SIGTERM)
+        requests.need_not_wait()
+
+    def _is_told_to_stop(self, requests: StopRequests) -> bool:
+        """Whether any process is."""
+        return distributed.total(requests.number or 0) != [0]
+
+    def _parts(self) -> Iterator[list[Part]]:
+        """This process's clips of each step that is left of the epoch."""
+        config, state, sizes = self.config, self.state, self.detector.config
+        order = epoch_order(len(self.training), self.groups, config.seed, state.epoch)
+        steps = steps_of(order, config.batch_size, config.accumulate)[state.step :]
+        variation = Variation(config.seed, state.epoch, config.crop == "random", config.augmentation)
+        batches = [part for step in steps for part in step]
+        loader = make_loader(
+            self.training, batches, sizes.sample_rate, sizes.clip_samples, self.workers, variation=variation
+        )
+        parts = map(self._part, loader)
+        for step in steps:
+            yield [next(parts) for _ in step]
+
+    def _part(self, batch: tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]) -> Part:
+        indices, waves, failures, _ = batch
+        self._learn_unreadable(failures)
+        clips = [i % len(self.training) for i in indices]
+        return Part(waves, self.targets[clips], [self.training[i].name for i in clips])
+
+    def end_epoch(self) -> None:
+        """Score the validation set, write the weights and the state."""
+        state, detector = self.state, self.detector
+        started = time.perf_counter() - state.seconds
+        with lora.merged(detector):
+            detector.eval()
+            scored = score_utterances(detector, self.validation, workers=self.workers)
+            rate = learning_rate(self.config, state.epoch * self.steps, self.config.epochs * self.steps)
+            train_loss = state.loss / state.weight
+            seconds = time.perf_counter() - started
+            result = _epoch_result(state.epoch, train_loss, scored, self.config, rate, seconds)
+            state.history.append(result)
+            detector.provenance = {
+                "started_from": self.started_from,
+                "training": self._settings(),
+                # without the time it took: the same seed is to give the same file
+                "epoch": result.figures(),
+                "calibration": _calibration(scored),
+            }
+            if distributed.is_main():
+                detector.save(self.output / LAST)
+                if best_epoch(state.history) is result:
+                    detector.save(self.output / FINAL)
+        self.hooks.on_epoch(state.history, scored)
+        state.epoch, state.step, state.loss, state.weight, state.seconds = state.epoch + 1, 0, 0.0, 0.0, 0.0
+        self._save()
+
+    def _settings(self) -> dict:
+        return asdict(self.config) | {"clips": len(self.training) - len(self.state.unreadable)}
+
+    def _save(self) -> None:
+        self._share_unreadable()
+        if distributed.is_main():
+            write_state(self.output, self.state, self.identity, self.detector, self.optimization)
+        self.saved = (self.state.epoch, self.state.step)
+
+    def _share_unreadable(self) -> None:
+        for of_process in distributed.exchange(self.state.unreadable):
+            self._learn_unreadable(of_process)
+
+    def _learn_unreadable(self, failures: dict[int, str]) -> None:
+        for i, reason in failures.items():
+            i %= len(self.training)
+            if i not in self.state.unreadable:
+                self.state.unreadable[i] = reason
+                self.hooks.on_unreadable(self.training[i], reason)
+
+
+def steps_of_an_epoch(config: TrainingConfig, training: Sequence[Utterance]) -> int:
+    """The last of them may have fewer clips."""
+    return -(-len(training) // config.batch_size)
+
+
+def read_provenance(detector: Detector) -> tuple[dict, dict]:
+    """What `fine_tune` wrote into a file: "started_from" and "epoch".
+
+    Raises:
+        CheckpointError: the detector was not fine-tuned here, or its file was tampered with.
+    """
+    try:
+        origin, epoch = detector.provenance["started_from"], detector.provenance["epoch"]
+        figures = [epoch[f.name] for f in fields(EpochResult) if f.name.startswith("validation_")]
+        known = (
+            isinstance(origin["file"], str | None)
+            and isinstance(origin["sha256"], str | None)
+            and isinstance(origin["provenance"], dict)
+            and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+        )
+    except (KeyError, TypeError):
+        known = False
+    if not known:
+        raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
+    return origin, epoch
+
+
+def _calibration(scored: Scored) -> dict | None:
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    fitted_on = (
+        f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set, by which its "
+        "epoch was chosen"
+    )
+    calibration = Calibration.fit(bonafide, spoof, fitted_on)
+    return calibration and calibration.to_dict()
+
+
+def _epoch_result(
+    epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, rate: float, seconds: float
+) -> EpochResult:
+    if NOT_A_NUMBER in scored.failures.values():
+        raise TrainingError(f"after epoch {epoch} the network gives no numbers: try a lower learning rate")
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    if len(bonafide) == 0 or len(spoof) == 0:
+        raise DataError("no real, or no fake, recording of the validation set can be scored")
+    values = metrics.compute_metrics(bonafide, spoof)
+    low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=config.seed)["auc"]
+    there = np.isfinite(scored.scores)
+    classes = torch.tensor([CLASS_OF[u.label] for u in scored.utterances])[there]
+    loss = F.cross_entropy(torch.from_numpy(scored.logits[there]), classes).item()
+    return EpochResult(
+        epoch=epoch,
+        train_loss=train_loss,
+        validation_loss=loss,
+        validation_auc=values["auc"],
+        validation_auc_low=low,
+        validation_auc_high=high,
+        validation_eer=values["eer"],
+        validation_threshold=values["threshold"],
+        learning_rate=rate,
+        seconds=seconds,
+    )

@@ -1,0 +1,56 @@
+"""What the HTTP interface answers, as JSON types. A score is higher = more likely real."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from antispoofing.errors import DataError
+from antispoofing.scoring.score import Scored
+from antispoofing.scoring.timeline import COLUMNS, cautions
+from antispoofing.web.service import NOTHING, Judge, Service
+
+
+def score(service: Service, files: Sequence[str], detectors: Sequence[str]) -> list[dict]:
+    """Score the beginning of each recording, as evaluate_custom.py does. Higher = more likely real."""
+    if not files:
+        raise DataError(NOTHING)
+    judges = service.chosen(detectors)
+    scored = service.score(service.uploaded(files), detectors)
+    answers = []
+    for i, utterance in enumerate(next(iter(scored.values())).utterances):
+        results = [_answer(judge, scored[judge.name], i) for judge in judges]
+        answers.append({"file": utterance.name, "results": results})
+    return answers
+
+
+def _answer(judge: Judge, scored: Scored, i: int) -> dict:
+    answer = {"detector": judge.name, "sha256": judge.detector.sha256}
+    if i in scored.failures:
+        return answer | {"error": scored.failures[i]}
+    return answer | judge.rule.judge(scored.logits[i])._asdict()
+
+
+def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> dict:
+    """Score a whole recording, window by window. Higher = more likely real."""
+    if not file:
+        raise DataError(NOTHING)
+    heard, results = service.hear(file, detectors), []
+    for judge in service.chosen(detectors):
+        made = heard.timelines[judge.name]
+        results.append(
+            {
+                "detector": judge.name,
+                "sha256": judge.detector.sha256,
+                "verdict": made.verdict,
+                "mean_margin": float(made.margins.mean()),
+                "windows": [dict(zip(COLUMNS, row, strict=True)) for row in made.rows()],
+                "stretches": [dataclasses.asdict(stretch) for stretch in made.suspicious()],
+            }
+        )
+    return {
+        "file": heard.name,
+        "seconds": len(heard.wave) / heard.sample_rate,
+        "cautions": cautions(heard.wave, heard.sample_rate),
+        "results": results,
+    }

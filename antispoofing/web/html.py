@@ -1,0 +1,326 @@
+"""The parts of the web page that tell of results, as HTML that holds all it needs: pictures, sound, CSV.
+
+Whatever comes from a file or its name is escaped. A score is higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+from markdown_it import MarkdownIt
+
+from antispoofing.data.archives import is_archive
+from antispoofing.errors import DataError
+from antispoofing.report import plots, screen
+from antispoofing.report.analysis import analyse
+from antispoofing.report.detector_card import card
+from antispoofing.report.groups import clip_properties
+from antispoofing.report.screen import CONVENTION, clock, printable
+from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Judgement, Rule
+from antispoofing.scoring.score import Scored, summarise
+from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, overall
+from antispoofing.web.service import NOTHING, Heard, Judge, Service
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_STRETCHES = 20  # that are listed
+MOST_ROWS = 200  # of a table
+MOST_SECONDS = 30  # of one that can be played
+
+SIGNS = {REAL: "✓", FAKE: "✗", NOT_SURE: "?", MIXED: "≠"}  # beside the colours, which not everybody sees
+VERDICTS = {
+    REAL: "Sounds real",
+    FAKE: "Sounds synthetic (fake)",
+    NOT_SURE: "Not sure",
+    MIXED: "Mixed: parts sound real, parts synthetic",
+}
+
+OVER_TIME = (
+    "The score over time: one dot for each window of the network's length. Blue is on the real side of the "
+    "threshold, orange on the fake side. Shaded are the stretches that sound synthetic, strongly where "
+    "that is sure."
+)
+NO_PROBABILITY = "No probability: this detector's file stores no calibration."
+SURE_FROM = f"{LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake"
+
+CSS = """
+.judged { border: 1px solid var(--border-color-primary); border-left: 8px solid #888; border-radius: 6px;
+    padding: 0.5em 1em; margin: 0.7em 0; overflow-wrap: anywhere; }
+.judged h3 { margin: 0.2em 0; }
+.judged.real { border-left-color: #1f77b4; }
+.judged.fake, .judged.mixed { border-left-color: #ff7f0e; }
+.wide { overflow-x: auto; }
+.wide img { min-width: 36em; max-width: 60em; width: 100%; }
+.wide table { border-collapse: collapse; }
+.wide th, .wide td { padding: 0.2em 0.8em; border-bottom: 1px solid var(--border-color-primary);
+    text-align: left; white-space: nowrap; }
+.stretches li { margin: 0.6em 0; }
+audio { display: block; width: 100%; max-width: 30em; height: 2.5em; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1em; }
+.pictures img { max-width: 100%; width: 26em; }
+footer a, footer button { color: var(--body-text-color) !important; }
+"""
+
+
+def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
+    """HTML of one recording, of several, or of an archive.
+
+    Args:
+        names: of the detectors.
+
+    Raises:
+        DataError: see `Service`.
+    """
+    if not paths:
+        raise DataError(NOTHING)
+    judges = service.chosen(names)
+    packed = [path for path in paths if is_archive(Path(path))]
+    if packed and len(paths) > 1:
+        raise DataError(f"{Path(packed[0]).name} is an archive: upload it alone")
+    if packed:
+        with service.unpacked(packed[0]) as found:
+            scored = service.score(found.utterances, names)
+            return _evaluated(scored, judges)
+    if len(paths) == 1:
+        return heard(service.hear(paths[0], names), judges)
+    return table(service.score(service.uploaded(paths), names), judges)
+
+
+def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+    """Of recordings with labels also AUC and EER, pictures, and what they mean."""
+    rows = table(scored, judges)
+    summaries = {name: summarise(of_detector) for name, of_detector in scored.items()}
+    if not all("metrics" in summary for summary in summaries.values()):
+        return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
+    parts = [preformatted(screen.results(summaries))]
+    for name, summary in summaries.items():
+        drawn = screen.pictures(scored[name], summary, name)
+        parts.append(pictures({f"{what} of {name}": figure for what, figure in drawn.items()}))
+        words = analyse(name, scored[name], summary, clip_properties(scored[name]))
+        parts.append(f'<div class="wide" tabindex="0">{_from_markdown(words)}</div>')
+    return "".join([*parts, rows])
+
+
+def heard(recording: Heard, judges: Sequence[Judge]) -> str:
+    """One recording, by each detector: verdict, timeline, the stretches that sound synthetic."""
+    timelines, length = recording.timelines, clock(len(recording.wave) / recording.sample_rate)
+    several = len(judges) > 1
+    verdicts = ", ".join(f"{name}: {timeline.verdict}" for name, timeline in timelines.items())
+    figure = plots.plot_timeline(recording.wave, recording.sample_rate, timelines)
+    picture = _picture(figure, f"Waveform, spectrogram, and the score over {length} ({verdicts})")
+    info = recording.info
+    parts = [
+        f"<h2>{_text(recording.name)}</h2>",
+        f"<p>{escape(info.format)}, {info.sample_rate} Hz, {length} (minutes:seconds)</p>",
+        _player(recording.wave, recording.sample_rate, "Play the recording"),
+        *(
+            f"<p><b>Mind:</b> {escape(words)}.</p>"
+            for words in cautions(recording.wave, recording.sample_rate)
+        ),
+        *(_judged(judge, timelines[judge.name], several) for judge in judges),
+        f'<div class="wide" tabindex="0">{picture}</div>',
+        f"<p>{OVER_TIME}</p>",
+        *(_stretches(recording, timelines[judge.name], judge.name if several else "") for judge in judges),
+        _download(windows_csv(recording), "windows.csv", "All windows as CSV"),
+    ]
+    return _result(parts)
+
+
+def _judged(judge: Judge, timeline: Timeline, several: bool) -> str:
+    """A detector's verdict, and why."""
+    rule, verdict = judge.rule, timeline.verdict
+    first = rule.judge(timeline.logits[0])
+    how = [f"It goes by this: {escape(rule.describe())}."]
+    if len(timeline.scores) == 1:
+        says, probable = _score_line(rule, first), _probability(first)
+    else:
+        scores, mean = timeline.scores, timeline.margins.mean()
+        says = (
+            f"{len(scores)} windows with scores from <b>{scores.min():.2f}</b> to <b>{scores.max():.2f}</b> "
+            f"(higher = more likely real); mean margin {mean:.2f} ({SURE_FROM})."
+        )
+        probable = "No probability: windows that overlap have no common one."
+        how += [
+            f"The whole recording is {escape(overall(rule))}.",
+            f"Its first {timeline.ends[0]:.2f} s alone, which is what evaluate_custom.py and publications "
+            f"judge: {first.verdict}. {_score_line(rule, first)}",
+        ]
+    by = f" <small>({_text(judge.name)})</small>" if several else ""
+    kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
+    return (
+        f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
+        f"<p>{says}</p><p>{probable if rule.calibration else NO_PROBABILITY}</p>"
+        f"<details><summary>How this was decided</summary>{how_lines}</details>"
+        f"{about(judge)}</section>"
+    )
+
+
+def _score_line(rule: Rule, made: Judgement) -> str:
+    """Score, threshold and what they mean."""
+    side = "real" if made.margin >= 0 else "fake"
+    which = "" if rule.calibration else ", the spoof logit of this clip"
+    return (
+        f"Score <b>{made.score:.3f}</b> (higher = more likely real); threshold {made.threshold:.3f}{which}. "
+        f"It is on the {side} side, with a margin of {made.margin:.2f} ({SURE_FROM})."
+    )
+
+
+def _probability(made: Judgement) -> str:
+    if made.probability_real is None:
+        return ""
+    percent = 100 * made.probability_real
+    return f"Probability that it is real: {percent:.1f} %, if real and fake recordings are equally frequent."
+
+
+def about(judge: Judge) -> str:
+    """What is known of a detector, folded."""
+    rows = "".join(
+        f"<dt><b>{escape(title)}</b></dt><dd>{_text(words)}</dd>"
+        for title, words in card(judge.detector).items()
+    )
+    return f"<details><summary>The detector: {_text(judge.name)}</summary><dl>{rows}</dl></details>"
+
+
+def _stretches(recording: Heard, timeline: Timeline, detector: str) -> str:
+    by = f" to {_text(detector)}" if detector else ""
+    stretches = timeline.suspicious()
+    if not stretches:
+        return f"<p>No stretch of it sounds synthetic{by}.</p>"
+    listed = sorted(stretches, key=lambda stretch: (not stretch.is_sure, stretch.score))[:MOST_STRETCHES]
+    items = "".join(_stretch(recording, stretch) for stretch in sorted(listed, key=lambda s: s.start))
+    left = len(stretches) - len(listed)
+    more = f"<p>... and {left} more, see the windows' CSV</p>" if left else ""
+    return f'<h4>What sounds synthetic{by}</h4><ul class="stretches">{items}</ul>{more}'
+
+
+def _stretch(recording: Heard, stretch: Stretch) -> str:
+    rate, end = recording.sample_rate, min(stretch.end, stretch.start + MOST_SECONDS)
+    wave = recording.wave[round(stretch.start * rate) : round(end * rate)]
+    times = f"{clock(stretch.start)} to {clock(stretch.end)}"
+    cut = f" (its first {MOST_SECONDS} s)" if end < stretch.end else ""
+    return (
+        f"<li><b>{times}</b> {stretch.says}, lowest score {stretch.score:.2f}{cut}"
+        f"{_player(wave, rate, f'Play {times}')}</li>"
+    )
+
+
+def table(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+    """Many recordings: a row for each, with score and verdict of each detector, and all of them as CSV."""
+    utterances = next(iter(scored.values())).utterances
+    labelled = any(u.label for u in utterances)
+    heading = ["recording", *["label"] * labelled]
+    for judge in judges:
+        of = f" ({judge.name})" if len(judges) > 1 else ""
+        heading += [f"score{of}", f"verdict{of}"]
+    rows = []
+    for i, utterance in enumerate(utterances[:MOST_ROWS]):
+        cells = [_text(utterance.name), *[escape(utterance.label)] * labelled]
+        for judge in judges:
+            of_judge = scored[judge.name]
+            if i in of_judge.failures:
+                cells += ["", f"not scored: {_text(of_judge.failures[i])}"]
+            else:
+                made = judge.rule.judge(of_judge.logits[i])
+                cells += [f"{made.score:.3f}", f"{SIGNS[made.verdict]} {made.verdict}"]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    left = len(utterances) - MOST_ROWS
+    head = "".join(f'<th scope="col">{_text(words)}</th>' for words in heading)
+    parts = [
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>',
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+        f"<p>... and {left} more in the CSV</p>" if left > 0 else "",
+        f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "
+        "alone to have it heard in full.</p>",
+        _download(scores_csv(scored, judges), "scores.csv", "All scores as CSV"),
+        *map(about, judges),
+    ]
+    return _result(parts)
+
+
+def preformatted(text: str) -> str:
+    """Lines with straight columns."""
+    return f'<div class="wide" tabindex="0"><pre>{escape(text)}</pre></div>'
+
+
+def _from_markdown(text: str) -> str:
+    """As HTML; without links, images and tags, for there are strangers' names in it."""
+    allowed = ["heading", "list", "emphasis", "table", "backticks"]
+    return MarkdownIt("zero").enable(allowed).render(text)
+
+
+def pictures(figures: dict[str, Figure]) -> str:
+    """Pictures side by side, by what they show."""
+    shown = "".join(_picture(figure, words) for words, figure in figures.items())
+    return f'<div class="pictures">{shown}</div>'
+
+
+def scores_csv(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+    """A row for each recording and detector."""
+    rows = [("path", "label", "detector", "score", "threshold", "verdict", "reason")]
+    for judge in judges:
+        of_judge = scored[judge.name]
+        for i, utterance in enumerate(of_judge.utterances):
+            row = (utterance.name, utterance.label, judge.name)
+            if i in of_judge.failures:
+                rows.append((*row, "", "", "", of_judge.failures[i]))
+                continue
+            made = judge.rule.judge(of_judge.logits[i])
+            rows.append((*row, made.score, made.threshold, made.verdict, ""))
+    return _csv(rows)
+
+
+def windows_csv(recording: Heard) -> str:
+    """A row for each window and detector."""
+    rows = [(name, *row) for name, timeline in recording.timelines.items() for row in timeline.rows()]
+    return _csv([("detector", *COLUMNS), *rows])
+
+
+def _csv(rows: Sequence[tuple]) -> str:
+    file = io.StringIO()
+    csv.writer(file).writerows([_no_formula(cell) for cell in row] for row in rows)
+    return file.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """A text that a spreadsheet would take for a formula gets a quote before it: names are strangers'."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+def _result(parts: Sequence[str]) -> str:
+    """What screen readers are told of when it appears."""
+    return f'<div class="result" aria-live="polite">{"".join(parts)}</div>'
+
+
+def _text(words: object) -> str:
+    return escape(printable(str(words)))
+
+
+def _picture(figure: Figure, words: str) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return f'<img alt="{_text(words)}" src="{_data_uri("image/png", file.getvalue())}">'
+
+
+def _player(wave: np.ndarray, sample_rate: int, words: str) -> str:
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(wave, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    sound = _data_uri("audio/flac", file.getvalue())
+    return f'<audio controls preload="metadata" aria-label="{_text(words)}" src="{sound}"></audio>'
+
+
+def _download(text: str, name: str, words: str) -> str:
+    uri = _data_uri("text/csv;charset=utf-8", text.encode("utf-8", "replace"))
+    return f'<p><a download="{name}" href="{uri}">{escape(words)}</a></p>'
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
