@@ -1,42 +1,77 @@
-"""Audio in: decoding, resampling, padding, batching.
+"""Audio in: a file, of any kind and length, becomes a padded clip, and clips become batches.
 
-Every wave that leaves this module is float32, mono, 16 kHz (unless asked otherwise), in [-1, 1],
-not normalised.
+    wave = load_audio("clip.mp3")  # float32 [n], 16 kHz
+    clip = pad(wave)               # float32 [64600], as the published detectors hear it
+
+Every wave that leaves this module is float32, mono, 16 kHz (unless asked otherwise), in [-1, 1], not
+normalised. libsndfile reads what it knows (wav, flac, mp3, ogg, opus, aiff, ...); PyAV, with ffmpeg inside,
+reads the rest (m4a, mp4, webm, wma, amr, 3gp, ...), of a video its first audio track.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+import soundfile
 import soxr
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-from antispoofing import distributed
-from antispoofing.data.recordings import Utterance
-from decoding import AUDIO_INFO, AudioError, AudioInfo, mono, open_audio
 
 if TYPE_CHECKING:
-    from antispoofing.training.augment import Augmentation
+    import av
+    import torch
+    from torch.utils.data import DataLoader
 
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
 
-_STREAM = 2  # of random numbers: not that of sampling.py (1), nor of optimization.py (3)
+SPOOF, BONAFIDE = 0, 1  # the class numbers: the order of a detector's two logits, and training's targets
+LABELS = ("spoof", "bonafide")  # what lists and results call the two classes, by class number
+
+# What counts as a recording when a folder is searched: libsndfile's, then ffmpeg's.
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph"
+    " .wv .m4a .m4b .mp4 .m4v .mov .aac .wma .wmv .webm .mkv .mka .amr .awb .3gp .ac3"
+    " .eac3 .avi .flv .mpg".split()
+)
+
+# The containers that ffmpeg may open. Playlists are not among them: they would make it read other files.
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,mov,matroska,mp3,mpeg,mpegts,ogg,w64,wav,wv"
+)
 
 # Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
 # lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
 _RESAMPLER_REACH = 0.5  # s
 
 
-# ------------------------------------------------------------- reading one file
+class AudioError(Exception):
+    """A recording that cannot be read; the message is the reason, in one line. It costs no other."""
+
+
+class AudioInfo(NamedTuple):
+    """Of a whole file: its format (WAV, MP3, ...), sample rate in Hz, duration in seconds.
+
+    The duration is what the header says; of a few formats (AAC, AMR without a container) an estimate.
+    """
+
+    format: str
+    sample_rate: int
+    seconds: float
+
+
+# The AudioInfo of many files as one array: zeros where there is none. The longest format is MATROSKA.
+AUDIO_INFO = np.dtype([("format", "S8"), ("sample_rate", np.int32), ("seconds", np.float64)])
+
+
+# ----------------------------------------------------------------- reading one file
 
 
 def load_audio(
@@ -125,114 +160,200 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
     return np.tile(x, math.ceil(max_len / len(x)))[:max_len]
 
 
-# -------------------------------------------------------------------- batches
+# ---------------------------------------------------------------- as it is stored
 
 
-@dataclass(frozen=True)
-class Variation:
-    """What training hears of a recording, in this epoch: random, by the seed, the epoch and its index alone.
+class OpenAudio(Protocol):
+    """A recording opened by `open_audio`."""
 
-    Attributes:
-        random_crop: of one that is longer than a clip any part, else its beginning.
-        augmentation: what is done to it.
-    """
+    info: AudioInfo
 
-    seed: int
-    epoch: int
-    random_crop: bool
-    augmentation: Augmentation
+    def read(self, start: int, count: int | None) -> np.ndarray:
+        """float32 [n, channels]: `count` samples from sample `start` on, or to the end; fewer at the end.
+
+        To be called once. After a jump the first tenths of a second of a lossy format may be a little off.
+        """
 
 
-class UtteranceDataset(Dataset):
-    """Item i: (i, wave [clip_samples] or None, reason it could not be read or "", AudioInfo or None).
+@contextmanager
+def open_audio(path: str | Path) -> Iterator[OpenAudio]:
+    """The file, open; whatever goes wrong with it in the block is an AudioError."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for without end
+            raise AudioError("not a regular file")
+        if Path(path).stat().st_size == 0:
+            raise AudioError("the file is empty")
+        with open(path, "rb") as file, ExitStack() as stack:
+            try:
+                # as bytes, since a name may be no text; Windows knows text only
+                name = os.fsencode(path) if os.name == "posix" else path
+                known = stack.enter_context(soundfile.SoundFile(name))
+                reason = "" if known.seekable() else "cannot seek in it."  # nor tell its length
+            except soundfile.LibsndfileError as error:
+                reason = error.error_string
+            yield stack.enter_context(_opened_by_ffmpeg(file, reason)) if reason else _Sndfile(known)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
+    except OSError as error:
+        raise AudioError(error.strerror or str(error)) from error
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError(f"cannot be decoded: {error}") from error
 
-    With n recordings i is number i modulo n, taken i // n times before in the epoch (`sampling.epoch_order`).
-    The clip begins at `offset` seconds, or as `variation` has it. `load` does what `load_with_info` does.
+
+def mono(block: np.ndarray) -> np.ndarray:
+    """[n, channels] -> [n], the mean of the channels."""
+    return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+
+
+class _Sndfile:
+    def __init__(self, file: soundfile.SoundFile):
+        self.file = file
+        self.info = AudioInfo(file.format, file.samplerate, file.frames / file.samplerate)
+
+    def read(self, start: int, count: int | None) -> np.ndarray:
+        if start:
+            self.file.seek(min(start, self.file.frames))
+        return self.file.read(-1 if count is None else count, dtype="float32", always_2d=True)
+
+
+@contextmanager
+def _opened_by_ffmpeg(file, libsndfile_says: str) -> Iterator[OpenAudio]:
+    import av  # a tenth of a second: only when it is needed
+
+    try:
+        with av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
+            yield _Ffmpeg(container)
+    except av.FFmpegError as error:
+        raise AudioError(f"libsndfile: {libsndfile_says} ffmpeg: {error.strerror}") from error
+
+
+class _Ffmpeg:
+    def __init__(self, container: av.container.InputContainer):
+        if not container.streams.audio:
+            raise AudioError("no audio track in it")
+        stream = container.streams.audio[0]
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise AudioError("no samples in it")
+        self.rate = first.sample_rate  # the header's may be half of it (HE-AAC)
+        self.frames = itertools.chain([first], frames)
+        if stream.duration is not None:
+            seconds = float(stream.duration * stream.time_base)
+        else:
+            seconds = (container.duration or 0) / 1e6  # which PyAV gives in microseconds
+        self.info = AudioInfo(container.format.name.split(",")[0].upper(), self.rate, seconds)
+
+    def read(self, start: int, count: int | None) -> np.ndarray:
+        # Always from the beginning, without a jump: time stamps may be rounded to milliseconds, and AAC and
+        # AMR fill in random noise that depends on all that came before.
+        blocks, wanted, position = [], count, 0
+        for frame in self.frames:
+            block = self._samples(frame)[max(0, start - position) :][:wanted]
+            position += frame.samples
+            if len(block):
+                blocks.append(block)
+                if wanted is not None and (wanted := wanted - len(block)) == 0:
+                    break
+        return np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
+
+    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
+        """float32 [n, channels], integers scaled as libsndfile scales them."""
+        if frame.sample_rate != self.rate:
+            raise AudioError("its sample rate changes on the way")
+        samples = frame.to_ndarray()  # planar [channels, n], packed [1, n * channels]
+        if not frame.format.is_planar:
+            samples = samples.reshape(frame.samples, -1).T
+        if samples.dtype == np.uint8:
+            samples = samples.astype(np.float32) / 128 - 1
+        elif samples.dtype.kind == "i":
+            samples = samples / np.float32(-np.iinfo(samples.dtype).min)
+        return samples.T.astype(np.float32)
+
+
+# ------------------------------------------------------------------------ batches
+
+# Of a clip: its index, the padded wave or None, the reason it could not be read or "", what its header says.
+Item = tuple[int, np.ndarray | None, str, AudioInfo | None]
+
+
+class Clips:
+    """Recordings as a data set for torch's DataLoader: item i is the i-th recording's clip, an `Item`.
+
+    With n recordings item i is recording i modulo n: one that an epoch takes several times has an index of
+    its own each time.
+
+    Args:
+        paths: the recordings' files.
+        sample_rate: in Hz.
+        clip_samples: how many samples of each are heard; shorter ones are repeated (`pad`).
+        offset: where in each recording its clip begins, in seconds.
+        load: reads a file, as `load_with_info` does.
     """
 
     def __init__(
         self,
-        utterances: Sequence[Utterance],
-        sample_rate: int,
-        clip_samples: int,
+        paths: Sequence[str],
+        sample_rate: int = SAMPLE_RATE,
+        clip_samples: int = CLIP_SAMPLES,
         offset: float = 0.0,
-        variation: Variation | None = None,
         load: Load = load_with_info,
     ):
         # In one block: to look at a string counts as a use, and would copy its page of memory to each worker.
-        paths = [os.fsencode(u.path) for u in utterances]
-        self._paths, self._ends = b"".join(paths), np.cumsum([0, *map(len, paths)])
+        names = [os.fsencode(path) for path in paths]
+        self._names, self._ends = b"".join(names), np.cumsum([0, *map(len, names)])
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
         self.offset = offset
-        self.variation = variation
         self.load = load
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, i: int) -> tuple[int, np.ndarray | None, str, AudioInfo | None]:
+    def __getitem__(self, i: int) -> Item:
         place = i % len(self)
-        path = os.fsdecode(self._paths[self._ends[place] : self._ends[place + 1]])
+        path = os.fsdecode(self._names[self._ends[place] : self._ends[place + 1]])
         try:
-            if self.variation is None:
-                wave, info = self.load(path, self.sample_rate, self.clip_samples, self.offset)
-            else:
-                wave, info = self._varied(path, i, self.variation)
+            wave, info = self.read(path, i)
         except AudioError as error:
             return i, None, str(error), None
         return i, pad(wave, self.clip_samples), "", info
 
-    def _varied(self, path: str, i: int, how: Variation) -> tuple[np.ndarray, AudioInfo]:
-        rng = np.random.default_rng((_STREAM, how.seed, how.epoch, i))
-        samples = how.augmentation.samples_needed(self.clip_samples)
-        offset = 0.0
-        if how.random_crop:
-            spare = audio_info(path).seconds - samples / self.sample_rate
-            offset = max(0.0, spare) * rng.random()
-        try:
-            wave, info = load_with_info(path, self.sample_rate, samples, offset)
-        except AudioError:  # a header may promise more than there is: then what scoring would hear
-            wave, info = load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
-        return how.augmentation(wave, self.sample_rate, rng), info
+    def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
+        """Read what is heard of item i. Raises AudioError."""
+        return self.load(path, self.sample_rate, self.clip_samples, self.offset)
 
 
-def collate(
-    items: list[tuple[int, np.ndarray | None, str, AudioInfo | None]],
-) -> tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]:
-    """Indices and waves [B, T] of what could be read, reasons for the rest by index, AUDIO_INFO [B]."""
+def collate(items: list[Item]) -> tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]:
+    """Put items together.
+
+    Returns:
+        Indices and waves [B, T] of what could be read, the reasons for the rest by index, AUDIO_INFO [B].
+    """
+    import torch
+
     read = [(i, wave, info) for i, wave, _, info in items if wave is not None]
     waves = torch.from_numpy(np.stack([wave for _, wave, _ in read])) if read else torch.empty(0, 0)
     failures = {i: reason for i, wave, reason, _ in items if wave is None}
     return [i for i, *_ in read], waves, failures, np.array([info for *_, info in read], AUDIO_INFO)
 
 
-def default_workers(device: torch.device) -> int:
-    """How many processes decode for it. A CPU that computes is slower than one that decodes, many times."""
-    return max(1, distributed.cores() // 16) if device.type == "cpu" else min(8, distributed.cores())
-
-
 def make_loader(
-    utterances: Sequence[Utterance],
-    batches: Collection[Sequence[int]],
-    sample_rate: int = SAMPLE_RATE,
-    clip_samples: int = CLIP_SAMPLES,
-    workers: int = 0,
-    start_method: str | None = None,
-    offset: float = 0.0,
-    variation: Variation | None = None,
-    load: Load = load_with_info,
+    clips: Clips, batches: Collection[Sequence[int]], workers: int = 0, start_method: str | None = None
 ) -> DataLoader:
-    """Batches as `collate` gives them; `workers` processes decode ahead.
+    """Give batches as `collate` does, while worker processes decode ahead.
 
     Args:
         batches: the indices of each, anew for every pass.
-        start_method: how workers start ("fork", "spawn", "forkserver"); None is the system's own.
-        offset, variation, load: see `UtteranceDataset`.
+        workers: how many processes decode; 0 decodes in this one.
+        start_method: how they start ("fork", "spawn", "forkserver"); None is the system's own.
     """
+    import torch
+    from torch.utils.data import DataLoader
+
     workers = min(workers, len(batches)) if len(batches) > 1 else 0
     return DataLoader(
-        UtteranceDataset(utterances, sample_rate, clip_samples, offset, variation, load),
+        clips,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,

@@ -12,31 +12,30 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from antispoofing import distributed
-from antispoofing.commands import options, tasks
-from antispoofing.data.recordings import Found
-from antispoofing.detectors.loading import PRECISIONS, Detector, resolve_device
+from antispoofing.commands import options, tasks, timelines
+from antispoofing.commands.run import print_error, run_script
+from antispoofing.data.recordings import Recordings
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, DataError, DownloadError, ProcessError
-from antispoofing.report import screen
+from antispoofing.files import remove
+from antispoofing.project import SAMPLES, Invocation
+from antispoofing.report import results, screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import compare_all
 from antispoofing.report.groups import clip_properties
 from antispoofing.scoring import score_files
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.score import Scored
-from antispoofing.scoring.timeline import cautions, hop_samples, overall, score_windows
-from data_utils import load_audio
-from decoding import AudioError
+from antispoofing.scoring.scored import Scored
 
-TIMELINES = "timelines"  # in a detector's folder
-MOST_TOLD = 20  # recordings, on screen
+if TYPE_CHECKING:
+    from model import Detector
+
 THRESHOLD_GIVEN = "verdict: real where score >= the threshold given"
 NO_THRESHOLD = (
     "verdict: the larger of the network's two logits, which is not calibrated; --threshold X calls a "
@@ -55,38 +54,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         f"or tar, or any recordings without labels (default: {tasks.CUSTOM}/)",
     )
     options.add_checkpoints_option(parser, "every published name present")
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/custom"), metavar="DIR", help="default: %(default)s"
-    )
+    options.add_output_option(parser, Path("results/custom"))
     options.add_threshold_option(parser)
-    parser.add_argument(
-        "--offset",
-        type=options.not_negative,
-        default=0.0,
-        metavar="SECONDS",
-        help="where in each recording its clip begins (default: 0, as published)",
-    )
-    parser.add_argument(
-        "--timeline",
-        action="store_true",
-        help="also score each whole recording window by window: where it sounds synthetic",
-    )
-    parser.add_argument(
-        "--hop",
-        type=options.positive,
-        metavar="SECONDS",
-        help="of --timeline, from one window to the next (default: half a window)",
-    )
+    options.add_timeline_options(parser)
     options.add_audit_option(parser)
-    options.add_machine_options(parser, PRECISIONS)
-    parser.add_argument(
-        "--scores-as",
-        nargs="+",
-        action="extend",
-        choices=score_files.FORMATS,
-        default=[],
-        help="also write the scores in these formats of the field",
-    )
+    options.add_machine_options(parser)
+    options.add_scores_as_option(parser, score_files.FORMATS)
     options.add_seed_option(parser)
     args = parser.parse_args(argv)
     if args.hop and not args.timeline:
@@ -97,116 +70,122 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
-    return options.run_script("evaluate_custom.py", run, parse_args, argv, shares=True)
+    """Return the exit code: 0, or 2 after one line on stderr for each thing missing or not to be used."""
+    return run_script("evaluate_custom.py", run, parse_args, argv, shares=True)
 
 
-def run(args: argparse.Namespace, command: str) -> int:
-    """Find, score with each detector, report; the exit code.
+def run(args: argparse.Namespace, invocation: Invocation) -> int:
+    """Find, load and score with each detector, report; the exit code.
 
     A detector that cannot be used is named and costs no other its results; what concerns all of
     them is raised: a UserError, or OSError (--output).
     """
-    checkpoints, device, found = distributed.together(
+    scoring = options.ScoringOptions.from_args(args)
+    checkpoints, found = distributed.together(
         lambda: _find(args),
-        lambda result: {"number of detectors": len(result[0])} | tasks.alike(args, result[-1]),
+        lambda result: {
+            "number of detectors": len(result[0]),
+            **tasks.must_agree(scoring, result[1], args.offset),
+        },
     )
     if distributed.is_main():
-        screen.clear(args.output, ["analysis.md"])
-        tasks.audit({"": found.utterances}, args)
+        remove(args.output, ["analysis.md"])
+        tasks.audit({"": found.utterances}, args.output, not args.no_audit)
     exit_code = 0
-    results: dict[str, tuple[Scored, dict]] = {}
+    scored: dict[str, tuple[Scored, dict]] = {}
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
             detector, rule = distributed.together(
-                lambda path=path: _load(path, device, args),
+                lambda path=path: _load(path, args),
                 lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
             if detector.sha256 in names:
                 print(f"{detector.path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue
-            name = detector.path.stem
-            if name in names.values():
-                name += f"-{detector.sha256[:8]}"
-            names[detector.sha256] = name
-            if distributed.is_main() and (old := args.output / name / TIMELINES).exists():
-                shutil.rmtree(old)  # an earlier run's must not stay beside new scores
-            result = tasks.evaluate(
-                name, detector, found, args.output / name, args, command, args.threshold, args.offset
-            )
+            names[detector.sha256] = name = _name(detector, names.values())
+            if distributed.is_main():
+                timelines.remove_timelines(args.output / name)
+            result = _score(name, detector, rule, found, args, invocation)
         except (CheckpointError, DataError, DownloadError) as error:
-            exit_code = options.complain(error)
+            exit_code = print_error(error)
             continue
-        if result is None:  # the main process has it
-            continue
-        results[name] = scored, summary = result
-        for format_ in args.scores_as:
-            score_files.write_scores(args.output / name, format_, scored)
-        if args.timeline:
-            _write_timelines(name, detector, rule, found, args)
-        elif "metrics" not in summary:
-            print(screen.scores_table(scored, scored.verdicts(args.threshold)))
-            print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
-    if not results:
-        return exit_code
-    labelled = {name: result for name, result in results.items() if "metrics" in result[1]}
+        if result is not None:  # the main process has it
+            scored[name] = result
+    if scored:
+        _report(scored, args)
+    return exit_code
+
+
+def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
+    """The detectors and the recordings; what is wrong with the options is said before the work."""
+    data, checkpoints = tasks.choose(
+        args.data or [], args.checkpoint or [], tasks.CUSTOM, SAMPLES / "custom", tasks.NO_CUSTOM
+    )
+    resolve_device(args.device)
+    found = tasks.find(data, args.root, args.phase)
+    for format_ in args.scores_as:
+        score_files.names_in(format_, found.utterances)
+    return checkpoints, found
+
+
+def _load(checkpoint: Path, args: argparse.Namespace) -> tuple[Detector, Rule]:
+    """A detector and what decides by it; what is wrong with them is said before the work."""
+    detector = tasks.load(tasks.fetched(checkpoint), options.ScoringOptions.from_args(args))
+    if args.timeline:
+        from antispoofing.scoring.score import hop_samples
+
+        hop_samples(detector.config, args.hop)
+    return detector, Rule.from_detector(detector, args.threshold)
+
+
+def _name(detector: Detector, taken: Sequence[str]) -> str:
+    """What its results are called: as its file, and where that is taken by its sha256 too."""
+    name = detector.path.stem
+    return f"{name}-{detector.sha256[:8]}" if name in taken else name
+
+
+def _score(
+    name: str,
+    detector: Detector,
+    rule: Rule,
+    found: Recordings,
+    args: argparse.Namespace,
+    invocation: Invocation,
+) -> tuple[Scored, dict] | None:
+    """One detector's results, written and, where there are no labels, told; on the main process."""
+    folder, scoring = args.output / name, options.ScoringOptions.from_args(args)
+    result = tasks.evaluate(
+        name, detector, found, folder, scoring, invocation, threshold=args.threshold, offset=args.offset
+    )
+    if result is None:
+        return None
+    scored, summary = result
+    for format_ in args.scores_as:
+        score_files.write_scores(folder, format_, scored)
+    if args.timeline:
+        timelines.write_timelines(name, detector, rule, found.utterances, folder, args.hop)
+    elif "metrics" not in summary:
+        print(screen.scores_table(scored, scored.verdicts(args.threshold)))
+        print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
+    return result
+
+
+def _report(scored: dict[str, tuple[Scored, dict]], args: argparse.Namespace) -> None:
+    """Figures and analysis of the detectors that have both, and where everything is."""
+    labelled = {name: result for name, result in scored.items() if "metrics" in result[1]}
     if labelled:
         figures = screen.results({name: summary for name, (_, summary) in labelled.items()})
         any_scored, _ = next(iter(labelled.values()))
         properties = clip_properties(any_scored)
         words = [analyse(name, *labelled[name], properties, args.threshold, args.seed) for name in labelled]
         words += compare_all({name: scored for name, (scored, _) in labelled.items()}, args.seed)
-        screen.say_analysis(args.output, figures, words)
-    folders = ", ".join(str(args.output / name) for name in results)
-    print(f"\nScores, metrics and pictures are in {folders}")
+        text = screen.analysis_text(words)
+        print(f"\n{figures}\n\n{text}")
+        results.write_analysis(args.output, figures, text)
+    print(f"\nScores, metrics and pictures are in {', '.join(str(args.output / name) for name in scored)}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
-    return exit_code
-
-
-def _load(checkpoint: Path, device: torch.device, args: argparse.Namespace) -> tuple[Detector, Rule]:
-    """A detector and what decides by it; what is wrong with them is said before the work."""
-    detector = tasks.load(tasks.fetched(checkpoint), device, args)
-    if args.timeline:
-        hop_samples(detector.config, args.hop)
-    return detector, Rule.of(detector, args.threshold)
-
-
-def _write_timelines(
-    name: str, detector: Detector, rule: Rule, found: Found, args: argparse.Namespace
-) -> None:
-    """Each recording's windows as CSV and picture; the first few are told on screen."""
-    folder, rate = args.output / name / TIMELINES, detector.config.sample_rate
-    print(f"\nTimelines, {name}: {screen.printable(rule.describe())}.")
-    print(f"The whole recording is {overall(rule)}.")
-    for number, utterance in enumerate(found.utterances):
-        try:
-            wave = load_audio(utterance.path, rate)
-            timeline = score_windows(detector, wave, rule, args.hop)
-        except AudioError as error:
-            lines = [screen.printable(f"no timeline: {utterance.name}: {error}")]
-        else:
-            screen.write_timeline(folder, utterance.name, wave, rate, timeline, name)
-            lines = screen.timeline_lines(utterance.name, timeline, cautions(wave, rate))
-        if number < MOST_TOLD:
-            print("\n".join(lines))
-    left = len(found.utterances) - MOST_TOLD
-    if left > 0:
-        print(f"... and {left} more")
-    print(f"Windows and pictures are in {folder}")
-
-
-def _find(args: argparse.Namespace) -> tuple[Sequence[Path], torch.device, Found]:
-    """The detectors, the device, the recordings."""
-    data, checkpoints = tasks.choose(
-        args.data or [], args.checkpoint or [], tasks.CUSTOM, tasks.SAMPLES / "custom", tasks.NO_CUSTOM
-    )
-    device = resolve_device(args.device)
-    found = tasks.find(data, args.root, args.phase)
-    for format_ in args.scores_as:
-        score_files.names_in(format_, found.utterances)  # what is wrong with them is said before the work
-    return checkpoints, device, found
 
 
 if __name__ == "__main__":

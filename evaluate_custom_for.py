@@ -13,20 +13,24 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from antispoofing import distributed
 from antispoofing.commands import options, tasks
-from antispoofing.data.recordings import Found
-from antispoofing.detectors.checkpoints import known_checkpoints
-from antispoofing.detectors.loading import PRECISIONS, Detector, resolve_device
+from antispoofing.commands.run import run_script
+from antispoofing.data.recordings import Recordings
+from antispoofing.detectors.devices import resolve_device
+from antispoofing.detectors.provenance import Start, comes_from_stand_in, fine_tuning
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.report import plots, screen
+from antispoofing.files import remove
+from antispoofing.project import SAMPLES, Invocation
+from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
-from antispoofing.training.loop import read_provenance
+
+if TYPE_CHECKING:
+    from model import Detector
 
 BEFORE, AFTER = "before", "fine-tuned"
 
@@ -52,64 +56,70 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="PATH",
         help="the detector it started from (default: where it was then)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/custom_for"), metavar="DIR", help="default: %(default)s"
-    )
+    options.add_output_option(parser, Path("results/custom_for"))
     options.add_audit_option(parser)
-    options.add_machine_options(parser, PRECISIONS)
+    options.add_machine_options(parser)
     options.add_seed_option(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
-    return options.run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
+    """Return the exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
+    return run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
 
 
-def run(args: argparse.Namespace, command: str) -> int:
+def run(args: argparse.Namespace, invocation: Invocation) -> int:
     """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
+    scoring = options.ScoringOptions.from_args(args)
     before, after, found = distributed.together(
-        lambda: _find(args),
-        lambda result: (
-            {"detectors": [d and tasks.identity(d) for d in result[:2]]} | tasks.alike(args, result[2])
-        ),
+        lambda: _find(args, scoring),
+        lambda result: {
+            "detectors": [d and tasks.identity(d) for d in result[:2]],
+            **tasks.must_agree(scoring, result[2]),
+        },
     )
-    _, epoch = read_provenance(after)
+    epoch = fine_tuning(after).epoch
     if distributed.is_main():
-        screen.clear(args.output, ["analysis.md", "comparison.json", "change.png"])
-        tasks.audit({"": found.utterances}, args)
-        screen.clear(args.output / "before", screen.RESULT_FILES)
+        remove(args.output, ["analysis.md", "comparison.json", "change.png"])
+        tasks.audit({"": found.utterances}, args.output, not args.no_audit)
+        remove(args.output / BEFORE, results.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]
-    results = {}
+    scored = {}
     if before is not None:
-        results[BEFORE] = tasks.evaluate(BEFORE, before, found, args.output / BEFORE, args, command)
-    results[AFTER] = tasks.evaluate(AFTER, after, found, args.output / AFTER, args, command, threshold)
+        folder = args.output / BEFORE
+        scored[BEFORE] = tasks.evaluate(BEFORE, before, found, folder, scoring, invocation)
+    folder = args.output / AFTER
+    scored[AFTER] = tasks.evaluate(AFTER, after, found, folder, scoring, invocation, threshold=threshold)
     if not distributed.is_main():
         return 0
-    if any("metrics" not in summary for _, summary in results.values()):
+    if any("metrics" not in summary for _, summary in scored.values()):
         raise DataError("no real, or no fake, recording could be scored")
-    properties = clip_properties(results[AFTER][0])
+    properties = clip_properties(scored[AFTER][0])
     words = []
     if before is not None:
-        (scored_before, _), (scored_after, summary) = results[BEFORE], results[AFTER]
+        (scored_before, _), (scored_after, summary) = scored[BEFORE], scored[AFTER]
         paired = compare(scored_before, scored_after, args.seed)
-        screen.write_json(args.output / "comparison.json", paired)
+        results.write_json(args.output / "comparison.json", paired, invocation)
         plots.plot_change(scored_before, scored_after).savefig(args.output / "change.png", dpi=120)
         words += [
             "## What fine-tuning changed",
             difference(BEFORE, AFTER, paired),
             change(scored_before, scored_after, summary, properties, epoch, args.seed),
         ]
-    words.append(analyse(AFTER, *results[AFTER], properties, threshold, args.seed))
-    figures = screen.results({name: summary for name, (_, summary) in results.items()})
+    words.append(analyse(AFTER, *scored[AFTER], properties, threshold, args.seed))
+    figures = screen.results({name: summary for name, (_, summary) in scored.items()})
     figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
-    screen.say_analysis(args.output, figures, words)
+    text = screen.analysis_text(words)
+    print(f"\n{figures}\n\n{text}")
+    results.write_analysis(args.output, figures, text)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
     return 0
 
 
-def _find(args: argparse.Namespace) -> tuple[Detector | None, Detector, Found]:
+def _find(
+    args: argparse.Namespace, scoring: options.ScoringOptions
+) -> tuple[Detector | None, Detector, Recordings]:
     """The detectors before and after, and the recordings."""
     checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
     if args.checkpoint is None and not checkpoint.exists():
@@ -117,47 +127,49 @@ def _find(args: argparse.Namespace) -> tuple[Detector | None, Detector, Found]:
             f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
             "one with --checkpoint"
         )
-    device = resolve_device(args.device)
-    after = tasks.load(checkpoint, device, args)
-    origin, _ = read_provenance(after)
+    resolve_device(args.device)
+    after = tasks.load(checkpoint, scoring)
+    start = fine_tuning(after).started_from
     found = tasks.find(_data(args, after), args.root, args.phase)
     if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
         raise DataError("to compare detectors, the recordings must have labels, real and fake")
-    return _before(args, after, origin, device), after, found
+    return _before(args.before, after, start, scoring), after, found
 
 
 def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
     """What to score: as named, else the usual data set; the samples only for a demonstration."""
     data = args.data or ([tasks.CUSTOM] if tasks.CUSTOM.exists() else [])
-    if args.checkpoint is None and tasks.is_of_a_demonstration(after):
-        if data or known_checkpoints():
+    if args.checkpoint is None and comes_from_stand_in(after.provenance):
+        if data or tasks.known_checkpoints():
             raise CheckpointError(
                 f"{tasks.FINE_TUNED} was fine-tuned from the stand-in detector, for demonstration. Fine-tune "
                 "a published one, or name this one with --checkpoint"
             )
         tasks.say_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
-        return [tasks.SAMPLES / "custom"]
+        return [SAMPLES / "custom"]
     if not data:
         raise DataError(tasks.NO_CUSTOM)
     return data
 
 
-def _before(args: argparse.Namespace, after: Detector, origin: dict, device: torch.device) -> Detector | None:
+def _before(
+    named: Path | None, after: Detector, start: Start, scoring: options.ScoringOptions
+) -> Detector | None:
     """The detector that the fine-tuning started from; None, and why, if that was a front end alone."""
-    if args.before is None:
-        if "front_end_sha256" in origin["provenance"]:
+    if named is None:
+        if start.is_front_end:
             print("It started from a front end with a fresh back end, so there is no detector before.")
             return None
-        if origin["file"] is None or not Path(origin["file"]).is_file():
+        if start.file is None or not Path(start.file).is_file():
             raise CheckpointError(
-                f"the detector that {after.path} started from is not here: {origin['file']}, sha256 "
-                f"{origin['sha256']}. Name it with --before"
+                f"the detector that {after.path} started from is not here: {start.file}, sha256 "
+                f"{start.sha256}. Name it with --before"
             )
-    before = tasks.load(tasks.fetched(args.before) if args.before else origin["file"], device, args)
-    if before.sha256 != origin["sha256"]:
+    before = tasks.load(tasks.fetched(named) if named else start.file, scoring)
+    if before.sha256 != start.sha256:
         raise CheckpointError(
             f"{before.path} is not the detector that {after.path} started from, whose sha256 is "
-            f"{origin['sha256']}"
+            f"{start.sha256}"
         )
     return before
 

@@ -2,8 +2,8 @@
 
     waves [B, T] at 16 kHz -> front end -> frames [B, F, width] -> AASIST -> logits [B, 2]
 
-Logit 0 = spoof (fake), logit 1 = bona fide (real); the score of a clip is logit 1, higher = more
-likely real. `detector.py` puts the two parts together and reads and writes their weights.
+Logit 0 = spoof (fake), logit 1 = bona fide (real); the score of a clip is logit 1: **higher = more likely
+real**. `Detector` is the whole; antispoofing/detectors/ reads and writes its weights.
 
 References
   Tak et al., "Automatic speaker verification spoofing and deepfake detection using wav2vec 2.0
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_utils import CLIP_SAMPLES, SAMPLE_RATE
+from data_utils import BONAFIDE, CLIP_SAMPLES, LABELS, SAMPLE_RATE
 
-SPOOF, BONAFIDE = 0, 1  # the order of the two logits, and the class numbers for training
 MIN_SAMPLES = 1040  # three frames: fewer leave AASIST's 3x3 pooling without a temporal node
 
 
@@ -59,7 +59,7 @@ class DetectorConfig:
     front_end: XLSRConfig | SpectrogramConfig = field(default_factory=XLSRConfig)
     sample_rate: int = SAMPLE_RATE  # Hz
     clip_samples: int = CLIP_SAMPLES  # shorter clips are repeated, longer ones cut
-    labels: tuple[str, str] = ("spoof", "bonafide")  # the order of the logits
+    labels: tuple[str, str] = LABELS  # the order of the logits
 
     def to_dict(self) -> dict:
         """As plain JSON types; `from_dict` is the inverse."""
@@ -388,3 +388,110 @@ class AASIST(nn.Module):
         added = second(temporal, spectral, master)
         before = (temporal, spectral, master)
         return tuple(self.dropout(a + b) for a, b in zip(before, added, strict=True))
+
+
+# ------------------------------------------------------------------ the detector
+
+# What the front end computes in, for each precision; int8 keeps all but linear layers in bf16.
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
+
+
+class Detector(nn.Module):
+    """Front end and back end together: `detector(waves)` gives logits, `detector.score(waves)` scores.
+
+    Args:
+        config: the architecture.
+        precision: of the front end: "fp32"; "bf16" or (on CUDA) "fp16" by autocast; "int8" (on a CPU,
+            for scoring only) for the linear layers of XLS-R's transformer in int8 and the rest in
+            bf16. The back end is 1 % of the work and stays in float32: close node gates change order
+            at lower precision.
+        front_end: another module for the same function as `build_front_end(config.front_end)`.
+        engine: what computes the front end, for the record: "transformers" or "fairseq".
+
+    Attributes:
+        scores_only: its weights are no longer there to be trained or saved.
+        provenance: where the weights come from, as JSON types; saved with them.
+        path: the file that the weights were read from.
+        sha256: of that file.
+        pretraining_tensors: fairseq's pre-training-only tensors, by official name: no score depends on
+            them, but a strict load in the original repository wants them back.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig | None = None,
+        precision: str = "fp32",
+        front_end: nn.Module | None = None,
+        engine: str = "transformers",
+    ):
+        super().__init__()
+        if precision not in _AUTOCAST:
+            raise ValueError(f"precision must be one of {', '.join(_AUTOCAST)}, not {precision!r}")
+        self.config = config or DetectorConfig()
+        self.precision = precision
+        self.engine = engine
+        self.front_end = build_front_end(self.config.front_end) if front_end is None else front_end
+        self.back_end = AASIST(self.config.front_end.width)
+        self.scores_only = False
+        self.provenance: dict = {}
+        self.path: Path | None = None
+        self.sha256: str | None = None
+        self.pretraining_tensors: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.back_end.out_layer.weight.device
+
+    @property
+    def has_official_names(self) -> bool:
+        """Whether its tensors have names in the published files: its front end is XLS-R."""
+        return isinstance(self.config.front_end, XLSRConfig)
+
+    def describe(self) -> dict:
+        """Return what identifies it, as JSON types: for the results it gives."""
+        return {
+            "sha256": self.sha256,
+            "provenance": self.provenance,
+            "config": self.config.to_dict(),
+            "frontend": self.engine if self.has_official_names else None,
+            "precision": self.precision,
+            "device": str(self.device),
+        }
+
+    def features(self, waves: Tensor) -> Tensor:
+        """Waves [B, T] -> float32 frames [B, F, width] (F = 201 for 64600 samples)."""
+        if waves.ndim != 2 or waves.shape[1] < MIN_SAMPLES:
+            raise ValueError(
+                f"waves must be [batch, samples >= {MIN_SAMPLES}], not {tuple(waves.shape)}; "
+                "see data_utils.pad"
+            )
+        if self.precision == "int8" and not self.scores_only:
+            raise ValueError("int8 is for scoring only: call for_scoring(detector) first")
+        waves = waves.to(self.device, torch.float32, non_blocking=True)
+        dtype = _AUTOCAST[self.precision]
+        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            return self.front_end(waves).float()
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """Raw logits of 16 kHz mono waves in [-1, 1].
+
+        Args:
+            waves: [B, T], T = config.clip_samples as published (other lengths from 1040 run).
+
+        Returns:
+            [B, 2] float32: index 0 = spoof (fake), index 1 = bona fide (real).
+        """
+        frames = self.features(waves)
+        if self.training or self.device.type != "cpu":
+            return self.back_end(frames)
+        # Clip by clip: the last digits would depend on the size of the batch.
+        return torch.cat([self.back_end(clip) for clip in frames.split(1)])
+
+    @torch.inference_mode()
+    def score(self, waves: Tensor) -> Tensor:
+        """Scores [B] of waves [B, T]: logit 1 (bona fide), higher = more likely real."""
+        return self(waves)[:, BONAFIDE]

@@ -13,7 +13,8 @@ from conftest import small_config
 from test_distributed import write_data
 
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.detectors.loading import Detector
+from antispoofing.detectors.loading import save_detector
+from model import Detector
 
 LORA = ", LoRA, checkpointing"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -52,7 +53,7 @@ def test_throughput(tmp_path):
 
 
 def test_training(tmp_path, small_config):
-    Detector(small_config).save(tmp_path / "toy.safetensors")
+    save_detector(Detector(small_config), tmp_path / "toy.safetensors")
     options = ("--checkpoint", "toy.safetensors", "--rounds", 1, "--steps", 1, "--json", "all.json")
     shown = run(tmp_path, "training.py", *options)
     result = json.loads((tmp_path / "all.json").read_text())

@@ -16,7 +16,8 @@ from serving import served, write_calibrated
 from test_archives import write_zip
 from test_data_utils import tone
 
-from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.project import SAMPLES
 
 REAL = SAMPLES / "custom/Real/austen-reader-1.flac"
 FAKE = SAMPLES / "custom/Fake/festival-hts-slt-3.flac"

@@ -22,10 +22,13 @@ from test_front_ends import features, hugging_face
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
+from antispoofing import project
 from antispoofing.commands import tasks
+from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, official_name
-from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing.detectors.loading import export_official, load_detector, load_front_end, save_detector
 from antispoofing.errors import CheckpointError
+from model import Detector
 
 FRONTENDS = ("transformers", "fairseq")
 
@@ -45,8 +48,8 @@ def pair(request, small_pth, small_config, tmp_path):
     """A detector, and fairseq's wav2vec 2.0, built here, with what the detector exported."""
     import fairseq.models.wav2vec as wav2vec
 
-    detector = load_detector(small_pth, device="cpu", config=small_config, frontend=request.param)
-    assert detector.export_official(tmp_path / "exported.pth") == []
+    detector = load_detector(small_pth, device="cpu", config=small_config, engine=request.param)
+    assert export_official(detector, tmp_path / "exported.pth") == []
     exported = torch.load(tmp_path / "exported.pth", weights_only=True)
     sizes = small_config.front_end
     config = wav2vec.Wav2Vec2Config(
@@ -81,7 +84,7 @@ def features_of(theirs, waves):
 @pytest.mark.parametrize("size", ["small", "xlsr300m"])
 def test_published_outputs(size, frontend, files, small_config):
     config = small_config if size == "small" else None
-    detector = load_detector(files / f"{size}.pth", device="cpu", config=config, frontend=frontend)
+    detector = load_detector(files / f"{size}.pth", device="cpu", config=config, engine=frontend)
     assert_as_published(detector, size)
 
 
@@ -113,16 +116,16 @@ def test_a_pretraining_file(namespace, pair, small_config, tmp_path):
     }
     path = tmp_path / "xlsr2_300m.pt"
     torch.save(content, path)
-    detector = load_front_end(path, device="cpu", config=small_config, frontend=detector.frontend)
+    detector = load_front_end(path, device="cpu", config=small_config, engine=detector.engine)
     waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = features_of(theirs.eval(), waves)
         torch.testing.assert_close(detector.features(waves), expected, atol=1e-5, rtol=0)
-    assert detector.export_official(tmp_path / "exported.pth") == []
+    assert export_official(detector, tmp_path / "exported.pth") == []
 
 
 def test_a_hugging_face_folder(hugging_face):
-    ours, theirs = (load_front_end(hugging_face, device="cpu", frontend=name) for name in FRONTENDS)
+    ours, theirs = (load_front_end(hugging_face, device="cpu", engine=name) for name in FRONTENDS)
     torch.testing.assert_close(features(theirs), features(ours), atol=1e-5, rtol=0)
 
 
@@ -153,8 +156,8 @@ def test_either_front_end_writes_the_same_files_and_reads_them(
     tmp_path,
 ):
     detector, _ = pair
-    detector.save(tmp_path / "own.safetensors")
-    detector.export_official(tmp_path / "official.pth", pretraining)
+    save_detector(detector, tmp_path / "own.safetensors")
+    export_official(detector, tmp_path / "official.pth", pretraining)
     exported = torch.load(tmp_path / "official.pth", weights_only=True)
     expected = {k: v for k, v in small_official.items() if pretraining or k not in PRETRAINING_ONLY}
     assert exported.keys() == expected.keys()
@@ -162,7 +165,7 @@ def test_either_front_end_writes_the_same_files_and_reads_them(
     waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     for path in ("own.safetensors", "official.pth"):
         for frontend in FRONTENDS:
-            again = load_detector(tmp_path / path, device="cpu", config=small_config, frontend=frontend)
+            again = load_detector(tmp_path / path, device="cpu", config=small_config, engine=frontend)
             torch.testing.assert_close(again.score(waves), detector.score(waves), atol=1e-4, rtol=0)
             assert list(again.state_dict()) == list(detector.state_dict())
             assert [v.requires_grad for v in again.state_dict(keep_vars=True).values()] == [
@@ -172,8 +175,10 @@ def test_either_front_end_writes_the_same_files_and_reads_them(
 
 def test_a_projection_between_equal_sizes(small_config, tmp_path):
     front_end = dataclasses.replace(small_config.front_end, conv_channels=small_config.front_end.width)
-    Detector(dataclasses.replace(small_config, front_end=front_end)).save(tmp_path / "own.safetensors")
-    ours, theirs = (load_detector(tmp_path / "own.safetensors", device="cpu", frontend=x) for x in FRONTENDS)
+    save_detector(
+        Detector(dataclasses.replace(small_config, front_end=front_end)), tmp_path / "own.safetensors"
+    )
+    ours, theirs = (load_detector(tmp_path / "own.safetensors", device="cpu", engine=x) for x in FRONTENDS)
     torch.testing.assert_close(features(theirs), features(ours), atol=1e-5, rtol=0)
 
 
@@ -182,13 +187,13 @@ def test_fairseq_is_loaded_as_strictly(small_official, small_config, tmp_path):
     name = FRONT + "encoder.pos_conv.0.weight_g"
     torch.save({k: v for k, v in small_official.items() if k != name}, path)
     with pytest.raises(CheckpointError, match=rf"^{path}: missing key {name}$"):
-        load_detector(path, device="cpu", config=small_config, frontend="fairseq")
+        load_detector(path, device="cpu", config=small_config, engine="fairseq")
 
 
 def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch):
     # an official file is taken for XLS-R 300M
-    monkeypatch.setattr(tasks, "load_detector", partial(load_detector, config=small_config))
-    clips = [*map(str, sorted((tasks.SAMPLES / "custom").glob("*/*"))[::8])]
+    monkeypatch.setattr(loading, "load_detector", partial(load_detector, config=small_config))
+    clips = [*map(str, sorted((project.SAMPLES / "custom").glob("*/*"))[::8])]
     for frontend in FRONTENDS:
         options = ["--frontend", frontend, "--output", str(tmp_path / frontend), "--workers", "0"]
         assert (
@@ -203,7 +208,7 @@ def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch)
 
 
 def test_training_on_the_command_line(workplace, small_pth, small_config):
-    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    save_detector(load_detector(small_pth, device="cpu", config=small_config), "xlsr.safetensors")
     options = ["--frontend", "fairseq", "--workers", "0"]
     train = ["--checkpoint", "xlsr.safetensors", "--epochs", "1", "--no-wandb"]
     assert fine_tune_for.main([*train, *options]) == 0
@@ -213,6 +218,6 @@ def test_training_on_the_command_line(workplace, small_pth, small_config):
         *(Path("results/custom_for", x) for x in ("before", "fine-tuned")),
     ]
     assert {read_metrics(folder)["detector"]["frontend"] for folder in folders} == {"fairseq"}
-    ours, theirs = (load_detector("results/for/final_model.safetensors", frontend=x) for x in FRONTENDS)
+    ours, theirs = (load_detector("results/for/final_model.safetensors", engine=x) for x in FRONTENDS)
     waves = 0.3 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(theirs.score(waves), ours.score(waves), atol=1e-4, rtol=0)

@@ -1,0 +1,53 @@
+"""Speech deepfake detection with XLS-R and AASIST, from Python.
+
+    from antispoofing import find_recordings, for_scoring, load_detector, score_recordings
+
+    detector = for_scoring(load_detector("LA_model.pth"))
+    scored = score_recordings(detector, find_recordings(["my_folder"]).utterances)
+    scored.scores  # [n], higher = more likely real
+
+The rooms, each of which imports from itself and from those above it in this list only (model.py,
+data_utils.py and the modules that stand beside them here are the ground):
+
+    data/       which recordings there are, and what they are labelled
+    detectors/  a detector from a file and to a file
+    scoring/    recordings -> scores -> verdicts
+    training/   a detector made better
+    report/     what the scores mean, to look at
+    web/        the page
+    commands/   what command lines share
+
+What is named in __all__ is the interface: it stays, and is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "find_recordings": "antispoofing.data.recordings",
+    "load_detector": "antispoofing.detectors.loading",
+    "load_front_end": "antispoofing.detectors.loading",
+    "save_detector": "antispoofing.detectors.loading",
+    "export_official": "antispoofing.detectors.loading",
+    "for_scoring": "antispoofing.detectors.packed",
+    "score_recordings": "antispoofing.scoring.score",
+    "score_windows": "antispoofing.scoring.score",
+    "Rule": "antispoofing.scoring.decision",
+    "compute_metrics": "antispoofing.metrics",
+    "bootstrap_intervals": "antispoofing.metrics",
+    "load_audio": "data_utils",
+    "pad": "data_utils",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

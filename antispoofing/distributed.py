@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 evaluate_custom.py
 
 Each of them runs the same script. The main one, number 0, alone prints and writes. Without torchrun there is
-one process, and nothing here does anything.
+one process, and nothing here does anything, nor needs torch.
 
 The failure of a process does not leave the others waiting: its connections close, and torchrun ends the rest.
 (A machine that vanishes without closing them is given up after WAITING only.)
@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from antispoofing.errors import DataError, ProcessError, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -78,6 +79,9 @@ def group() -> Iterator[None]:
     if size() == 1:
         yield
         return
+    import torch
+    import torch.distributed as dist
+
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(cores())
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
@@ -190,6 +194,9 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     """
     if size() == 1 or len(values) == 0:
         return
+    import torch
+    import torch.distributed as dist
+
     _gather(f"merge {values.shape}", None)
     times = torch.zeros(len(values), 1, dtype=torch.int64)
     times[mine] = 1
@@ -206,10 +213,14 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
 
 def total(*values: float) -> list[float]:
     """Each value's sum over all processes, on each of them. Raises ProcessError as `exchange`."""
+    if size() == 1:
+        return [float(value) for value in values]
+    import torch
+    import torch.distributed as dist
+
     sums = torch.tensor(values, dtype=torch.float64)
-    if size() > 1:
-        with lost_in_one_line():
-            dist.all_reduce(sums)
+    with lost_in_one_line():
+        dist.all_reduce(sums)
     return sums.tolist()
 
 
@@ -217,6 +228,9 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
     """Put the mean of all processes' into float tensors. Raises ProcessError as `exchange`."""
     if size() == 1 or not tensors:
         return
+    import torch
+    import torch.distributed as dist
+
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     with lost_in_one_line():
         dist.all_reduce(flat)
@@ -226,6 +240,8 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
 
 def _gather(what: str, value: object) -> list:
     """As `exchange`; a RuntimeError where another process has come to something else, and never a wait."""
+    import torch.distributed as dist
+
     values: list = [None] * size()
     with lost_in_one_line():
         dist.all_gather_object(values, (what, value))

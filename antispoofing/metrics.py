@@ -295,6 +295,6 @@ def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     import sys
 
-    from antispoofing.scoring import score_files  # the command: a file of scores and what it is worth
+    from antispoofing.commands import metrics  # the command: a file of scores and what it is worth
 
-    sys.exit(score_files.main())
+    sys.exit(metrics.main())

@@ -22,8 +22,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from antispoofing.data import duplicates
-from antispoofing.data.recordings import Utterance, find_utterances
-from decoding import open_audio
+from antispoofing.data.recordings import Utterance, find_recordings
+from data_utils import open_audio
 
 
 def write_clips(folder: Path, n: int) -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not args.data:
             write_clips(Path(folder), args.clips)
-        utterances = find_utterances(args.data or [folder]).utterances
+        utterances = find_recordings(args.data or [folder]).utterances
         seconds: dict[str, list[float]] = {"decoding once": [], "audit": []}
         for number in range(args.rounds + 1):
             for name, work in (

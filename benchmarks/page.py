@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from serving import Served, served
 
-from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.project import SAMPLES
 
 
 def in_browser(server: Served, clip: Path, rounds: int) -> list[float]:

@@ -23,14 +23,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from antispoofing.detectors.packed import for_scoring
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from antispoofing import metrics
+from antispoofing import metrics, project
 from antispoofing.commands import tasks
-from antispoofing.data.recordings import Utterance, find_utterances
+from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import load_detector
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.timeline import Timeline, score_windows
+from antispoofing.scoring.score import score_windows
+from antispoofing.scoring.timeline import Timeline
 from data_utils import load_audio
 
 
@@ -107,7 +110,7 @@ def auc_by_recording(inside: list[np.ndarray], outside: list[np.ndarray], seed: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", nargs="+", default=[tasks.SAMPLES / "custom"], metavar="PATH")
+    parser.add_argument("--data", nargs="+", default=[project.SAMPLES / "custom"], metavar="PATH")
     parser.add_argument("--checkpoint", type=Path, default=tasks.STAND_IN, metavar="PATH")
     parser.add_argument("--recordings", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=20, help="of person (default: %(default)s)")
@@ -117,9 +120,9 @@ def main() -> None:
     parser.add_argument("--hop", type=float, help="seconds (default: half a window)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    detector = load_detector(args.checkpoint).for_scoring()
-    rule, rate = Rule.of(detector), detector.config.sample_rate
-    utterances = find_utterances(args.data).utterances
+    detector = for_scoring(load_detector(args.checkpoint))
+    rule, rate = Rule.from_detector(detector), detector.config.sample_rate
+    utterances = find_recordings(args.data).utterances
     people, systems = (clips_of(utterances, label, rate) for label in ("bonafide", "spoof"))
     print(f"{len(people)} people, {len(systems)} systems or voices of them; detector {args.checkpoint.name}")
     people = {name: clips for name, clips in people.items() if len(clips) > 1}

@@ -35,15 +35,20 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from antispoofing.detectors.loading import save_detector
+from antispoofing.detectors.packed import for_scoring
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from antispoofing.data.recordings import Utterance, find_utterances
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing import text
+from antispoofing.data.recordings import Utterance, find_recordings
+from antispoofing.detectors.loading import load_detector
 from antispoofing.detectors.packed import Int8Linear, Linear
-from antispoofing.report import screen
 from antispoofing.report.comparison import compare
-from antispoofing.scoring.score import Scored, computer, score_utterances
+from antispoofing.scoring.score import computer, score_recordings
+from antispoofing.scoring.scored import Scored
 from data_utils import CLIP_SAMPLES, SAMPLE_RATE, load_audio, pad
+from model import Detector
 
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
 ORIGINAL = "original"
@@ -59,17 +64,17 @@ DRIFT_CLIPS = 8  # whose features are compared
 
 def load(way: str, checkpoint: Path) -> Detector:
     if way != ORIGINAL:
-        return load_detector(checkpoint, device="cpu", precision=way).for_scoring()
+        return for_scoring(load_detector(checkpoint, device="cpu", precision=way))
     plain = load_detector(checkpoint, device="cpu")
     if not plain.has_official_names or find_spec("fairseq") is None:
         return plain
-    return load_detector(checkpoint, device="cpu", frontend="fairseq")
+    return load_detector(checkpoint, device="cpu", engine="fairseq")
 
 
 def score(way: str, detector: Detector, utterances: list[Utterance], workers: int | None) -> Scored:
     """As the scripts do, or in the original way."""
     if way != ORIGINAL:
-        return score_utterances(detector, utterances, workers=workers)
+        return score_recordings(detector, utterances, workers=workers)
     logits = np.full((len(utterances), 2), np.nan)
     with torch.inference_mode():
         for i, utterance in enumerate(utterances):
@@ -205,12 +210,12 @@ def make_clips(folder: Path, n: int) -> list[Utterance]:
     rng = np.random.default_rng(0)
     for i in range(n):
         soundfile.write(folder / f"{i:04d}.flac", 0.1 * rng.standard_normal(CLIP_SAMPLES), SAMPLE_RATE)
-    return find_utterances([folder]).utterances
+    return find_recordings([folder]).utterances
 
 
 def random_detector(folder: Path) -> Path:
     torch.manual_seed(0)
-    Detector().save(folder / "random.safetensors")
+    save_detector(Detector(), folder / "random.safetensors")
     return folder / "random.safetensors"
 
 
@@ -263,7 +268,7 @@ def figures(timed: dict[str, Timed], work: float) -> dict[str, dict]:
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     checkpoint = args.checkpoint or random_detector(folder)
     (folder / "clips").mkdir()
-    found = find_utterances(args.data).utterances if args.data else None
+    found = find_recordings(args.data).utterances if args.data else None
     utterances = found or make_clips(folder / "clips", args.clips)
     detectors = {way: load(way, checkpoint) for way in (ORIGINAL, *args.precisions)}
     timed = run_rounds(detectors, utterances, args.rounds, args.workers)
@@ -275,7 +280,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     for way in {"bf16", "int8"} & ways.keys() if "fp32" in ways else ():
         pair = (timed["fp32"].scored, timed[way].scored)
         ways[way]["drift"] = drift(detectors["fp32"], detectors[way], pair, waves)
-    original = f"{plain.frontend if plain.has_official_names else 'this network'}, fp32"
+    original = f"{plain.engine if plain.has_official_names else 'this network'}, fp32"
     del plain
     detectors.clear()  # before others need the memory
     for way in ways:
@@ -329,7 +334,7 @@ def table(result: dict) -> str:
         f"clips of {result['gflop_per_clip']:.1f} GFLOP; medians of {result['rounds']} rounds\n"
         f"original: {result['original']}, whole files by librosa, one clip at a time"
     )
-    return "\n\n".join([about, screen.aligned(rows), *words, screen.aligned(decoded)])
+    return "\n\n".join([about, text.aligned(rows), *words, text.aligned(decoded)])
 
 
 def described(moved: dict) -> str:

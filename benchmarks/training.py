@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from throughput import machine, peak_memory_gb, random_detector, ratio
 
+from antispoofing import text
 from antispoofing.detectors.loading import load_detector
-from antispoofing.report import screen
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import Optimization, Part
 
@@ -78,7 +78,7 @@ def _take_steps(way: str, checkpoint: Path, batch_size: int, steps: int) -> Meas
     detector = load_detector(checkpoint, device="cpu", precision=precision)
     if way == ORIGINAL and detector.has_official_names and find_spec("fairseq"):
         del detector  # before the other comes
-        detector = load_detector(checkpoint, device="cpu", frontend="fairseq")
+        detector = load_detector(checkpoint, device="cpu", engine="fairseq")
     torch.manual_seed(0)
     waves = 0.1 * torch.randn(batch_size, detector.config.clip_samples)
     targets = torch.arange(batch_size) % 2
@@ -150,7 +150,7 @@ def table(result: dict) -> str:
     return (
         f"{about['processor']}, {about['threads']} threads, torch {about['torch']}; batches of "
         f"{result['batch_size']}; medians of {result['rounds']} rounds of {result['steps']} steps\n"
-        f"original: {result['original']}, fp32\n\n{screen.aligned(rows)}"
+        f"original: {result['original']}, fp32\n\n{text.aligned(rows)}"
     )
 
 

@@ -84,7 +84,7 @@ def small_config():
 def small_official(small_config) -> dict[str, torch.Tensor]:
     """The small reference network's tensors under official names, pre-training-only ones included."""
     from antispoofing.detectors.checkpoints import official_name
-    from antispoofing.detectors.loading import Detector
+    from model import Detector
 
     state = Detector(small_config).state_dict()
     shapes = {official_name(name): tuple(value.shape) for name, value in state.items()}

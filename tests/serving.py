@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from antispoofing.detectors.loading import Detector
-from model import PRESETS
+from antispoofing.detectors.loading import save_detector
+from model import PRESETS, Detector
 
 SCRIPT = Path(__file__).parents[1] / "app.py"
 
@@ -36,7 +36,7 @@ def write_calibrated(folder: Path) -> str:
     detector.provenance = {
         "calibration": {"slope": 2.0, "intercept": -1.0, "bound": 5.0, "fitted_on": "some clips"}
     }
-    detector.save(folder / "calibrated.safetensors")
+    save_detector(detector, folder / "calibrated.safetensors")
     return "calibrated.safetensors"
 
 

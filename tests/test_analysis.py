@@ -6,14 +6,15 @@ import scipy.stats
 import soundfile
 from test_decoding import write_by_ffmpeg
 
-from antispoofing.data.recordings import Utterance, find_utterances
-from antispoofing.detectors.loading import Detector
+from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
 from antispoofing.report.analysis import analyse, misjudged
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
 from antispoofing.report.groups import clip_properties, groups_of, is_whole, with_other_class
-from antispoofing.scoring.score import Scored, score_utterances, summarise
-from model import PRESETS
+from antispoofing.report.summary import summarise
+from antispoofing.scoring.score import score_recordings
+from antispoofing.scoring.scored import Scored
+from model import PRESETS, Detector
 
 
 def scored_of(bonafide, spoof, folders=("",)) -> Scored:
@@ -131,9 +132,9 @@ def test_properties_come_from_the_files(workers, tmp_path):
         soundfile.write(tmp_path / name, np.zeros(int(rate * seconds)), rate)
     (tmp_path / "Real" / "bad.wav").write_bytes(b"bad")
     write_by_ffmpeg(tmp_path / "y" / "Fake" / "a.mka", 2)
-    utterances = find_utterances([tmp_path]).utterances
+    utterances = find_recordings([tmp_path]).utterances
     detector = Detector(PRESETS["small"]).eval()
-    scored = score_utterances(detector, utterances, batch_size=2, workers=workers)
+    scored = score_recordings(detector, utterances, batch_size=2, workers=workers)
     assert clip_properties(scored) == {
         "format": ["MP3", "", "WAV", "MATROSKA", "FLAC", "FLAC"],
         "sample rate": ["44100 Hz", "", "8000 Hz", "44100 Hz", "16000 Hz", "16000 Hz"],

@@ -21,11 +21,12 @@ from test_data_utils import tone
 
 import app
 import evaluate_custom
-from antispoofing.commands.tasks import FINE_TUNED, SAMPLES, STAND_IN
-from antispoofing.detectors.loading import Detector
+from antispoofing.commands.tasks import FINE_TUNED, STAND_IN
+from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import CheckpointError, UserError
+from antispoofing.project import SAMPLES
 from antispoofing.web.page import _told
-from model import PRESETS
+from model import PRESETS, Detector
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +221,11 @@ def test_the_detectors_that_are_offered(tmp_path, monkeypatch, capsys):
     assert list(app._detectors(app.parse_args([]))) == ["stand-in"]
     torch.manual_seed(0)
     FINE_TUNED.parent.mkdir(parents=True)
-    Detector(PRESETS["small"]).save(FINE_TUNED)
+    save_detector(Detector(PRESETS["small"]), FINE_TUNED)
     assert list(app._detectors(app.parse_args([]))) == ["stand-in", "fine-tuned"]
     (tmp_path / "a").mkdir()
-    Detector(PRESETS["small"]).save("a/x.safetensors")
-    Detector(PRESETS["small"]).save("x.safetensors")
+    save_detector(Detector(PRESETS["small"]), "a/x.safetensors")
+    save_detector(Detector(PRESETS["small"]), "x.safetensors")
     Path("same.safetensors").write_bytes(Path("x.safetensors").read_bytes())
     paths = ["x.safetensors", "a/x.safetensors", "same.safetensors"]
     first, second = app._detectors(app.parse_args(["--checkpoint", *paths]))

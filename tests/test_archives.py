@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from antispoofing.data import archives
-from antispoofing.data.recordings import SPLITS, find_splits, find_utterances
+from antispoofing.data.recordings import SPLITS, find_recordings, find_splits
 from antispoofing.errors import DataError
 
 
@@ -64,7 +64,7 @@ def named_by_pax(member):
 @pytest.mark.parametrize("name", PACKED)
 def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
     archive = PACKED[name](tmp_path / name)
-    result = find_utterances([archive])
+    result = find_recordings([archive])
     assert {u.name: u.label for u in result.utterances} == {
         "Set/Set/Real/a.wav": "bonafide",
         "Set/Set/Fake/b.wav": "spoof",
@@ -73,7 +73,7 @@ def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
     assert result.root == tmp_path / f"{name}.extracted"
     assert "2 files were unpacked to" in capsys.readouterr().out
     first = Path(result.utterances[0].path).stat().st_mtime_ns
-    assert find_utterances([archive]).utterances == result.utterances
+    assert find_recordings([archive]).utterances == result.utterances
     assert Path(result.utterances[0].path).stat().st_mtime_ns == first
     assert "was unpacked before" in capsys.readouterr().out
 
@@ -82,7 +82,7 @@ def test_a_changed_archive_is_unpacked_again(tmp_path):
     archive = write_zip(tmp_path / "a.zip")
     archives.extract(archive)
     write_zip(archive, {"Real/new.wav": recording()})
-    assert [u.name for u in find_utterances([archive]).utterances] == ["Real/new.wav"]
+    assert [u.name for u in find_recordings([archive]).utterances] == ["Real/new.wav"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "a.zip.extracted"]
 
 
@@ -98,7 +98,7 @@ def test_labels_and_splits_in_an_archive(tmp_path):
     meta = b"file,speaker,label\n0.wav,A,spoof\n1.wav,A,bona-fide\n"
     files = {"release_in_the_wild/meta.csv": meta}
     files |= {f"release_in_the_wild/{i}.wav": recording() for i in range(2)}
-    labels = {u.name: u.label for u in find_utterances([write_zip(tmp_path / "w.zip", files)]).utterances}
+    labels = {u.name: u.label for u in find_recordings([write_zip(tmp_path / "w.zip", files)]).utterances}
     assert labels == {"0.wav": "spoof", "1.wav": "bonafide"}
     files = {f"for-2sec/for-2seconds/{s}/{c}/x.wav": recording() for s in SPLITS for c in ("fake", "real")}
     folder = find_splits(write_tar(tmp_path / "for-2sec.tar.gz", files))
@@ -109,7 +109,7 @@ def test_a_zip_of_windows_has_folders_too(tmp_path):
     write_zip(tmp_path / "a.zip", {"Real/a.wav": recording()})
     packed = (tmp_path / "a.zip").read_bytes().replace(b"Real/a.wav", b"Real\\a.wav")
     (tmp_path / "a.zip").write_bytes(packed)
-    assert find_utterances([tmp_path / "a.zip"]).utterances[0].label == "bonafide"
+    assert find_recordings([tmp_path / "a.zip"]).utterances[0].label == "bonafide"
 
 
 def as_kind(kind, target=""):
@@ -269,12 +269,12 @@ def test_a_list_in_an_archive_may_not_name_files_outside(tmp_path):
     for name in (str(tmp_path / "secret.wav"), "../secret.wav"):
         packed = {"metadata.csv": f"file_name,label\n{name},real\n".encode(), "a.wav": recording()}
         with pytest.raises(DataError, match=r"its list of labels names .*secret.wav, outside"):
-            find_utterances([write_zip(tmp_path / "l.zip", packed)])
+            find_recordings([write_zip(tmp_path / "l.zip", packed)])
 
 
 def test_the_recordings_of_a_list_may_be_packed(tmp_path):
     (tmp_path / "l.csv").write_text("path,label\nSet/Set/Real/a.wav,real\n")
-    result = find_utterances([tmp_path / "l.csv"], root=write_tar(tmp_path / "a.tgz"))
+    result = find_recordings([tmp_path / "l.csv"], root=write_tar(tmp_path / "a.tgz"))
     assert [u.name for u in result.utterances] == ["Set/Set/Real/a.wav"]
 
 

@@ -12,16 +12,17 @@ from test_decoding import write_by_ffmpeg
 
 import evaluate_custom
 import fine_tune_for
+from antispoofing.commands import audit
 from antispoofing.data import duplicates
 from antispoofing.data.duplicates import find_duplicates, fingerprint
-from antispoofing.data.recordings import find_utterances
-from antispoofing.detectors.loading import Detector
-from model import PRESETS
+from antispoofing.data.recordings import find_recordings
+from antispoofing.detectors.loading import save_detector
+from model import PRESETS, Detector
 
 
 def groups_of(*folders) -> list[list[str]]:
     splits = {
-        folder.name if len(folders) > 1 else "": find_utterances([folder]).utterances for folder in folders
+        folder.name if len(folders) > 1 else "": find_recordings([folder]).utterances for folder in folders
     }
     return [[member.name for member in group] for group in find_duplicates(splits).groups]
 
@@ -82,7 +83,7 @@ def test_classes_and_splits(tmp_path):
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, waves[i], 8000)
-    splits = {s: find_utterances([tmp_path / s]).utterances for s in ("training", "testing")}
+    splits = {s: find_recordings([tmp_path / s]).utterances for s in ("training", "testing")}
     found = find_duplicates(splits, threads=2)
     assert [[member.name for member in group] for group in found.groups] == [
         ["training/fake/c.wav", "training/real/b.wav"],
@@ -116,14 +117,14 @@ def test_channels_are_averaged_as_for_scoring(tmp_path):
 def test_where_no_file_can_be_written_is_said_before_the_work(tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     for output in (tmp_path, tmp_path / "gone" / "x.csv"):
-        assert duplicates.main(["--data", str(tmp_path), "--output", str(output)]) == 2
+        assert audit.main(["--data", str(tmp_path), "--output", str(output)]) == 2
         assert "a file cannot be written there" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_counted_and_no_copy_of_anything(tmp_path):
     reasons = write_bad_files(tmp_path)
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
-    found = find_duplicates({"": find_utterances([tmp_path]).utterances})
+    found = find_duplicates({"": find_recordings([tmp_path]).utterances})
     assert found.groups == []
     readable = ("huge.wav", "not_numbers.wav")  # they have samples, if strange ones
     assert found.n_failed == len(reasons) - len(readable)
@@ -150,13 +151,13 @@ def workplace(tmp_path, monkeypatch):
     Path("for-2seconds/testing/real/leak.wav").write_bytes(
         Path("for-2seconds/training/fake/0.wav").read_bytes()
     )
-    Detector(PRESETS["small"]).save("detector.safetensors")
+    save_detector(Detector(PRESETS["small"]), "detector.safetensors")
     return tmp_path
 
 
 def test_it_comes_before_training_and_before_scoring(workplace, capsys):
     leak = "the same audio in both classes, in two splits: training/fake/0.wav = testing/real/leak.wav"
-    assert duplicates.main(["--data", "for-2seconds"]) == 0
+    assert audit.main(["--data", "for-2seconds"]) == 0
     assert leak in capsys.readouterr().out
     assert Path("duplicates.csv").is_file()
 

@@ -11,18 +11,18 @@ import safetensors.torch
 import torch
 
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors.loading import export_official, load_detector, save_detector
 from antispoofing.errors import CheckpointError
-from model import PRESETS
+from model import PRESETS, Detector
 
 
 def test_official_to_own_file_and_back_keeps_every_tensor(small_pth, small_official, small_config, tmp_path):
     detector = load_detector(small_pth, device="cpu", config=small_config)
-    detector.save(tmp_path / "own.safetensors")
+    save_detector(detector, tmp_path / "own.safetensors")
     again = load_detector(tmp_path / "own.safetensors", device="cpu")
     assert again.config == small_config
     assert again.provenance == {"official_file": "small.pth", "official_sha256": detector.sha256}
-    assert again.export_official(tmp_path / "official.pth") == []
+    assert export_official(again, tmp_path / "official.pth") == []
     exported = torch.load(tmp_path / "official.pth", weights_only=True)
     assert exported.keys() == small_official.keys()
     for key, value in small_official.items():
@@ -32,19 +32,19 @@ def test_official_to_own_file_and_back_keeps_every_tensor(small_pth, small_offic
 
 def test_pretraining_tensors_can_be_left_out_and_it_is_said(small_pth, small_config, tmp_path):
     detector = load_detector(small_pth, device="cpu", config=small_config)
-    left_out = detector.export_official(tmp_path / "official.pth", pretraining=False)
+    left_out = export_official(detector, tmp_path / "official.pth", pretraining=False)
     assert left_out == list(PRETRAINING_ONLY)
     exported = torch.load(tmp_path / "official.pth", weights_only=True)
     assert not set(PRETRAINING_ONLY) & exported.keys()
     again = load_detector(tmp_path / "official.pth", device="cpu", config=small_config)
-    assert again.export_official(tmp_path / "twice.pth") == list(PRETRAINING_ONLY)
+    assert export_official(again, tmp_path / "twice.pth") == list(PRETRAINING_ONLY)
 
 
 def test_spectrogram_detector_round_trips_and_has_no_official_form(tmp_path):
     torch.manual_seed(0)
     detector = Detector(PRESETS["small"]).eval()
     detector.provenance = {"trained_on": "noise", "steps": 3}
-    detector.save(tmp_path / "small.safetensors")
+    save_detector(detector, tmp_path / "small.safetensors")
     again = load_detector(tmp_path / "small.safetensors", device="cpu")
     waves = 0.1 * torch.randn(2, 64600)
     torch.testing.assert_close(again.score(waves), detector.score(waves), atol=1e-6, rtol=0)
@@ -52,7 +52,7 @@ def test_spectrogram_detector_round_trips_and_has_no_official_form(tmp_path):
     assert again.provenance == detector.provenance
     assert not again.training
     with pytest.raises(CheckpointError, match="XLS-R"):
-        again.export_official(tmp_path / "official.pth")
+        export_official(again, tmp_path / "official.pth")
 
 
 def _without(key):
@@ -173,14 +173,14 @@ def test_sizes_that_make_no_network(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX's")
 def test_files_are_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
-    Detector(PRESETS["small"]).save(tmp_path / "detector.safetensors")
+    save_detector(Detector(PRESETS["small"]), tmp_path / "detector.safetensors")
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "detector.safetensors"
-    Detector(PRESETS["small"]).save(path)
+    save_detector(Detector(PRESETS["small"]), path)
     before = path.read_bytes()
 
     def interrupted(tensors, name, metadata):
@@ -189,7 +189,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Detector(PRESETS["small"]).save(path)
+        save_detector(Detector(PRESETS["small"]), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -205,7 +205,7 @@ def test_missing_file_and_foreign_safetensors(tmp_path):
 
 
 def test_own_file_is_checked_as_strictly(tmp_path):
-    Detector(PRESETS["small"]).save(tmp_path / "whole.safetensors")
+    save_detector(Detector(PRESETS["small"]), tmp_path / "whole.safetensors")
     with safetensors.safe_open(tmp_path / "whole.safetensors", "pt") as file:
         header = file.metadata()
     tensors = safetensors.torch.load_file(tmp_path / "whole.safetensors")

@@ -15,11 +15,11 @@ import torch
 from test_data_utils import tone
 
 import evaluate_custom
-from antispoofing.data.recordings import SPLITS, find_splits, find_utterances
-from antispoofing.detectors.loading import Detector
+from antispoofing.data.recordings import SPLITS, find_recordings, find_splits
+from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DataError
 from data_utils import load_audio, pad
-from model import PRESETS
+from model import PRESETS, Detector
 
 
 def touch(root, *names):
@@ -29,7 +29,7 @@ def touch(root, *names):
 
 
 def found(*paths):
-    result = find_utterances(paths)
+    result = find_recordings(paths)
     return {u.name: u.label for u in result.utterances}, {Path(path).name for path in result.ignored}
 
 
@@ -80,16 +80,16 @@ def test_the_root_folders_own_name_is_no_label(tmp_path):
     assert found(tmp_path / "fake or real")[0] == {"fake/a.wav": "spoof"}
     assert found(tmp_path / "fake")[0] == {"real/b.wav": "bonafide"}
     with pytest.raises(DataError, match="not clear"):
-        find_utterances([tmp_path])
+        find_recordings([tmp_path])
 
 
 def test_missing_and_empty_data(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such"):
-        find_utterances([tmp_path / "nowhere"])
+        find_recordings([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no recordings"):
-        find_utterances([tmp_path])
+        find_recordings([tmp_path])
     with pytest.raises(DataError, match="empty path"):
-        find_utterances([""])
+        find_recordings([""])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
@@ -107,7 +107,7 @@ def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
     assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
     (tmp_path / "data" / "fake" / "also.wav").symlink_to(tmp_path / "data" / "real" / "a.wav")
     with pytest.raises(DataError, match="called real and fake"):
-        find_utterances([tmp_path / "data"])
+        find_recordings([tmp_path / "data"])
 
 
 def test_a_file_named_in_two_ways_counts_once(tmp_path):
@@ -118,7 +118,7 @@ def test_a_file_named_in_two_ways_counts_once(tmp_path):
         "fake/b.wav",
     )
     (tmp_path / "x").mkdir()
-    utterances = find_utterances([tmp_path / "l.csv", tmp_path / "real", tmp_path / "fake"]).utterances
+    utterances = find_recordings([tmp_path / "l.csv", tmp_path / "real", tmp_path / "fake"]).utterances
     assert [(u.name, u.trial) for u in utterances] == [
         ("fake/b.wav", "./x/../fake/b.wav"),
         ("real/a.wav", "real//a.wav"),
@@ -128,9 +128,9 @@ def test_a_file_named_in_two_ways_counts_once(tmp_path):
 def test_a_recording_takes_little_memory(tmp_path):
     """Its path and its name, and 250 bytes for all else."""
     touch(tmp_path, *(f"{label}/speaker/{i:05}.wav" for label in ("real", "fake") for i in range(500)))
-    find_utterances([tmp_path])
+    find_recordings([tmp_path])
     tracemalloc.start()
-    utterances = find_utterances([tmp_path]).utterances
+    utterances = find_recordings([tmp_path]).utterances
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < sum(len(u.path) + len(u.name) + 250 for u in utterances)
@@ -139,7 +139,7 @@ def test_a_recording_takes_little_memory(tmp_path):
 def test_rows_of_a_list_that_tell_the_same_share_it(tmp_path):
     rows = "".join(f"{i}.wav,real,{'ab'[i % 2]}\n" for i in range(4))
     write(tmp_path, {"l.csv": f"path,label,speaker\n{rows}"}, *(f"{i}.wav" for i in range(4)))
-    utterances = find_utterances([tmp_path / "l.csv"]).utterances
+    utterances = find_recordings([tmp_path / "l.csv"]).utterances
     assert [u.columns["speaker"] for u in utterances] == ["a", "b", "a", "b"]
     assert len({id(u.columns) for u in utterances}) == 2
 
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match="b cannot be searched: Permission denied"):
-        find_utterances([tmp_path])
+        find_recordings([tmp_path])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
@@ -163,7 +163,7 @@ def test_names_that_are_no_text_are_escaped(tmp_path):
     touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
     assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
     with_sound(tmp_path)
-    assert all(len(load_audio(u.path)) for u in find_utterances([tmp_path]).utterances)
+    assert all(len(load_audio(u.path)) for u in find_recordings([tmp_path]).utterances)
 
 
 # ----------------------------------------------------------------- published data sets
@@ -280,19 +280,19 @@ def asvspoof_5(root):
 )
 def test_a_published_set_is_read_by_its_own_list(lay_out, labels, of_phases, tmp_path):
     lay_out(tmp_path)
-    result = find_utterances([tmp_path])
+    result = find_recordings([tmp_path])
     assert {u.name: u.label for u in result.utterances} == labels
     assert all(Path(u.path).is_file() for u in result.utterances)
     assert len(result.notes) == 1  # what was read
     for phase, count in of_phases.items():
-        assert len(find_utterances([tmp_path], phase=phase).utterances) == count
+        assert len(find_recordings([tmp_path], phase=phase).utterances) == count
 
 
 @pytest.mark.parametrize(("lay_out", "phase"), [(asvspoof_2019, "progress"), (asvspoof_2021_la, "train")])
 def test_a_phase_that_is_not_there_is_refused(lay_out, phase, tmp_path):
     lay_out(tmp_path)
     with pytest.raises(DataError, match=f"no (rows of )?phase {phase}, only"):
-        find_utterances([tmp_path], phase=phase)
+        find_recordings([tmp_path], phase=phase)
 
 
 def arena(root):
@@ -329,13 +329,13 @@ def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch
     with_sound(tmp_path / "set")
     torch.manual_seed(0)
     detector = Detector(PRESETS["small"]).eval()
-    detector.save("detector.safetensors")
+    save_detector(detector, "detector.safetensors")
     args = ["--data", "set", "--checkpoint", "detector.safetensors", "--workers", "0"]
     assert evaluate_custom.main(args) == 0
     assert "2 recordings: 1 real, 1 fake" in capsys.readouterr().out
     with open("results/custom/detector/scores.csv", encoding="utf-8", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
-    for u in find_utterances(["set"]).utterances:
+    for u in find_recordings(["set"]).utterances:
         expected = detector.score(torch.from_numpy(pad(load_audio(u.path)))[None])
         assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-4)  # in another batch
         assert rows[u.name]["label"] == u.label
@@ -349,7 +349,7 @@ def test_columns_and_folders_with_awkward_names_reach_the_results(tmp_path, monk
     folder = tmp_path / os.fsdecode(b"\xff")
     write(folder, {"l.csv": "path,label,score\na.wav,real,400\nb.wav,fake,500\n"}, "a.wav", "b.wav")
     with_sound(folder)
-    Detector(PRESETS["small"]).save("detector.safetensors")
+    save_detector(Detector(PRESETS["small"]), "detector.safetensors")
     args = ["--data", str(folder / "l.csv"), "--checkpoint", "detector.safetensors", "--workers", "0"]
     assert evaluate_custom.main(args) == 0
     with open("results/custom/detector/scores.csv", encoding="utf-8", newline="") as file:
@@ -381,7 +381,7 @@ def test_every_version_of_fake_or_real(version, tmp_path):
     folder = find_splits(tmp_path)
     assert folder == tmp_path / version / inner
     for split in SPLITS:
-        utterances = find_utterances([folder / split]).utterances
+        utterances = find_recordings([folder / split]).utterances
         counts = Counter(u.label for u in utterances)
         assert counts == {"bonafide": 2, "spoof": 3 if split == "training" else 2}
         assert all(len(load_audio(u.path)) for u in utterances if not u.path.endswith("file9.mp3"))
@@ -389,7 +389,7 @@ def test_every_version_of_fake_or_real(version, tmp_path):
 
 def test_what_the_keys_tell_is_kept(tmp_path):
     asvspoof_2021_df(tmp_path)
-    spoof, bonafide = find_utterances([tmp_path]).utterances
+    spoof, bonafide = find_recordings([tmp_path]).utterances
     assert spoof.trial == "DF_E_2"
     assert spoof.columns == {
         "speaker": "TEF2",
@@ -411,13 +411,13 @@ def test_what_the_keys_tell_is_kept(tmp_path):
 def test_a_list_may_lie_elsewhere(tmp_path):
     asvspoof_2021_la(tmp_path / "set")
     (tmp_path / "keys.txt").write_text((tmp_path / "set/keys/LA/CM/trial_metadata.txt").read_text())
-    result = find_utterances([tmp_path / "keys.txt"], root=tmp_path / "set")
+    result = find_recordings([tmp_path / "keys.txt"], root=tmp_path / "set")
     assert [u.name for u in result.utterances] == ["LA_E_1.flac", "LA_E_2.flac"]
     assert result.root == tmp_path / "set/ASVspoof2021_LA_eval/flac"
     with pytest.raises(DataError, match=r"none of its 2 recordings is in .*LA_E_1.*--root"):
-        find_utterances([tmp_path / "keys.txt"], root=tmp_path / "set/keys")
+        find_recordings([tmp_path / "keys.txt"], root=tmp_path / "set/keys")
     with pytest.raises(DataError, match="no list is given"):
-        find_utterances([tmp_path / "set/ASVspoof2021_LA_eval/flac"], root=tmp_path)
+        find_recordings([tmp_path / "set/ASVspoof2021_LA_eval/flac"], root=tmp_path)
 
 
 def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
@@ -430,7 +430,7 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
         *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in ids if i > 20),
         *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in ids[:4]),
     )
-    result = find_utterances([tmp_path / "keys/LA/CM/trial_metadata.txt"])
+    result = find_recordings([tmp_path / "keys/LA/CM/trial_metadata.txt"])
     assert sum(Path(u.path).is_file() for u in result.utterances) == 279
     assert len(result.notes) == 1 + 21
 
@@ -440,14 +440,14 @@ def test_an_id_in_two_places_is_not_guessed(tmp_path):
     touch(tmp_path, *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in (1, 2)))
     keys = tmp_path / "keys/LA/CM/trial_metadata.txt"
     with pytest.raises(DataError, match=r"row 1: LA_E_1 may be .*2021.*2019.*; name one by --root"):
-        find_utterances([keys])
-    assert len(find_utterances([keys], root=tmp_path / "ASVspoof2021_LA_eval").utterances) == 2
+        find_recordings([keys])
+    assert len(find_recordings([keys], root=tmp_path / "ASVspoof2021_LA_eval").utterances) == 2
 
 
 def test_ids_of_a_plain_list_are_not_looked_for_elsewhere(tmp_path):
     write(tmp_path, {"a/labels.csv": "path,label\n1,real\n2,fake\n"}, "b/wav/1.wav", "b/wav/2.wav")
     with pytest.raises(DataError, match="none of its 2 recordings"):
-        find_utterances([tmp_path / "a/labels.csv"])
+        find_recordings([tmp_path / "a/labels.csv"])
 
 
 def test_a_partial_download_is_used_and_its_gaps_are_named(tmp_path):
@@ -455,24 +455,24 @@ def test_a_partial_download_is_used_and_its_gaps_are_named(tmp_path):
     rows = "".join(f"S LA_E_{i} - A11 spoof\n" for i in range(10, 60))
     (tmp_path / f"{PROTOCOLS_2019}.eval.trl.txt").write_text(rows)
     touch(tmp_path, *(f"LA/ASVspoof2019_LA_eval/flac/LA_E_{i}.flac" for i in range(40, 60)))
-    result = find_utterances([tmp_path])
+    result = find_recordings([tmp_path])
     assert sum(Path(u.path).is_file() for u in result.utterances) == 20
     assert "50 rows, 20 of them in" in result.notes[0]
     (tmp_path / "LA/ASVspoof2019_LA_train").rename(tmp_path / "elsewhere")  # the audio of one phase
-    assert len(find_utterances([tmp_path / "LA"], phase="all").utterances) == 53
+    assert len(find_recordings([tmp_path / "LA"], phase="all").utterances) == 53
 
 
 def test_keys_may_be_unpacked_beside_the_recordings(tmp_path):
     asvspoof_2021_df(tmp_path)
     (tmp_path / "DF-keys-full.tar.gz.extracted").mkdir()
     (tmp_path / "keys").rename(tmp_path / "DF-keys-full.tar.gz.extracted/keys")
-    assert len(find_utterances([tmp_path]).utterances) == 2
+    assert len(find_recordings([tmp_path]).utterances) == 2
 
 
 def test_a_recording_listed_by_two_names_is_refused(tmp_path):
     write(tmp_path, {"l.csv": "path,label\na.wav,real\n./a.wav,real\n"}, "a.wav")
     with pytest.raises(DataError, match=r"\./a.wav is listed twice"):
-        find_utterances([tmp_path / "l.csv"])
+        find_recordings([tmp_path / "l.csv"])
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_a_recording_listed_by_two_names_is_refused(tmp_path):
 )
 def test_columns_that_happen_to_have_our_names(text, columns, tmp_path):
     write(tmp_path, {"l.csv": text}, "a.wav", "b.wav")
-    first, _ = find_utterances([tmp_path / "l.csv"]).utterances
+    first, _ = find_recordings([tmp_path / "l.csv"]).utterances
     assert (first.name, first.label, first.columns) == ("a.wav", "bonafide", columns)
 
 
@@ -498,7 +498,7 @@ def test_the_root_must_be_a_folder(tmp_path):
     write(tmp_path, {"l.csv": "path,label\na.wav,real\n"}, "a.wav")
     for root in ("a.wav", "gone"):
         with pytest.raises(DataError, match="no such folder"):
-            find_utterances([tmp_path / "l.csv"], root=tmp_path / root)
+            find_recordings([tmp_path / "l.csv"], root=tmp_path / root)
 
 
 def test_metadata_with_other_labels_does_not_hide_the_folders(tmp_path):
@@ -515,7 +515,7 @@ def test_a_list_deeper_down_does_not_hide_what_is_beside_it(tmp_path):
 def test_a_phase_of_what_has_none_is_refused(tmp_path):
     in_the_wild(tmp_path)
     with pytest.raises(DataError, match="these data have no phases"):
-        find_utterances([tmp_path], phase="progress")
+        find_recordings([tmp_path], phase="progress")
 
 
 PATHS = ("Real/a.wav", "Fake/b, c.wav", "d.mp3")
@@ -541,7 +541,7 @@ def test_csv_and_tsv_of_path_and_label(name, text, tmp_path):
     assert found(tmp_path / name)[0] == expected
     (tmp_path / "lists").mkdir()
     (tmp_path / name).rename(tmp_path / "lists" / name)
-    result = find_utterances([tmp_path / "lists" / name], root=tmp_path)
+    result = find_recordings([tmp_path / "lists" / name], root=tmp_path)
     assert {u.name: u.label for u in result.utterances} == expected
 
 
@@ -549,7 +549,7 @@ def test_speech_df_arenas_absolute_paths(tmp_path):
     arena(tmp_path)
     (tmp_path / "lists").mkdir()
     (tmp_path / "metadata.csv").rename(tmp_path / "lists" / "metadata.csv")
-    result = find_utterances([tmp_path / "lists"])
+    result = find_recordings([tmp_path / "lists"])
     assert {u.name: u.label for u in result.utterances} == {"a.flac": "spoof", "b.flac": "bonafide"}
     assert result.utterances[0].trial == f"{tmp_path}/audio/a.flac"
 
@@ -573,7 +573,7 @@ def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     (tmp_path / "l.csv").write_text("path,label\na.wav,real\nb.wav,1\na.wav,fake\n,real\nc.wav\n")
     with pytest.raises(DataError) as caught:
-        find_utterances([tmp_path / "l.csv"])
+        find_recordings([tmp_path / "l.csv"])
     place = f"{tmp_path / 'l.csv'}, row "
     assert list(caught.value.args) == [
         place + "3: unknown label '1': known are real, bonafide, genuine, fake, spoof",
@@ -583,14 +583,14 @@ def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
     ]
     (tmp_path / "l.csv").write_text("path,label\n" + "a.wav,maybe\n" * 30)
     with pytest.raises(DataError) as caught:
-        find_utterances([tmp_path / "l.csv"])
+        find_recordings([tmp_path / "l.csv"])
     assert len(caught.value.args) == 11
     assert caught.value.args[-1] == "... and 20 more such rows"
 
 
 def test_a_missing_recording_is_noted_and_kept(tmp_path):
     write(tmp_path, {"l.csv": "path,label\na.wav,real\ngone.wav,fake\nb.wav,fake\n"}, "a.wav", "b.wav")
-    result = find_utterances([tmp_path / "l.csv"])
+    result = find_recordings([tmp_path / "l.csv"])
     assert [u.name for u in result.utterances] == ["a.wav", "b.wav", "gone.wav"]
     assert result.notes[1:] == [f"{tmp_path / 'l.csv'}, row 3: there is no recording gone.wav"]
 
@@ -613,15 +613,15 @@ def test_a_missing_recording_is_noted_and_kept(tmp_path):
 def test_what_is_no_list_is_refused(content, words, tmp_path):
     (tmp_path / "l.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
-        find_utterances([tmp_path / "l.csv"])
+        find_recordings([tmp_path / "l.csv"])
 
 
 def test_two_sets_in_one_folder_are_not_mixed(tmp_path):
     asvspoof_2021_la(tmp_path)
     asvspoof_2021_df(tmp_path)
     with pytest.raises(DataError, match="holds several lists of labels"):
-        find_utterances([tmp_path])
-    assert len(find_utterances([tmp_path / "keys/DF"]).utterances) == 2
+        find_recordings([tmp_path])
+    assert len(find_recordings([tmp_path / "keys/DF"]).utterances) == 2
 
 
 def test_splits_are_found_in_the_folder_or_below(tmp_path):

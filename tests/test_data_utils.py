@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from antispoofing.data.recordings import find_utterances
-from data_utils import AudioError, load_audio, make_loader, pad
+from antispoofing.data.recordings import find_recordings
+from data_utils import AudioError, Clips, load_audio, make_loader, pad
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
@@ -112,12 +112,12 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
     waves = {f"good{i}.wav": tone(1 + i, 16000)[:, 0].astype(np.float32) for i in range(5)}
     for name, wave in waves.items():
         soundfile.write(tmp_path / name, wave, 16000, subtype="FLOAT")
-    utterances = find_utterances([tmp_path]).utterances
+    utterances = find_recordings([tmp_path]).utterances
     workers = 0 if start_method is None else 2
     read, failed = {}, {}
-    for indices, batch, failures, infos in make_loader(
-        utterances, [range(0, 3), range(3, len(utterances))], workers=workers, start_method=start_method
-    ):
+    clips = Clips([utterance.path for utterance in utterances])
+    batches = [range(0, 3), range(3, len(utterances))]
+    for indices, batch, failures, infos in make_loader(clips, batches, workers, start_method):
         assert batch.dtype == torch.float32
         read |= {utterances[i].name: wave.numpy() for i, wave in zip(indices, batch, strict=False)}
         failed |= {utterances[i].name: reason for i, reason in failures.items()}
@@ -134,7 +134,7 @@ def test_who_decodes_goes_on_whatever_signal_the_whole_group_gets(tmp_path):
     for i in range(20):
         soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.5), 16000)
     batches = [[i] for i in range(20)]
-    loader = iter(make_loader(find_utterances([tmp_path]).utterances, batches, workers=1))
+    loader = iter(make_loader(Clips([str(tmp_path / f"{i}.wav") for i in range(20)]), batches, workers=1))
     next(loader)
     (child,) = multiprocessing.active_children()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) * 2:

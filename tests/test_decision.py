@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from antispoofing.detectors.loading import Detector
 from antispoofing.errors import CheckpointError
 from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
-from model import PRESETS
+from model import PRESETS, Detector
 
 RNG = np.random.default_rng(0)
 
@@ -70,9 +69,9 @@ def test_a_calibration_never_turns_scores_round(bonafide):
 
 def test_a_calibration_is_kept_in_a_file():
     calibration = Calibration(2.0, -1.0, 5.0, "3 real and 4 fake recordings")
-    assert Calibration.of({"calibration": calibration.to_dict()}) == calibration
-    assert Calibration.of({"calibration": None}) is None
-    assert Calibration.of({}) is None
+    assert Calibration.from_provenance({"calibration": calibration.to_dict()}) == calibration
+    assert Calibration.from_provenance({"calibration": None}) is None
+    assert Calibration.from_provenance({}) is None
 
 
 GOOD = {"slope": 1, "intercept": 0, "bound": 5, "fitted_on": "x"}
@@ -93,10 +92,10 @@ GOOD = {"slope": 1, "intercept": 0, "bound": 5, "fitted_on": "x"}
 def test_a_damaged_calibration_is_named(stored):
     detector = Detector(PRESETS["small"])
     detector.path, detector.provenance = Path("a.safetensors"), {"calibration": GOOD}
-    assert Rule.of(detector).calibration.slope == 1
+    assert Rule.from_detector(detector).calibration.slope == 1
     detector.provenance = {"calibration": stored}
     with pytest.raises(CheckpointError, match=r"^a\.safetensors: its calibration is damaged$"):
-        Rule.of(detector)
+        Rule.from_detector(detector)
 
 
 @pytest.mark.parametrize(

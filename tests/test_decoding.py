@@ -10,11 +10,11 @@ import scipy.stats
 import soundfile
 from scipy.signal import correlate
 
-import decoding
-from antispoofing.data.recordings import find_utterances
+import data_utils
+from antispoofing.data.recordings import find_recordings
 from antispoofing.training.augment import KINDS, Augmentation
-from data_utils import AudioError, UtteranceDataset, Variation, audio_info, load_audio, make_loader, pad
-from decoding import AUDIO_INFO
+from antispoofing.training.clips import VariedClips
+from data_utils import AUDIO_INFO, AudioError, audio_info, load_audio, make_loader, pad
 
 NONE = Augmentation()
 
@@ -138,7 +138,7 @@ def test_only_the_part_is_decoded(recordings, monkeypatch):
 
 
 def test_every_format_fits_its_column():
-    names = [*soundfile.available_formats(), *decoding._CONTAINERS.upper().split(",")]
+    names = [*soundfile.available_formats(), *data_utils._CONTAINERS.upper().split(",")]
     assert max(map(len, names)) <= AUDIO_INFO["format"].itemsize
 
 
@@ -180,16 +180,20 @@ def test_an_error_after_opening_is_one_too(recordings, monkeypatch):
         load_audio(recordings["a.flac"])
 
 
+def varied(utterances, clip_samples, epoch, augmentation=NONE, seed=0) -> VariedClips:
+    how = {"seed": seed, "epoch": epoch, "random_crop": True, "augmentation": augmentation}
+    return VariedClips([utterance.path for utterance in utterances], 16000, clip_samples, **how)
+
+
 def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp_path):
     """Each item is one cut of the whole, drawn from seed, epoch and number alone."""
     for i, seconds in enumerate((20, 6, 4.0375, 1)):
         soundfile.write(tmp_path / f"{i}.wav", speech_like(seconds, 44100), 44100)
     (tmp_path / "4.aac").write_bytes(encoded_aac(tmp_path)[:-2000])  # its header's length is an estimate
-    utterances = find_utterances([tmp_path]).utterances
+    utterances = find_recordings([tmp_path]).utterances
 
     def epoch_of(number, workers=0, seed=7, batches=((0, 1), (2, 3), (4,)), augmentation=NONE):
-        variation = Variation(seed, number, True, augmentation)
-        loader = make_loader(utterances, batches, workers=workers, variation=variation)
+        loader = make_loader(varied(utterances, 64600, number, augmentation, seed), batches, workers)
         return {
             i: wave.numpy() for indices, waves, *_ in loader for i, wave in zip(indices, waves, strict=True)
         }
@@ -225,11 +229,10 @@ def encoded_aac(folder) -> bytes:
 
 def test_random_crops_reach_every_part(tmp_path):
     soundfile.write(tmp_path / "ramp.wav", np.linspace(-0.9, 0.9, 16000 * 9), 16000, subtype="FLOAT")
-    utterances = find_utterances([tmp_path]).utterances
+    utterances = find_recordings([tmp_path]).utterances
     starts = []
     for epoch in range(200):
-        variation = Variation(0, epoch, True, Augmentation())
-        _, wave, *_ = UtteranceDataset(utterances, 16000, 16000, variation=variation)[0]
+        _, wave, *_ = varied(utterances, 16000, epoch)[0]
         starts.append((wave[0] + 0.9) / 1.8 * 9)  # s
     assert min(starts) < 0.3
     assert max(starts) > 7.7

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from antispoofing import published
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.data import download
-from antispoofing.detectors.loading import Detector, load_detector
-from antispoofing.report.detector_card import NOT_KNOWN, card
-from model import PRESETS
+from antispoofing.detectors.loading import load_detector
+from antispoofing.report.detector_card import NOT_KNOWN, detector_card
+from model import PRESETS, Detector
 
 EPOCH = {
     "validation_loss": 0.3,
@@ -35,22 +35,24 @@ def fine_tuned(**changes):
 def test_a_published_file_is_known_by_its_digest(name):
     detector = Detector(PRESETS["small"])
     detector.provenance = {"official_file": "renamed.pth"}
-    detector.sha256 = download.KNOWN[name].sha256 + "0" * 56
-    told = card(detector)
+    detector.sha256 = published.PUBLISHED[name].sha256 + "0" * 56
+    told = detector_card(detector)
     assert told["Trained on"].startswith("ASVspoof 2019 LA")
-    assert f"{download.KNOWN[name].error_rate}, as published. On other voices" in told["Known error rates"]
+    assert (
+        f"{published.PUBLISHED[name].error_rate}, as published. On other voices" in told["Known error rates"]
+    )
     detector.sha256 = "0" * 64
-    assert card(detector)["Trained on"] == card(detector)["Known error rates"] == NOT_KNOWN
+    assert detector_card(detector)["Trained on"] == detector_card(detector)["Known error rates"] == NOT_KNOWN
 
 
 def test_the_stand_in_says_that_it_is_one():
-    told = card(load_detector(STAND_IN, device="cpu"))
+    told = detector_card(load_detector(STAND_IN, device="cpu"))
     assert "EER 5.9 % [1.9, 10.5] on the 153 recordings by which it was chosen" in told["Known error rates"]
     assert "do not judge real recordings by it" in told["Mind"]
 
 
 def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
-    told = card(fine_tuned())
+    told = detector_card(fine_tuned())
     assert told["Trained on"] == (
         "70 clips of for-2seconds, other.zip, starting from the detector with sha256 abababab..."
     )
@@ -60,8 +62,8 @@ def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
     assert "somebody" not in str(told)
     assert "Mind" not in told
     of_stand_in = fine_tuned(started_from={"file": None, "sha256": None, "provenance": {"stand_in": "yes"}})
-    assert card(of_stand_in)["Trained on"].endswith("starting from the stand-in detector")
-    assert "Mind" in card(of_stand_in)
+    assert detector_card(of_stand_in)["Trained on"].endswith("starting from the stand-in detector")
+    assert "Mind" in detector_card(of_stand_in)
 
 
 @pytest.mark.parametrize(
@@ -69,5 +71,5 @@ def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
     [{"training": None}, {"training": {"clips": 1, "data": None}}, {"epoch": {}}, {"started_from": 1}],
 )
 def test_what_a_file_does_not_tell_is_not_known(changes):
-    told = card(fine_tuned(**changes))
+    told = detector_card(fine_tuned(**changes))
     assert told["Trained on"] == told["Known error rates"] == NOT_KNOWN

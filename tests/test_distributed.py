@@ -17,10 +17,11 @@ from test_evaluate_custom_for import fine_tuned_from
 import evaluate_custom
 import evaluate_custom_for
 from antispoofing import distributed
-from antispoofing.commands.tasks import SAMPLES, STAND_IN
-from antispoofing.data.recordings import find_utterances
-from antispoofing.detectors.loading import resolve_device
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.data.recordings import find_recordings
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import DataError, DeviceError
+from antispoofing.project import SAMPLES
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # many times what any of these needs
@@ -29,7 +30,7 @@ SECONDS = 240  # many times what any of these needs
 WATCHED = """
 import functools, os, sys
 import evaluate_custom
-from antispoofing.commands import tasks
+from antispoofing.scoring import score
 from data_utils import load_with_info
 
 rank, failure = os.environ.get("RANK", "alone"), os.environ.get("FAILURE")
@@ -41,7 +42,7 @@ def watched(path, *args):
         print(path, file=file)
     return load_with_info(path, *args)
 
-tasks.score_utterances = functools.partial(tasks.score_utterances, load=watched)
+score.score_recordings = functools.partial(score.score_recordings, load=watched)
 sys.exit(evaluate_custom.main())
 """
 
@@ -110,7 +111,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
     write_data(tmp_path / "data", 12)
     for i in (1, 5, 20):
-        Path(find_utterances([tmp_path / "data"]).utterances[i].path).write_bytes(b"no recording")
+        Path(find_recordings([tmp_path / "data"]).utterances[i].path).write_bytes(b"no recording")
     (tmp_path / "data/Fake/odd.wav").write_bytes(b"")  # 25 recordings, 4 batches
     args = ("--data", tmp_path / "data", "--checkpoint", "gone.pth", STAND_IN, "--batch-size", 7)
     args += ("--scores-as", "arena", "--workers")
@@ -129,7 +130,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
     assert json.loads(results["custom/detector/metrics.json"])["counts"]["failed"] == 4
     assert {"scores.csv", "roc.png", "scores_arena.txt"} < {Path(name).name for name in results}
 
-    paths = [str(u.path) for u in find_utterances([tmp_path / "data"]).utterances]
+    paths = [str(u.path) for u in find_recordings([tmp_path / "data"]).utterances]
     decoded = [(tmp_path / f"two/decoded-{i}.txt").read_text().splitlines() for i in range(2)]
     assert decoded == [paths[:6] + paths[12:18], paths[6:12] + paths[18:]]
 
@@ -194,7 +195,11 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
     [
         ("evaluate_custom.py", ("--data", "gone", "--checkpoint", STAND_IN), "gone: no such file or folder"),
         ("evaluate_custom.py", ("--checkpoints",), "unrecognized arguments: --checkpoints"),
-        ("audit.py", ("--data", SAMPLES), "audit.py runs in one process: start it without torchrun"),
+        (
+            "antispoofing/__main__.py",
+            ("audit", "--data", SAMPLES),
+            "audit runs in one process: start it without torchrun",
+        ),
     ],
 )
 def test_what_all_processes_meet_is_said_once(script, args, words, tmp_path):
@@ -357,7 +362,7 @@ def test_without_all_that_torchrun_sets_there_is_one_process(monkeypatch):
         assert not torch.distributed.is_initialized()
         assert distributed.exchange(4) == [4]
         with pytest.raises(DataError) as caught:
-            distributed.together(lambda: find_utterances(["gone"]))
+            distributed.together(lambda: find_recordings(["gone"]))
     assert caught.value.process is None
     values = np.array([[1.0]])
     distributed.merge(values, np.array([0]))

@@ -15,12 +15,12 @@ from test_distributed import ROOT, errors_in, finish, start, torchrun
 from test_resuming import SETTINGS, results, write_data
 
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.data.recordings import find_utterances
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.data.recordings import find_recordings
+from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.training.loop import Hooks, fine_tune
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.state import STATE
-from model import PRESETS
+from model import PRESETS, Detector
 
 # 15 clips that can be read, and one that cannot
 SAME = TrainingConfig(epochs=2, learning_rate=1e-5, batch_size=6, freeze_batch_norm=True)
@@ -45,7 +45,7 @@ def train(config: TrainingConfig, data: Path, output: Path) -> tuple[list[list[f
     output.mkdir(exist_ok=True)
     steps = []
     hooks = Hooks(on_step=lambda number, *figures: steps.append([number, *figures]))
-    training, validation = (find_utterances([data / name]).utterances for name in ("training", "validation"))
+    training, validation = (find_recordings([data / name]).utterances for name in ("training", "validation"))
     fine_tune(detector, training, validation, config, output, hooks=hooks)
     weights = b"".join(value.numpy().tobytes() for value in detector.state_dict().values())
     return steps, hashlib.sha256(weights).hexdigest()
@@ -86,7 +86,7 @@ def workplace(tmp_path):
     write_data(tmp_path / "data")
     torch.manual_seed(0)
     config = dataclasses.replace(PRESETS["small"], clip_samples=8000)
-    Detector(config).save(tmp_path / "start.safetensors")
+    save_detector(Detector(config), tmp_path / "start.safetensors")
     return tmp_path
 
 
@@ -117,7 +117,7 @@ def test_told_to_stop_two_processes_go_on_as_if_never_stopped(workplace):
 def test_a_loss_that_is_no_number_names_the_clips_of_all_processes(workplace):
     whole = Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000))
     whole.back_end.out_layer.bias.data[:] = float("nan")
-    whole.save(workplace / "start.safetensors")
+    save_detector(whole, workplace / "start.safetensors")
     (workplace / "here").mkdir()
     script = (ROOT / "fine_tune_for.py", *SETTINGS, "--no-wandb", "--batch-size", 16)
     code, _, said = torchrun(workplace / "here", 2, *script)

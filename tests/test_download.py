@@ -29,13 +29,16 @@ from gdown.download import GoogleDriveFileToDownload
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
+from antispoofing import project, published
+from antispoofing.commands import download as command
 from antispoofing.commands import tasks
 from antispoofing.data import download
-from antispoofing.data.download import HUB_FORM, KNOWN, Known, fake_or_real, fetch, get, hub_file, resolve
+from antispoofing.data.download import fake_or_real, fetch, get, hub_file, resolve
 from antispoofing.data.recordings import SPLITS, find_splits
-from antispoofing.detectors.loading import Detector
+from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DownloadError
-from model import PRESETS
+from antispoofing.published import HUB_FORM, PUBLISHED, PublishedFile
+from model import PRESETS, Detector
 
 CONTENT = random.Random(0).randbytes(307_200)  # several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -543,7 +546,9 @@ def packed_splits() -> bytes:
 def york(server, tmp_path, monkeypatch):
     """A server that stands in for York University's, and an empty current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(KNOWN, "for-2sec", Known("for-2sec.tar.gz", f"{server.url}/for-2sec.tar.gz"))
+    monkeypatch.setitem(
+        PUBLISHED, "for-2sec", PublishedFile("for-2sec.tar.gz", f"{server.url}/for-2sec.tar.gz")
+    )
     server.content = packed_splits()
     return server
 
@@ -553,18 +558,18 @@ def test_fake_or_real_is_fetched_and_extracted(york, tmp_path, capsys):
     folder = fake_or_real(tmp_path / "data")
     assert folder == tmp_path / "data" / "for-2sec.tar.gz.extracted"
     assert find_splits(folder) == folder / "for-2sec" / "for-2seconds"
-    assert download.main(["for-2sec"]) == 0
+    assert command.main(["for-2sec"]) == 0
     assert capsys.readouterr().out.endswith("\nfor-2sec.tar.gz.extracted\n")
 
 
 def test_a_page_in_place_of_the_archive_is_said(york, capsys):
     york.content = b"<html>moved</html>"
-    assert download.main(["for-2sec"]) == 2
+    assert command.main(["for-2sec"]) == 2
     assert capsys.readouterr().err.startswith("error: for-2sec.tar.gz is damaged")
 
 
 def test_fine_tuning_fetches_its_data(york, capsys):
-    Detector(PRESETS["small"]).save("start.safetensors")
+    save_detector(Detector(PRESETS["small"]), "start.safetensors")
     options = ["--epochs", "1", "--no-wandb", "--no-audit", "--workers", "0"]
     assert fine_tune_for.main(["--download", *options]) == 2
     assert "no checkpoint" in capsys.readouterr().err
@@ -582,7 +587,7 @@ def test_every_script_takes_a_detector_of_the_hub(script, monkeypatch, capsys):
         raise DownloadError(f"asked for {checkpoint}")
 
     monkeypatch.setattr(download, "resolve", refusing)
-    data = tasks.SAMPLES / ("for-2seconds" if script is fine_tune_for else "custom")
+    data = project.SAMPLES / ("for-2seconds" if script is fine_tune_for else "custom")
     assert script.main(["--data", str(data), "--checkpoint", "hub:owner/one@v1:a.pth"]) == 2
     assert capsys.readouterr().err == "error: asked for hub:owner/one@v1:a.pth\n"
 
@@ -595,7 +600,7 @@ def test_a_detector_that_cannot_be_fetched_costs_no_other_its_results(tmp_path, 
         "hub:owner/one:a.pth",
         str(tasks.STAND_IN),
         "--data",
-        str(tasks.SAMPLES / "custom"),
+        str(project.SAMPLES / "custom"),
     ]
     assert evaluate_custom.main([*args, "--workers", "0", "--no-audit"]) == 2
     error = capsys.readouterr().err
@@ -605,9 +610,9 @@ def test_a_detector_that_cannot_be_fetched_costs_no_other_its_results(tmp_path, 
 
 
 def test_the_command_fetches_a_known_file_into_a_folder(server, tmp_path, monkeypatch, capsys):
-    known = Known("xlsr2_300m.pt", server.url, len(CONTENT), SHA256[:8])
-    monkeypatch.setitem(KNOWN, "xlsr2_300m.pt", known)
-    assert download.main(["xlsr2_300m.pt", "--output", str(tmp_path / "new")]) == 0
+    known = PublishedFile("xlsr2_300m.pt", server.url, len(CONTENT), SHA256[:8])
+    monkeypatch.setitem(PUBLISHED, "xlsr2_300m.pt", known)
+    assert command.main(["xlsr2_300m.pt", "--output", str(tmp_path / "new")]) == 0
     path = tmp_path / "new" / "xlsr2_300m.pt"
     assert path.read_bytes() == CONTENT
     assert capsys.readouterr().out == f"xlsr2_300m.pt has the sha256 {SHA256}\n{path}\n"
@@ -617,8 +622,8 @@ def test_the_command_fetches_a_known_file_into_a_folder(server, tmp_path, monkey
     ("known", "said"), [({"size": 1000}, "bytes, not 1,000"), ({"sha256": "b0892759"}, ", not b0892759")]
 )
 def test_a_known_file_is_checked(known, said, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(KNOWN, "xlsr2_300m.pt", Known("xlsr2_300m.pt", server.url, **known))
-    assert download.main(["xlsr2_300m.pt", "--output", str(tmp_path)]) == 2
+    monkeypatch.setitem(PUBLISHED, "xlsr2_300m.pt", PublishedFile("xlsr2_300m.pt", server.url, **known))
+    assert command.main(["xlsr2_300m.pt", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error
@@ -628,15 +633,15 @@ def test_a_known_file_is_checked(known, said, server, tmp_path, monkeypatch, cap
 
 def test_an_unknown_name_is_said(capsys):
     with pytest.raises(SystemExit, match="2"):
-        download.main(["LA_model.pth", "LA_model.pht"])
-    assert f"'LA_model.pht' is none of {', '.join(KNOWN)}, nor {HUB_FORM}" in capsys.readouterr().err
+        command.main(["LA_model.pth", "LA_model.pht"])
+    assert f"'LA_model.pht' is none of {', '.join(PUBLISHED)}, nor {HUB_FORM}" in capsys.readouterr().err
 
 
 def test_help_lists_the_names(capsys):
     with pytest.raises(SystemExit):
-        download.main(["--help"])
+        command.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert all(name in shown for name in (*KNOWN, HUB_FORM))
+    assert all(name in shown for name in (*PUBLISHED, HUB_FORM))
 
 
 # ------------------------------------------------------------------- Google Drive
@@ -674,7 +679,7 @@ class Drive:
 @pytest.fixture
 def drive(monkeypatch) -> Drive:
     for name in ("LA_model.pth", "Best_LA_model_for_DF.pth"):
-        monkeypatch.setitem(KNOWN, name, Known(name, download.DRIVE, len(CONTENT), SHA256[:8]))
+        monkeypatch.setitem(PUBLISHED, name, PublishedFile(name, published.DRIVE, len(CONTENT), SHA256[:8]))
     return Drive(monkeypatch)
 
 
@@ -719,13 +724,13 @@ def test_trouble_with_google_drive_is_one_line(trouble, drive, target):
     drive.trouble = trouble
     with pytest.raises(DownloadError) as error:
         get("LA_model.pth", target.parent)
-    assert str(error.value).startswith(f"{target}, from {download.DRIVE}: ")
+    assert str(error.value).startswith(f"{target}, from {published.DRIVE}: ")
     assert str(error.value).endswith("Too many users")
     assert "\n" not in str(error.value)
 
 
 def test_a_name_that_is_not_on_google_drive_is_said(drive, monkeypatch, target):
-    monkeypatch.setitem(KNOWN, "other.pth", Known("other.pth", download.DRIVE))
+    monkeypatch.setitem(PUBLISHED, "other.pth", PublishedFile("other.pth", published.DRIVE))
     with pytest.raises(DownloadError, match=r"no other.pth, only Best_LA_model_for_DF.pth, LA_model.pth"):
         get("other.pth", target.parent)
 
@@ -976,10 +981,10 @@ def test_the_command_copies_a_file_of_the_hub(target, monkeypatch, tmp_path, cap
     cached.write_bytes(CONTENT)
     monkeypatch.setattr(download, "hub_file", lambda spec: cached)
     arguments = ["hub:owner/one", "--output", str(target.parent)]
-    assert download.main(arguments) == download.main(arguments) == 0
+    assert command.main(arguments) == command.main(arguments) == 0
     assert target.read_bytes() == CONTENT
     assert is_alone(target)
     target.write_bytes(b"precious")
-    assert download.main(arguments) == 2
+    assert command.main(arguments) == 2
     assert target.read_bytes() == b"precious"
     assert capsys.readouterr().err.startswith(f"error: {target} is there already, but has the sha256 ")

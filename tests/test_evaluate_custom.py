@@ -15,11 +15,11 @@ from test_data_utils import tone, write_bad_files
 
 import evaluate_custom
 from antispoofing import distributed, metrics
-from antispoofing.detectors.loading import Detector
+from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import ProcessError
 from antispoofing.report import plots, screen
 from data_utils import load_audio, pad
-from model import PRESETS
+from model import PRESETS, Detector
 
 SCRIPT = Path(evaluate_custom.__file__)
 
@@ -34,7 +34,7 @@ def detector():
 def workplace(tmp_path, monkeypatch, detector):
     """An empty current folder with a detector file in it."""
     monkeypatch.chdir(tmp_path)
-    detector.save("detector.safetensors")
+    save_detector(detector, "detector.safetensors")
     return tmp_path
 
 
@@ -198,7 +198,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
     for name, saved in files.items():
         paths.append(workplace / name / "model.safetensors")
         paths[-1].parent.mkdir()
-        saved.save(paths[-1])
+        save_detector(saved, paths[-1])
     (workplace / "bad.pth").write_bytes(b"no detector")
     assert run("--checkpoint", paths[0], "--checkpoint", "bad.pth", *paths[1:]) == 2
     shown, error = capsys.readouterr()
@@ -321,7 +321,13 @@ def test_curves_are_drawn_the_right_way_round():
     scored_counts = {"bonafide_scored": 3, "spoof_scored": 2}
     summary = {"metrics": {"auc": 1, "eer": 0}, "intervals_95": {"auc": [0, 1], "eer": [0, 1]}}
     summary["counts"] = scored_counts
-    roc = plots.plot_roc(points, summary).axes[0].lines[1].get_xydata().tolist()
+    roc = (
+        plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"])
+        .axes[0]
+        .lines[1]
+        .get_xydata()
+        .tolist()
+    )
     assert [0.5, 1.0] in roc  # half of the fakes accepted, and all real clips
     assert [0.0, pytest.approx(2 / 3)] in roc
     far, frr = plots.plot_det(points, summary).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
@@ -352,7 +358,7 @@ def test_options_that_make_no_sense_are_refused(bad, capsys):
 def test_scores_that_are_not_numbers_are_failures(workplace, capsys):
     broken = Detector(PRESETS["small"])
     broken.back_end.out_layer.bias.data[1] = float("nan")
-    broken.save("broken.safetensors")
+    save_detector(broken, "broken.safetensors")
     soundfile.write("a.wav", tone(1, 16000), 16000)
     assert run("--data", "a.wav", "--checkpoint", "broken.safetensors") == 2
     assert "a.wav: the detector's output is not a number" in capsys.readouterr().out
@@ -437,7 +443,7 @@ def test_a_calibrated_detector_says_so_of_its_timelines(workplace, detector, cap
     calibrated.provenance = {
         "calibration": {"slope": 2.0, "intercept": 1.0, "bound": 50.0, "fitted_on": "3 clips"}
     }
-    calibrated.save("calibrated.safetensors")
+    save_detector(calibrated, "calibrated.safetensors")
     soundfile.write("a.wav", tone(2, 16000), 16000)
     assert run("--data", "a.wav", "--checkpoint", "calibrated.safetensors", "--timeline") == 0
     assert "calibrated on 3 clips" in capsys.readouterr().out
@@ -450,7 +456,7 @@ def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, de
     damaged = Detector(PRESETS["small"])
     damaged.load_state_dict(detector.state_dict())
     damaged.provenance = {"calibration": {"slope": -1.0}}
-    damaged.save("damaged.safetensors")
+    save_detector(damaged, "damaged.safetensors")
     soundfile.write("a.wav", tone(2, 16000), 16000)
     paths = ["damaged.safetensors", "detector.safetensors"]
     assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline", "--hop", "5") == 2

@@ -11,12 +11,13 @@ from PIL import Image
 
 import evaluate_custom_for
 from antispoofing.commands import tasks
-from antispoofing.detectors.checkpoints import sha256_of
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors import provenance
+from antispoofing.detectors.loading import load_detector, save_detector
+from antispoofing.files import sha256_of
 from antispoofing.metrics import compute_metrics
 from antispoofing.report import plots
-from antispoofing.scoring.score import score_utterances
-from model import PRESETS
+from antispoofing.scoring.score import score_recordings
+from model import PRESETS, Detector
 
 EPOCH = {
     "epoch": 1,
@@ -40,7 +41,7 @@ def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
         "epoch": EPOCH,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    detector.save(path)
+    save_detector(detector, path)
 
 
 def write_clips(folder: Path, n=6) -> None:
@@ -56,7 +57,7 @@ def write_clips(folder: Path, n=6) -> None:
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    Detector(PRESETS["small"]).save("start.safetensors")
+    save_detector(Detector(PRESETS["small"]), "start.safetensors")
     fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED)
     write_clips(tasks.CUSTOM)
     return tmp_path
@@ -82,7 +83,7 @@ def test_before_and_after_side_by_side(workplace, capsys):
     ):
         content = read(folder / name / "metrics.json")
         assert content["detector"]["sha256"] == sha256_of(path)
-        scored = score_utterances(load_detector(path, device="cpu"), found.utterances)
+        scored = score_recordings(load_detector(path, device="cpu"), found.utterances)
         values = compute_metrics(scored.scores_of("bonafide"), scored.scores_of("spoof"))
         for metric in ("auc", "eer"):
             assert content["metrics"][metric] == pytest.approx(values[metric])
@@ -105,7 +106,7 @@ def test_before_and_after_side_by_side(workplace, capsys):
     with Image.open(folder / "change.png") as image:
         assert min(image.size) > 400
     before, after = (
-        score_utterances(load_detector(path, device="cpu"), found.utterances)
+        score_recordings(load_detector(path, device="cpu"), found.utterances)
         for path in ("start.safetensors", tasks.FINE_TUNED)
     )
     drawn = plots.plot_change(before, after).axes[0].collections[1].get_offsets()  # real clips
@@ -164,10 +165,10 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 
 
 def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch):
-    monkeypatch.setattr(tasks, "SAMPLES", workplace / "samples")
+    monkeypatch.setattr(evaluate_custom_for, "SAMPLES", workplace / "samples")
     start = load_detector("start.safetensors", device="cpu")
     start.provenance = {"stand_in": "yes"}
-    start.save("start.safetensors")
+    save_detector(start, "start.safetensors")
     fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED)
     for args in ([], ["--data", tasks.CUSTOM]):  # it does not judge these unasked
         assert run(*args) == 2
@@ -184,7 +185,7 @@ def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch
 
     Path("again").mkdir()
     fine_tuned_from(tasks.FINE_TUNED, Path("again/final.safetensors"))
-    assert tasks.is_of_a_demonstration(load_detector("again/final.safetensors", device="cpu"))
+    assert provenance.comes_from_stand_in(load_detector("again/final.safetensors", device="cpu"))
     Path("LA_model.pth").write_bytes(b"a published detector")
     assert run() == 2
     assert "was fine-tuned from the stand-in detector" in capsys.readouterr().err
@@ -223,7 +224,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):
 def test_a_file_that_does_not_say_how_it_came_about_is_refused(damage, workplace, capsys):
     detector = load_detector(tasks.FINE_TUNED, device="cpu")
     damage(detector.provenance)
-    detector.save(tasks.FINE_TUNED)
+    save_detector(detector, tasks.FINE_TUNED)
     assert run() == 2
     error = capsys.readouterr().err
     assert "was not written by fine_tune_for.py" in error

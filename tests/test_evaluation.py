@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from antispoofing.commands.tasks import SAMPLES, STAND_IN
-from antispoofing.data.recordings import find_utterances
+from antispoofing.commands.tasks import STAND_IN
+from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.loading import load_detector
-from antispoofing.scoring.score import score_utterances
+from antispoofing.detectors.packed import for_scoring
+from antispoofing.project import SAMPLES
+from antispoofing.scoring.score import score_recordings
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores run from -6 to 6
 
@@ -17,32 +19,32 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores 
 @pytest.fixture(scope="module")
 def utterances():
     """With one that cannot be read, so that a batch is not full."""
-    some = find_utterances([SAMPLES / "custom"]).utterances[::5]
-    return [*some[:7], *find_utterances([__file__]).utterances, *some[7:]]
+    some = find_recordings([SAMPLES / "custom"]).utterances[::5]
+    return [*some[:7], *find_recordings([__file__]).utterances, *some[7:]]
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_batches_workers_and_order(precision, utterances):
-    detector = load_detector(STAND_IN, device="cpu", precision=precision).for_scoring()
-    alone = score_utterances(detector, utterances, batch_size=1)
+    detector = for_scoring(load_detector(STAND_IN, device="cpu", precision=precision))
+    alone = score_recordings(detector, utterances, batch_size=1)
     assert set(alone.failures) == {7}
     assert alone.scores[np.isfinite(alone.scores)].std() > 1
     for batch_size, workers in ((2, 0), (8, 2), (len(utterances), 1)):
-        scored = score_utterances(detector, utterances, batch_size=batch_size, workers=workers)
+        scored = score_recordings(detector, utterances, batch_size=batch_size, workers=workers)
         np.testing.assert_allclose(scored.logits, alone.logits, atol=TOLERANCE[precision], rtol=0)
         assert scored.failures == alone.failures
-    backwards = score_utterances(detector, utterances[::-1], batch_size=4)
+    backwards = score_recordings(detector, utterances[::-1], batch_size=4)
     np.testing.assert_allclose(backwards.logits[::-1], alone.logits, atol=TOLERANCE[precision], rtol=0)
 
 
 def test_the_number_of_cores_moves_no_bit(utterances):
-    detector = load_detector(STAND_IN, device="cpu").for_scoring()
+    detector = for_scoring(load_detector(STAND_IN, device="cpu"))
     threads = torch.get_num_threads()
     try:
         results = []
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            results.append(score_utterances(detector, utterances, batch_size=1).logits)
+            results.append(score_recordings(detector, utterances, batch_size=1).logits)
             with ThreadPoolExecutor(1) as later:  # what is computed elsewhere has all of them again
                 assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == number
     finally:
@@ -55,22 +57,22 @@ def test_an_error_while_computing_is_raised(utterances, monkeypatch):
     detector = load_detector(STAND_IN, device="cpu")
     monkeypatch.setattr(detector, "forward", lambda waves: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        score_utterances(detector, utterances, batch_size=1)
+        score_recordings(detector, utterances, batch_size=1)
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_with_xlsr_no_bit_depends_on_batch_order_or_cores(precision, small_pth, small_config, utterances):
-    detector = load_detector(small_pth, device="cpu", config=small_config, precision=precision).for_scoring()
-    alone, *batched = (score_utterances(detector, utterances, batch_size=n).logits for n in (1, 3, 8))
+    detector = for_scoring(load_detector(small_pth, device="cpu", config=small_config, precision=precision))
+    alone, *batched = (score_recordings(detector, utterances, batch_size=n).logits for n in (1, 3, 8))
     for logits in batched:
         np.testing.assert_array_equal(logits, alone)
-    np.testing.assert_array_equal(score_utterances(detector, utterances[::-1]).logits[::-1], alone)
+    np.testing.assert_array_equal(score_recordings(detector, utterances[::-1]).logits[::-1], alone)
     threads = torch.get_num_threads()
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
             other = load_detector(small_pth, device="cpu", config=small_config, precision=precision)
-            logits = score_utterances(other.for_scoring(), utterances).logits
+            logits = score_recordings(for_scoring(other), utterances).logits
             np.testing.assert_array_equal(logits, alone)
             assert torch.get_num_threads() == number
     finally:

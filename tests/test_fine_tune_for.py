@@ -16,16 +16,20 @@ from PIL import Image
 from test_tracking import read_history
 
 import fine_tune_for
-from antispoofing.data.recordings import find_utterances
-from antispoofing.detectors.checkpoints import FRONT, sha256_of
-from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing.commands import fine_tuning
+from antispoofing.data.recordings import find_recordings
+from antispoofing.detectors import loading
+from antispoofing.detectors.checkpoints import FRONT
+from antispoofing.detectors.loading import load_detector, load_front_end, save_detector
+from antispoofing.files import sha256_of
 from antispoofing.report import plots
-from antispoofing.scoring.score import Scored
+from antispoofing.scoring.scored import Scored
 from antispoofing.training.augment import KINDS
+from antispoofing.training.history import EpochResult
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.state import STATE, EpochResult
+from antispoofing.training.state import STATE
 from antispoofing.training.tracking import Tracker
-from model import PRESETS
+from model import PRESETS, Detector
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def workplace(tmp_path, monkeypatch):
                 wave += 0.2 * np.sin(0.3 * np.arange(8000))
             soundfile.write(folder / f"file{i}.wav_16k.wav", wave, 16000)
     torch.manual_seed(0)
-    Detector(PRESETS["small"]).save("start.safetensors")
+    save_detector(Detector(PRESETS["small"]), "start.safetensors")
     return tmp_path
 
 
@@ -143,7 +147,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     progress = fine_tune_for._Progress(
         folder, TrainingConfig(epochs=2), 2, 0, Tracker(folder, {}, "one", enabled=False)
     )
-    scored = Scored(find_utterances(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
+    scored = Scored(find_recordings(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
     progress.on_epoch([EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0)], scored)
     assert sorted(p.name for p in folder.iterdir()) == [
         "duplicates.csv",
@@ -165,7 +169,7 @@ def test_a_spectrogram_detector_is_not_exported(workplace, capsys):
 
 
 def test_an_xlsr_detector_comes_back_official(workplace, capsys, small_pth, small_config):
-    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    save_detector(load_detector(small_pth, device="cpu", config=small_config), "xlsr.safetensors")
     assert run("--checkpoint", "xlsr.safetensors", "--epochs", 1, "--export-official") == 0
     exported = workplace / "results" / "for" / "final_model.pth"
     assert torch.load(exported, weights_only=True).keys() == official_keys_of_two_layers()
@@ -181,7 +185,7 @@ def test_a_front_end_alone_gets_a_fresh_back_end(
     model = {k.removeprefix(FRONT): v for k, v in small_official.items() if k.startswith(FRONT)}
     torch.save({"args": None, "model": model}, "xlsr2_300m.pt")
     # a fairseq file is taken for XLS-R 300M
-    monkeypatch.setattr(fine_tune_for, "load_front_end", partial(load_front_end, config=small_config))
+    monkeypatch.setattr(loading, "load_front_end", partial(load_front_end, config=small_config))
     assert run("--checkpoint", "xlsr2_300m.pt", "--epochs", 1, "--seed", 3, "--export-official") == 0
     shown = capsys.readouterr().out
     assert "xlsr2_300m.pt is a front end alone. The back end is fresh: random weights, seed 3" in shown
@@ -229,7 +233,7 @@ PLAIN = ("--epochs", 1, "--batch-size", 4, "--learning-rate", 1e-3, "--no-audit"
 def test_every_option_is_recorded_and_changes_the_training(workplace):
     """Each by a real run of the command with the small preset."""
     torch.manual_seed(0)
-    Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)).save("start.safetensors")
+    save_detector(Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)), "start.safetensors")
     for path in Path("for-2seconds/training").rglob("*.wav"):  # long enough for a crop
         wave, rate = soundfile.read(path)
         soundfile.write(path, np.tile(wave, 10), rate)
@@ -250,7 +254,7 @@ def test_every_option_is_recorded_and_changes_the_training(workplace):
 
 
 def test_options_of_an_xlsr_front_end(workplace, small_pth, small_config):
-    load_detector(small_pth, device="cpu", config=small_config).save("xlsr.safetensors")
+    save_detector(load_detector(small_pth, device="cpu", config=small_config), "xlsr.safetensors")
     digests = {}
     for options in ("", "--gradient-checkpointing", "--lora 4", "--lora 4 --gradient-checkpointing"):
         assert run("--checkpoint", "xlsr.safetensors", *PLAIN, *options.split()) == 0
@@ -324,7 +328,7 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
     def fail(*args):
         raise OSError("no power")
 
-    monkeypatch.setattr(fine_tune_for, "_test", fail)
+    monkeypatch.setattr(fine_tuning, "score_test_splits", fail)
     options = ("--checkpoint", "start.safetensors", *PLAIN)
     assert run(*options, "--resume") == 2
     assert "--resume: there is no unfinished training in results/for" in capsys.readouterr().err

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from antispoofing.commands.tasks import SAMPLES
-from antispoofing.data.recordings import find_utterances
+from antispoofing.data.recordings import find_recordings
+from antispoofing.project import SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,4 +61,4 @@ def test_every_sample_is_attributed_once():
             numbers = re.findall(r"(?:^|, )(\d+) ", found[2])
             attributed += [f"{folder}/{found[1]}{number}.flac" for number in numbers]
     assert len(attributed) > 300
-    assert sorted(attributed) == [u.name for u in find_utterances([SAMPLES]).utterances]
+    assert sorted(attributed) == [u.name for u in find_recordings([SAMPLES]).utterances]

@@ -17,12 +17,13 @@ import transformers
 from conftest import SMALL_SIZES
 
 import evaluate_custom
-from antispoofing.commands import tasks
-from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, sha256_of
-from antispoofing.detectors.loading import Detector, load_detector, load_front_end
+from antispoofing import project
+from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY
+from antispoofing.detectors.loading import export_official, load_detector, load_front_end, save_detector
 from antispoofing.detectors.pretrained import is_front_end
 from antispoofing.errors import CheckpointError
-from model import PRESETS
+from antispoofing.files import sha256_of
+from model import PRESETS, Detector
 
 WEIGHT_NORM = {
     "parametrizations.weight.original0": "weight_g",
@@ -170,7 +171,7 @@ def test_fairseq_file_gives_the_features_of_the_same_tensors(legacy, small_offic
         "front_end_sha256": alone.sha256,
         "back_end": "fresh, seed 0",
     }
-    assert alone.export_official(tmp_path / "official.pth") == []
+    assert export_official(alone, tmp_path / "official.pth") == []
     exported = torch.load(tmp_path / "official.pth", weights_only=True)
     assert exported.keys() == small_official.keys()
     for key in PRETRAINING_ONLY:
@@ -195,7 +196,7 @@ def test_hugging_face_folder_gives_the_features_of_transformers(
     assert detector.path == hugging_face / name
     assert detector.provenance["front_end_file"] == name
     assert detector.provenance["front_end_sha256"] == sha256_of(hugging_face / name)
-    left_out = detector.export_official(tmp_path / "official.pth")
+    left_out = export_official(detector, tmp_path / "official.pth")
     assert left_out == ([] if prefix is same else list(PRETRAINING_ONLY))
     if prefix is same:
         exported = torch.load(tmp_path / "official.pth", weights_only=True)
@@ -356,7 +357,7 @@ def test_other_architectures_are_named(changes, words, hugging_face):
 
 
 def test_what_is_no_front_end(hugging_face, small_pth, tmp_path):
-    Detector(PRESETS["small"]).save(tmp_path / "own.safetensors")
+    save_detector(Detector(PRESETS["small"]), tmp_path / "own.safetensors")
     (tmp_path / "damaged.pt").write_bytes(b"no pickle")
     (tmp_path / "folder").mkdir()
     for name, words in (
@@ -381,7 +382,7 @@ def test_what_is_no_front_end(hugging_face, small_pth, tmp_path):
 
 
 def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, capsys):
-    samples = str(tasks.SAMPLES / "custom")
+    samples = str(project.SAMPLES / "custom")
     for path in (fairseq_file, hugging_face):
         assert evaluate_custom.main(["--data", samples, "--checkpoint", str(path), "--workers", "0"]) == 2
         error = capsys.readouterr().err

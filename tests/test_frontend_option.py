@@ -7,15 +7,16 @@ import pytest
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
+from antispoofing import project
 from antispoofing.commands import tasks
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import CheckpointError, FairseqError
-from model import PRESETS
+from model import PRESETS, Detector
 
 SCRIPTS = {
-    evaluate_custom: ("--data", tasks.SAMPLES / "custom"),
-    evaluate_custom_for: ("--data", tasks.SAMPLES / "custom"),
-    fine_tune_for: ("--data", tasks.SAMPLES / "for-2seconds", "--no-wandb"),
+    evaluate_custom: ("--data", project.SAMPLES / "custom"),
+    evaluate_custom_for: ("--data", project.SAMPLES / "custom"),
+    fine_tune_for: ("--data", project.SAMPLES / "for-2seconds", "--no-wandb"),
 }
 
 
@@ -37,7 +38,7 @@ def no_fairseq(monkeypatch):
 
 
 def test_what_is_not_installed_is_said_in_one_line(run, no_fairseq, small_config, capsys):
-    Detector(small_config).save("xlsr.safetensors")
+    save_detector(Detector(small_config), "xlsr.safetensors")
     assert run("--checkpoint", "xlsr.safetensors") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: fairseq cannot be imported (")
@@ -56,12 +57,12 @@ def test_a_fairseq_that_does_not_import(small_config, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)
     with pytest.raises(FairseqError, match=r"\(mutable default\); requirements-fairseq\.txt"):
-        Detector(small_config, frontend="fairseq")
+        Detector(small_config, engine="fairseq")
 
 
 def test_other_names_are_refused(small_pth, small_config):
     with pytest.raises(CheckpointError, match="frontend must be transformers or fairseq, not 'jax'"):
-        load_detector(small_pth, config=small_config, frontend="jax")
+        load_detector(small_pth, config=small_config, engine="jax")
 
 
 def test_results_say_what_computed_them(small_config):

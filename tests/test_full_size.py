@@ -16,6 +16,7 @@ from conftest import assert_as_published, filled, official_shapes, reference
 
 import evaluate_custom
 from antispoofing.detectors.loading import load_detector
+from antispoofing.detectors.packed import for_scoring
 
 PREFIXES = {"LA_model.pth": "", "Best_LA_model_for_DF.pth": "module."}
 
@@ -37,13 +38,13 @@ def test_features_and_logits(folder):
 
 
 def test_features_and_logits_for_scoring(folder):
-    assert_as_published(load_detector(folder / "LA_model.pth", device="cpu").for_scoring(), "xlsr300m")
+    assert_as_published(for_scoring(load_detector(folder / "LA_model.pth", device="cpu")), "xlsr300m")
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.025), ("int8", 0.06)])
 def test_lower_precision_moves_the_features_little(precision, bound, folder):
     expected = reference("xlsr300m")
-    detector = load_detector(folder / "LA_model.pth", device="cpu", precision=precision).for_scoring()
+    detector = for_scoring(load_detector(folder / "LA_model.pth", device="cpu", precision=precision))
     features = detector.features(torch.from_numpy(expected["waves"]))[:, ::20, ::8].numpy()
     assert 0 < np.abs(features - expected["features"]).mean() <= bound * np.abs(expected["features"]).mean()
 

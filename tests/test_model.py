@@ -8,9 +8,10 @@ import torch
 from conftest import assert_as_published, official_shapes, reference
 
 from antispoofing.detectors.checkpoints import official_name
-from antispoofing.detectors.loading import Detector, load_detector, resolve_device
+from antispoofing.detectors.devices import resolve_device
+from antispoofing.detectors.loading import load_detector
 from antispoofing.errors import DeviceError
-from model import PRESETS, DetectorConfig, XLSRConfig
+from model import PRESETS, Detector, DetectorConfig, XLSRConfig
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

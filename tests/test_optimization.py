@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import TrainingError
 from antispoofing.training.recipe import TrainingConfig, learning_rate
 from antispoofing.training.step import Optimization, Part
-from model import PRESETS
+from model import PRESETS, Detector
 
 SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 RATE = 1e-5  # a step that does not move what rounding decides: which nodes come first, which is the largest
@@ -193,7 +193,7 @@ def test_lora_trains_little_and_is_saved_as_a_plain_detector(xlsr, tmp_path):
     with merged(xlsr):
         assert xlsr.state_dict().keys() == before.keys()
         torch.testing.assert_close(xlsr(waves), logits, atol=1e-5, rtol=0)
-        xlsr.save(tmp_path / "merged.safetensors")
+        save_detector(xlsr, tmp_path / "merged.safetensors")
     assert torch.equal(xlsr(waves), logits)  # as it was
     loaded = load_detector(tmp_path / "merged.safetensors", device="cpu")
     torch.testing.assert_close(loaded(waves), logits, atol=1e-5, rtol=0)

@@ -8,11 +8,12 @@ import torch
 from conftest import assert_as_published, reference
 
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.detectors import loading as detector_module
-from antispoofing.detectors.loading import PRECISIONS, Detector, load_detector, resolve_precision
-from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR
+from antispoofing.detectors import devices
+from antispoofing.detectors.devices import PRECISIONS, resolve_precision
+from antispoofing.detectors.loading import export_official, load_detector, save_detector
+from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR, for_scoring
 from antispoofing.errors import CheckpointError, DeviceError
-from model import PRESETS
+from model import PRESETS, Detector
 
 CPU = torch.device("cpu")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
@@ -34,14 +35,14 @@ def load(small_pth, small_config):
 
 
 def test_the_published_outputs(load):
-    detector = load().for_scoring()
+    detector = for_scoring(load())
     assert isinstance(detector.front_end, PackedXLSR)
     assert_as_published(detector, "small")
 
 
 def test_without_onednn_the_same(load, monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert_as_published(load().for_scoring(), "small")
+    assert_as_published(for_scoring(load()), "small")
 
 
 @pytest.mark.parametrize("samples", [1040, 1041, 16000])
@@ -53,14 +54,14 @@ def test_other_sizes(samples, pos_kernel, small_config):
     waves = 0.1 * torch.randn(2, samples)
     with torch.inference_mode():
         expected = detector.features(waves)
-        torch.testing.assert_close(detector.for_scoring().features(waves), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(for_scoring(detector).features(waves), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-6), ("bf16", 0.025), ("int8", 0.06)])
 def test_lower_precision_moves_the_features_little(precision, bound, load, waves):
     with torch.inference_mode():
         exact = load().features(waves)
-        features = load(precision).for_scoring().features(waves)
+        features = for_scoring(load(precision)).features(waves)
     assert features.dtype == torch.float32
     moved = (features - exact).abs().mean() / exact.abs().mean()
     assert 0 < moved <= bound
@@ -68,7 +69,7 @@ def test_lower_precision_moves_the_features_little(precision, bound, load, waves
 
 @pytest.mark.parametrize("precision", CPU_PRECISIONS)
 def test_features_are_the_same_in_every_batch_and_order(precision, load, waves):
-    detector = load(precision).for_scoring()
+    detector = for_scoring(load(precision))
     alone = torch.cat([detector.features(wave[None]) for wave in waves])
     for size in (2, 3, len(waves)):
         batches = torch.cat([detector.features(batch) for batch in waves.split(size)])
@@ -83,7 +84,7 @@ def test_spectrograms_in_every_precision(precision):
     lower = Detector(PRESETS["small"], precision=precision)
     lower.load_state_dict(exact.state_dict())
     waves = 0.1 * torch.randn(3, 64600)
-    features, expected = lower.for_scoring().features(waves), exact.features(waves)
+    features, expected = for_scoring(lower).features(waves), exact.features(waves)
     moved = (features - expected).abs().mean() / expected.abs().mean()
     assert (moved == 0) if precision == "fp32" else (0 < moved < 0.05)
 
@@ -116,7 +117,7 @@ def test_weights_are_copied_and_the_originals_given_up(load, waves):
     detector = load()
     weights = [p.data for p in detector.front_end.parameters()]
     front_end = detector.front_end
-    detector.for_scoring()
+    for_scoring(detector)
     scores = detector.score(waves)
     for weight in weights:
         weight.fill_(torch.nan)
@@ -127,11 +128,11 @@ def test_weights_are_copied_and_the_originals_given_up(load, waves):
 
 
 def test_what_only_scores_is_not_saved(load, tmp_path):
-    detector = load().for_scoring()
+    detector = for_scoring(load())
     with pytest.raises(ValueError, match="load it again"):
-        detector.save(tmp_path / "detector.safetensors")
+        save_detector(detector, tmp_path / "detector.safetensors")
     with pytest.raises(ValueError, match="load it again"):
-        detector.export_official(tmp_path / "detector.pth")
+        export_official(detector, tmp_path / "detector.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["small.pth"]
     with pytest.raises(ValueError, match="for_scoring"):
         load("int8").features(torch.zeros(1, 64600))
@@ -165,17 +166,17 @@ def test_auto_is_bf16_where_the_processor_has_it(capabilities, chosen, monkeypat
 
 def test_fairseq_has_no_int8(small_config):
     with pytest.raises(CheckpointError, match="no int8"):
-        Detector(small_config, precision="int8", frontend="fairseq")
+        Detector(small_config, precision="int8", engine="fairseq")
 
 
 def test_no_int8_is_one_line(load, monkeypatch):
     monkeypatch.setattr(type(torch.backends.quantized), "engine", "none")
     with pytest.raises(DeviceError, match="no int8"):
-        load("int8").for_scoring()
+        for_scoring(load("int8"))
 
 
 def test_precision_of_the_results(load):
-    assert load("int8").for_scoring().describe()["precision"] == "int8"
-    again = load_detector(STAND_IN, device="cpu", precision="int8").for_scoring()
-    assert again.for_scoring() is again
-    assert detector_module.PRECISIONS[0] == "fp32"
+    assert for_scoring(load("int8")).describe()["precision"] == "int8"
+    again = for_scoring(load_detector(STAND_IN, device="cpu", precision="int8"))
+    assert for_scoring(again) is again
+    assert devices.PRECISIONS[0] == "fp32"

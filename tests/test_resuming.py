@@ -18,10 +18,10 @@ import soundfile
 import torch
 from test_tracking import read_records
 
-from antispoofing.detectors.checkpoints import sha256_of
-from antispoofing.detectors.loading import Detector
+from antispoofing.detectors.loading import save_detector
+from antispoofing.files import sha256_of
 from antispoofing.training.state import STATE
-from model import PRESETS
+from model import PRESETS, Detector
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # many times what any of these needs
@@ -153,7 +153,9 @@ def never_killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resuming")
     write_data(folder / "data")
     torch.manual_seed(0)
-    Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)).save(folder / "start.safetensors")
+    save_detector(
+        Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)), folder / "start.safetensors"
+    )
     run = Run(folder / "whole")
     started = time.perf_counter()
     code, shown, said = run.end()

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from antispoofing.sandbox import Sandbox, SandboxError
-from data_utils import load_with_info
-from decoding import AudioError
+from data_utils import AudioError, load_with_info
 
 
 @pytest.fixture(scope="module")

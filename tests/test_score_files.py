@@ -13,11 +13,12 @@ from sklearn.metrics import roc_auc_score
 
 import evaluate_custom
 from antispoofing import metrics
+from antispoofing.commands.metrics import main
 from antispoofing.data.labels import read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
-from antispoofing.scoring.score import Scored
-from antispoofing.scoring.score_files import FORMATS, main, names_in, read_scores, with_keys, write_scores
+from antispoofing.scoring.score_files import FORMATS, names_in, read_scores, with_keys, write_scores
+from antispoofing.scoring.scored import Scored
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,8 +229,17 @@ def test_failures_are_counted_of_the_whole_and_not_of_groups(asvspoof_like, caps
     assert [table.endswith("failed") for table in tables] == [True, False, False]
 
 
-def test_metrics_py_is_the_command(asvspoof_like):
-    command = [sys.executable, ROOT / "metrics.py", "scores.txt", "--keys", "keys.txt", "--threshold", "0.5"]
+def test_metrics_is_a_command_from_any_folder(asvspoof_like):
+    command = [
+        sys.executable,
+        ROOT / "antispoofing",
+        "metrics",
+        "scores.txt",
+        "--keys",
+        "keys.txt",
+        "--threshold",
+        "0.5",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "at threshold 0.5" in done.stdout

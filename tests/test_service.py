@@ -12,15 +12,15 @@ from test_data_utils import tone, write_bad_files
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import Utterance
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.detectors.loading import load_detector
 from antispoofing.errors import DataError
 from antispoofing.sandbox import Sandbox
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL
-from antispoofing.scoring.score import score_utterances
+from antispoofing.scoring.score import score_recordings
 from antispoofing.web import api, service
 from antispoofing.web.service import Limits, Service
 from data_utils import load_audio, pad
-from model import PRESETS
+from model import PRESETS, Detector
 
 CALIBRATION = {"slope": 2.0, "intercept": -1.0, "bound": 5.0, "fitted_on": "some clips"}
 
@@ -55,7 +55,7 @@ def test_a_short_recording_has_the_score_of_the_command_line(served, detectors, 
     assert (heard.name, heard.info.format, heard.info.sample_rate) == ("a b.mp3", "MP3", 44100)
     utterance = Utterance(str(tmp_path / "a b.mp3"), "a b.mp3", "")
     for name, detector in detectors.items():
-        scored = score_utterances(detector, [utterance])
+        scored = score_recordings(detector, [utterance])
         assert heard.timelines[name].scores == pytest.approx(scored.scores, abs=1e-5)
         of_many = served.score(served.uploaded([tmp_path / "a b.mp3"]), [name])[name]
         assert of_many.scores == pytest.approx(scored.scores, abs=1e-5)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from wandb.proto import wandb_internal_pb2
 
 from antispoofing.training import tracking
-from antispoofing.training.state import EpochResult
+from antispoofing.training.history import EpochResult
 from antispoofing.training.tracking import Tracker
 
 RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.85, 0.95, 0.2, 0.1, 5e-5, 3.0)

@@ -8,18 +8,18 @@ import pytest
 import soundfile
 import torch
 
-from antispoofing.data.recordings import Utterance, find_utterances
-from antispoofing.detectors.checkpoints import sha256_of
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.data.recordings import Utterance, find_recordings
+from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import DataError, TrainingError
+from antispoofing.files import sha256_of
 from antispoofing.metrics import compute_metrics
 from antispoofing.scoring.decision import Calibration
-from antispoofing.scoring.score import score_utterances
+from antispoofing.scoring.score import score_recordings
 from antispoofing.training.loop import Hooks, fine_tune
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.state import write_state
 from antispoofing.training.stopping import Stopped
-from model import PRESETS
+from model import PRESETS, Detector
 
 CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 
@@ -40,7 +40,7 @@ def clips(tmp_path_factory):
         wave = 0.05 * rng.standard_normal(8000)
         wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
         soundfile.write(folder / label / f"{i}.wav", wave, 16000)
-    return find_utterances([folder]).utterances
+    return find_recordings([folder]).utterances
 
 
 def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
@@ -60,7 +60,7 @@ def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
 def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     kept = {}
     start = tmp_path / "start.safetensors"
-    fresh_detector().save(start)
+    save_detector(fresh_detector(), start)
     detector = load_detector(start, device="cpu")
     config = TrainingConfig(epochs=4, learning_rate=1e-3, batch_size=8)
     hooks = Hooks(on_epoch=lambda history, scored: kept.update({len(history): scored}))
@@ -74,14 +74,14 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
         "provenance": {},
     }
     assert final.provenance["training"]["learning_rate"] == 1e-3
-    again = score_utterances(final, clips)
+    again = score_recordings(final, clips)
     np.testing.assert_allclose(again.logits, kept[best.epoch].logits, atol=1e-5)
     values = compute_metrics(again.scores_of("bonafide"), again.scores_of("spoof"))
     assert values["eer"] == best.validation_eer
     classes = torch.tensor([u.label == "bonafide" for u in clips]).long()
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(again.logits), classes)
     assert best.validation_loss == pytest.approx(float(loss), abs=1e-5)
-    calibration = Calibration.of(final.provenance)
+    calibration = Calibration.from_provenance(final.provenance)
     assert calibration.fitted_on == (
         "the 8 real and 8 fake recordings of its validation set, by which its epoch was chosen"
     )
@@ -175,7 +175,7 @@ def test_random_crops_reach_the_training(tmp_path):
         folder = tmp_path / ("real" if i % 2 else "fake")
         folder.mkdir(exist_ok=True)
         soundfile.write(folder / f"{i}.wav", 0.05 * rng.standard_normal(32000), 16000)
-    clips = find_utterances([tmp_path]).utterances
+    clips = find_recordings([tmp_path]).utterances
     losses = {}
     for name, crop in (("start", "start"), ("random", "random"), ("again", "random")):
         config = TrainingConfig(epochs=2, batch_size=4, crop=crop)

@@ -12,10 +12,12 @@ import torch
 from test_training import CONFIG, clips, fresh_detector  # noqa: F401, a fixture
 
 from antispoofing.detectors import checkpoints
+from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import CheckpointError, TrainingError
+from antispoofing.training.history import FINAL, LAST
 from antispoofing.training.loop import fine_tune
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.state import FINAL, LAST, STATE, find_state, identify, restore, sole_writer
+from antispoofing.training.state import STATE, find_state, identify, restore, sole_writer
 from antispoofing.training.step import Optimization
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +107,7 @@ def test_tensors_that_do_not_fit(name, value, trained, folder):
 
 def test_the_best_weights_must_be_there(trained, folder):
     shutil.copy(folder / FINAL, folder / "kept")
-    fresh_detector().save(folder / FINAL)
+    save_detector(fresh_detector(), folder / FINAL)
     for _ in range(2):
         with pytest.raises(TrainingError, match=f"its {FINAL} is gone or another's"):
             find_state(folder, trained[1])

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from antispoofing.web.uploads import sweep, swept
+from antispoofing.web.guard import sweep, swept
 
 
 @pytest.fixture

@@ -12,18 +12,19 @@ import soundfile
 from PIL import Image
 from test_archives import write_zip
 
-from antispoofing.commands.tasks import SAMPLES, STAND_IN
+from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors.loading import load_detector
 from antispoofing.errors import DataError
-from antispoofing.report.detector_card import card
+from antispoofing.project import SAMPLES
+from antispoofing.report.detector_card import detector_card
 from antispoofing.sandbox import Sandbox
 from antispoofing.scoring.decision import Calibration, Rule
-from antispoofing.scoring.score import Scored
+from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.web import html as web_page
 from antispoofing.web.service import Heard, Judge, Limits, Service
-from decoding import AudioInfo
+from data_utils import AudioInfo
 
 HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"
 
@@ -244,7 +245,7 @@ def test_an_archives_own_words_are_no_markup(service, tmp_path):
     assert "<img src=x>" in page.text
     assert {tag["href"][:5] for tag in page.all("a")} == {"data:"}
     assert {tag["src"][:5] for tag in page.all("img")} == {"data:"}
-    assert len(page.all("b")) == len(card(service.judges["stand-in"].detector))
+    assert len(page.all("b")) == len(detector_card(service.judges["stand-in"].detector))
 
 
 def test_an_archive_without_labels_gets_scores(service, tmp_path):

@@ -9,22 +9,16 @@ import torch
 from PIL import Image
 from test_data_utils import tone
 
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing import text
+from antispoofing.detectors.loading import load_detector
+from antispoofing.detectors.packed import for_scoring
 from antispoofing.errors import DataError
 from antispoofing.report import plots, screen
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
-from antispoofing.scoring.timeline import (
-    MIXED,
-    Stretch,
-    Timeline,
-    cautions,
-    overall,
-    score_windows,
-    window_starts,
-)
-from data_utils import load_audio, pad
-from decoding import AudioError
-from model import PRESETS
+from antispoofing.scoring.score import score_windows, window_starts
+from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, overall
+from data_utils import AudioError, load_audio, pad
+from model import PRESETS, Detector
 
 WINDOW, HOP = 64600, 32300
 UNCALIBRATED = Rule()
@@ -33,7 +27,7 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 @pytest.fixture(scope="module")
 def stand_in():
-    return load_detector(SAMPLES / "detector.safetensors", device="cpu").for_scoring()
+    return for_scoring(load_detector(SAMPLES / "detector.safetensors", device="cpu"))
 
 
 def noise(n):
@@ -69,7 +63,7 @@ def test_a_window_has_the_score_of_the_same_samples_alone(stand_in, n_samples):
 
 def test_an_xlsr_window_has_that_score_to_the_last_bit(small_config):
     torch.manual_seed(0)
-    detector = Detector(small_config).for_scoring()
+    detector = for_scoring(Detector(small_config))
     wave = noise(3 * WINDOW + 123)
     timeline = score_windows(detector, wave, Rule(), hop=1.0)
     for start, score in zip(timeline.starts, timeline.scores, strict=True):
@@ -193,7 +187,7 @@ def test_the_lines_on_screen():
         "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
         "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
     ]
-    assert screen.clock(3599.96) == "59:59.9"
+    assert text.clock(3599.96) == "59:59.9"
 
 
 def test_the_picture_marks_the_stretches(tmp_path):

@@ -1,19 +1,41 @@
-"""What the scripts' command lines share: options, and errors in one line."""
+"""What the scripts' command lines share: options, their types, and what scoring makes of them."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import math
-import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from antispoofing import distributed
 from antispoofing.data.labels import EVAL, PHASES
-from antispoofing.errors import ProcessError, UserError
-from antispoofing.report import screen
+from antispoofing.detectors.devices import ENGINES, PRECISIONS
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How detectors are loaded and recordings scored.
+
+    Attributes:
+        device: see `detectors.devices.resolve_device`.
+        precision: see `detectors.devices.resolve_precision`.
+        engine: what computes XLS-R, see `detectors.loading.load_detector`.
+        batch_size: clips computed together; None for what suits the device.
+        workers: processes that decode ahead; None for what suits the device.
+        seed: of the bootstrap.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    engine: str = "transformers"
+    batch_size: int | None = None
+    workers: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> ScoringOptions:
+        """Take them from a command line with the options of `add_machine_options` and --seed."""
+        return cls(args.device, args.precision, args.frontend, args.batch_size, args.workers, args.seed)
 
 
 def finite(text: str) -> float:
@@ -90,6 +112,17 @@ def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> Non
     )
 
 
+def add_output_option(parser: argparse.ArgumentParser, default: Path) -> None:
+    """--output, a folder."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=default,
+        metavar="DIR",
+        help="where results go (default: %(default)s)",
+    )
+
+
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     """--threshold."""
     parser.add_argument(
@@ -100,19 +133,51 @@ def add_threshold_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_timeline_options(parser: argparse.ArgumentParser) -> None:
+    """--offset, --timeline, --hop: which part of a recording is heard."""
+    parser.add_argument(
+        "--offset",
+        type=not_negative,
+        default=0.0,
+        metavar="SECONDS",
+        help="where in each recording its clip begins (default: 0, as published)",
+    )
+    parser.add_argument(
+        "--timeline",
+        action="store_true",
+        help="also score each whole recording window by window: where it sounds synthetic",
+    )
+    parser.add_argument(
+        "--hop",
+        type=positive,
+        metavar="SECONDS",
+        help="of --timeline, from one window to the next (default: half a window)",
+    )
+
+
+def add_scores_as_option(parser: argparse.ArgumentParser, formats: Collection[str]) -> None:
+    """--scores-as, any number of formats."""
+    parser.add_argument(
+        "--scores-as",
+        nargs="+",
+        action="extend",
+        choices=formats,
+        default=[],
+        metavar="FORMAT",
+        help=f"also write the scores in these formats of the field: {', '.join(formats)}",
+    )
+
+
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """--seed, of the bootstrap."""
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)")
 
 
-def add_machine_options(
-    parser: argparse.ArgumentParser, precisions: Sequence[str], batch_size: int | None = None
-) -> None:
-    """--device, --precision, --frontend, --batch-size, --workers.
+def add_device_options(parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS) -> None:
+    """--device, --precision.
 
     Args:
         precisions: that can be asked for, beside auto.
-        batch_size: None for what suits the device.
     """
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument(
@@ -121,9 +186,21 @@ def add_machine_options(
         default="fp32",
         help="of the front end; auto: bf16 where the device is fast at it (default: fp32, as published)",
     )
+
+
+def add_machine_options(
+    parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS, batch_size: int | None = None
+) -> None:
+    """--device, --precision, --frontend, --batch-size, --workers.
+
+    Args:
+        precisions: that can be asked for, beside auto.
+        batch_size: None for what suits the device.
+    """
+    add_device_options(parser, precisions)
     parser.add_argument(
         "--frontend",
-        choices=("transformers", "fairseq"),
+        choices=ENGINES,
         default="transformers",
         help="what computes XLS-R, with the same scores; fairseq needs requirements-fairseq.txt "
         "(default: %(default)s)",
@@ -148,65 +225,3 @@ def add_audit_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-audit", action="store_true", help="do not look for the same audio twice before the work"
     )
-
-
-def run_script(
-    name: str,
-    run: Callable[[argparse.Namespace, str], int],
-    parse: Callable[[list[str]], argparse.Namespace],
-    argv: list[str] | None,
-    shares: bool = False,
-) -> int:
-    """Parse, run, and turn what a user can mend into one line on stderr.
-
-    Args:
-        name: of the script, for the command that results record.
-        run: takes the parsed arguments and the command line as text; returns the exit code.
-        parse: takes the arguments as text; returns them parsed.
-        argv: the arguments, or None for the process's own.
-        shares: whether it may run in several processes that share the work.
-
-    Returns:
-        run's exit code, the highest of all processes; 2 after an error; 130 when interrupted.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-    def parsed() -> argparse.Namespace:
-        if distributed.size() > 1 and not shares:
-            raise ProcessError(f"{name} runs in one process: start it without torchrun")
-        return parse(argv)
-
-    try:
-        with distributed.group():
-            try:
-                code = run(distributed.together(parsed), shlex.join(["python", name, *argv]))
-            except UserError as error:
-                if error.process is None:
-                    raise
-                code = complain(error)
-            code = max(distributed.exchange(code))  # torchrun ends all with the first that ends in an error
-            distributed.finish(code)
-            return code
-    except (UserError, OSError) as error:
-        return complain(error)
-    except KeyboardInterrupt:
-        if distributed.is_main():
-            print("interrupted", file=sys.stderr)
-        return 130
-
-
-def complain(error: Exception) -> int:
-    """Print an error as one line on stderr (of a UserError one for each argument); the exit code, 2.
-
-    What all processes of a group raise, the main one says.
-    """
-    process = error.process if isinstance(error, UserError) else None
-    if process is not None and not distributed.is_main():
-        return 2
-    process = distributed.rank() if process is None else process
-    where = f" (process {process} of {distributed.size()})" if process else ""
-    for line in error.args if isinstance(error, UserError) else [error]:
-        print(f"error{where}: {screen.printable(str(line))}", file=sys.stderr)
-    return 2

@@ -5,32 +5,40 @@ A score is logit 1 (bona fide): higher = more likely real.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from antispoofing import distributed
-from antispoofing.data.duplicates import DUPLICATES, say_audit
+from antispoofing.commands.audit import say_audit
+from antispoofing.commands.options import ScoringOptions
+from antispoofing.data.duplicates import DUPLICATES
 from antispoofing.data.labels import LABEL_WORDS
-from antispoofing.data.recordings import Found, Utterance, find_utterances
-from antispoofing.detectors.checkpoints import NO_CHECKPOINT, known_checkpoints
-from antispoofing.detectors.loading import Detector, load_detector
+from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.report import screen
-from antispoofing.scoring.score import Scored, score_utterances, summarise
-from antispoofing.training.state import FINAL
+from antispoofing.files import remove
+from antispoofing.project import SAMPLES, Invocation
+from antispoofing.published import DETECTOR_NAMES
+from antispoofing.report import results, screen
+from antispoofing.report.summary import summarise
+from antispoofing.scoring.scored import Scored
+from antispoofing.text import printable
+from antispoofing.training.history import FINAL
+
+if TYPE_CHECKING:
+    from model import Detector
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
 FINE_TUNED = Path("results/for", FINAL)
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 STAND_IN = SAMPLES / "detector.safetensors"  # small; its provenance says "stand_in"
 
+NO_CHECKPOINT = (
+    f"no checkpoint: none of {', '.join(DETECTOR_NAMES)} is in this folder. Fetch one with python -m "
+    "antispoofing download LA_model.pth (or Best_LA_model_for_DF.pth), or name a file with --checkpoint"
+)
 NO_FAKE_OR_REAL = (
     f"no data: there is no {FAKE_OR_REAL}/ in this folder. --download fetches Fake-or-Real from York "
     "University's www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; --data names its folder or archive"
@@ -39,6 +47,11 @@ NO_CUSTOM = (
     f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
     "a folder with real and fake subfolders, or any recordings, with --data"
 )
+
+
+def known_checkpoints() -> list[Path]:
+    """Return the published detectors in the current folder, in the order they are reported."""
+    return [Path(name) for name in DETECTOR_NAMES if Path(name).is_file()]
 
 
 def choose(
@@ -71,7 +84,7 @@ def choose(
 
 
 def fetched(checkpoint: Path) -> Path:
-    """The file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
+    """Return the file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
     if not str(checkpoint).startswith("hub:"):
         return checkpoint
     from antispoofing.data import download  # and all that fetching needs: half a second
@@ -79,10 +92,15 @@ def fetched(checkpoint: Path) -> Path:
     return download.resolve(checkpoint)
 
 
-def load(checkpoint: str | Path, device: torch.device, args: argparse.Namespace) -> Detector:
-    """`load_detector`, as the command line's precision and frontend want it, ready to score."""
-    options = {"device": device, "precision": args.precision, "frontend": args.frontend}
-    return load_detector(checkpoint, **options).for_scoring()
+def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
+    """Load a detector as the options want it, ready to score, see `load_detector` and `for_scoring`."""
+    from antispoofing.detectors.loading import load_detector
+    from antispoofing.detectors.packed import for_scoring
+
+    detector = load_detector(
+        checkpoint, device=options.device, precision=options.precision, engine=options.engine
+    )
+    return for_scoring(detector)
 
 
 def _from_here(path: Path) -> Path:
@@ -99,28 +117,20 @@ def say_demonstration(why: str) -> None:
     )
 
 
-def is_of_a_demonstration(detector: Detector) -> bool:
-    """Whether it was fine-tuned, at whatever remove, from the stand-in detector."""
-    provenance = detector.provenance
-    while isinstance(provenance, dict) and isinstance(origin := provenance.get("started_from"), dict):
-        provenance = origin.get("provenance")
-    return isinstance(provenance, dict) and "stand_in" in provenance
-
-
-def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Found:
-    """`find_utterances`, with a few words on what was found.
+def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Recordings:
+    """`find_recordings`, with a few words on what was found.
 
     Raises:
         DataError: as there, or all recordings have one and the same label.
     """
-    found = find_utterances(data, root, phase)
+    found = find_recordings(data, root, phase)
     for note in found.shown_notes():
-        print(screen.printable(note))
+        print(printable(note))
     counts = Counter(u.label for u in found.utterances)
     print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
     print(f", {counts['']} without a label" if counts[""] else "")
     if found.ignored:
-        suffixes = screen.printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
+        suffixes = printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
         print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
     if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
         print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
@@ -134,16 +144,14 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     return found
 
 
-def alike(args: argparse.Namespace, found: Found) -> dict[str, object]:
-    """What all processes of a group must have alike, for each to score its share of one list.
-
-    Args:
-        args: with the options that scores depend on.
-    """
-    names = hashlib.sha256("\0".join(u.name for u in found.utterances).encode())
-    options = ("batch_size", "offset", "precision", "frontend")
-    return {f"--{name.replace('_', '-')}": vars(args)[name] for name in options if name in args} | {
-        "list of recordings": f"{len(found.utterances)}, their names' sha256 {names.hexdigest()[:12]}"
+def must_agree(options: ScoringOptions, found: Recordings, offset: float = 0.0) -> dict[str, object]:
+    """Return what all processes of a group must have alike, for each to score its share of one list."""
+    return {
+        "--batch-size": options.batch_size,
+        "--offset": offset,
+        "--precision": options.precision,
+        "--frontend": options.engine,
+        "list of recordings": f"{len(found.utterances)}, sha256 {found.sha256()[:12]}",
     }
 
 
@@ -152,26 +160,28 @@ def identity(detector: Detector) -> tuple[str, str, str]:
     return detector.sha256, detector.precision, detector.device.type
 
 
-def audit(splits: dict[str, Sequence[Utterance]], args: argparse.Namespace) -> None:
-    """Look for the same audio twice, unless --no-audit says not to, and list it among the results.
+def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bool = True) -> None:
+    """Look for the same audio twice, and list it among the results.
 
     Args:
-        splits: as for `audit.find_duplicates`.
-        args: with no_audit and output.
+        splits: as for `duplicates.find_duplicates`.
+        folder: for the listing; made where it is not there.
+        is_wanted: False to remove an earlier run's listing only.
     """
-    screen.clear(args.output, [DUPLICATES])
-    if not args.no_audit:
-        args.output.mkdir(parents=True, exist_ok=True)
-        say_audit(splits, args.output / DUPLICATES)
+    remove(folder, [DUPLICATES])
+    if is_wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        say_audit(splits, folder / DUPLICATES)
 
 
 def evaluate(
     name: str,
     detector: Detector,
-    found: Found,
+    found: Recordings,
     folder: Path,
-    args: argparse.Namespace,
-    command: str,
+    options: ScoringOptions,
+    invocation: Invocation,
+    *,
     threshold: float | None = None,
     offset: float = 0.0,
 ) -> tuple[Scored, dict] | None:
@@ -180,34 +190,35 @@ def evaluate(
     Args:
         name: of the detector in what is printed and drawn.
         folder: for the results; made where it is not there.
-        args: with batch_size, workers and seed.
-        command: the command line, for the results.
         threshold: one chosen on other data; None for the network's own decision.
         offset: where in each recording its clip begins, in seconds.
 
     Returns:
-        What `score_utterances` and `summarise` give; of the processes of a group, on the main one.
+        What `score_recordings` and `summarise` give; of the processes of a group, on the main one.
 
     Raises:
         DataError: nothing could be scored, or nothing of one class where all recordings have labels.
     """
+    from antispoofing.scoring.score import score_recordings
+
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
-    scored = score_utterances(
-        detector, found.utterances, batch_size=args.batch_size, workers=args.workers, offset=offset
+    scored = score_recordings(
+        detector, found.utterances, batch_size=options.batch_size, workers=options.workers, offset=offset
     )
     if not distributed.is_main():
         return None
-    summary = summarise(scored, threshold=threshold, seed=args.seed)
+    summary = summarise(scored, threshold=threshold, seed=options.seed)
     about = {
         "data_root": str(found.root),
+        "data_sha256": found.sha256(),
         "offset_seconds": offset,
         "detector": {"name": name} | detector.describe(),
-        "command": command,
     }
-    screen.write_results(folder, scored, summary, scored.verdicts(threshold), about, title=name)
+    verdicts = scored.verdicts(threshold)
+    results.write_results(folder, scored, summary, verdicts, about, invocation, title=name)
     if scored.failures:
         print(screen.failures_list(scored))
     counts = summary["counts"]

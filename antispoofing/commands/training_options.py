@@ -12,6 +12,8 @@ from antispoofing.data.splits import FRACTION
 from antispoofing.training.augment import KINDS, Augmentation
 from antispoofing.training.recipe import OPTIMIZERS, SAMPLINGS, SCHEDULES, TrainingConfig
 
+PRECISIONS = ("fp32", "bf16", "fp16")  # that a training can compute in
+
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """--data, --download, --validation-split, --validation-fraction, --sampling, --crop."""
@@ -51,6 +53,25 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         choices=("start", "random"),
         default="start",
         help="which part of a longer training recording is heard, in each epoch anew (default: start)",
+    )
+
+
+def add_start_options(parser: argparse.ArgumentParser) -> None:
+    """--checkpoint, --export-official, --no-wandb."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="the detector to start from, a file or hub:<owner/repo>[@revision][:file] (default: the first "
+        "published one here); or a pre-trained front end: xlsr2_300m.pt, or a Hugging Face folder",
+    )
+    parser.add_argument(
+        "--export-official",
+        action="store_true",
+        help="also write final_model.pth, which the original repository loads",
+    )
+    parser.add_argument(
+        "--no-wandb", action="store_true", help="log nothing to Weights & Biases, not even offline"
     )
 
 

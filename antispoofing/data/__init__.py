@@ -1,0 +1,1 @@
+"""Which recordings there are, and what they are labelled."""

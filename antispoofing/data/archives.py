@@ -10,6 +10,7 @@ import bz2
 import errno
 import gzip
 import json
+import logging
 import lzma
 import shutil
 import struct
@@ -24,7 +25,9 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from antispoofing.errors import DataError
-from decoding import AUDIO_SUFFIXES
+from data_utils import AUDIO_SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # what of an archive is unpacked
@@ -92,7 +95,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         if not (folder / _MARK).is_file():
             raise DataError(f"{folder} is in the way: {archive} would be unpacked there")
         if (folder / _MARK).read_text(encoding="utf-8") == origin:
-            print(f"{archive} was unpacked before, to {folder}")
+            logger.info("%s was unpacked before, to %s", archive, folder)
             return folder
     part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it, too
     try:
@@ -117,7 +120,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     others = f"; left out: {left_out}, neither recordings nor lists of labels" if left_out else ""
-    print(f"{archive}: {count} files were unpacked to {folder}{others}")
+    logger.info("%s: %d files were unpacked to %s%s", archive, count, folder, others)
     return folder
 
 

@@ -1,23 +1,17 @@
 """Fetch what the project needs: the data set, the published detectors, any detector on the Hugging Face Hub.
 
-    python download.py for-2sec                            # Fake-or-Real's two-second clips, extracted
-    python download.py LA_model.pth --output detectors
-    python download.py hub:SpeechAntiSpoofingBenchmarks/W2V2-AASIST:LA_model.pth
-
 A file under way is called `.part`. It outlives a failure, and the next run goes on from it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import gdown
@@ -26,49 +20,17 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub_errors
 from tqdm import tqdm
 
-from antispoofing.commands import options
-from antispoofing.detectors.checkpoints import sha256_of
 from antispoofing.errors import DownloadError
+from antispoofing.files import sha256_of
+from antispoofing.published import DRIVE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED, PublishedFile
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 30.0  # seconds without a byte until a connection counts as lost
 TRIES = 6  # in a row that bring nothing new
 BACK_OFF = 1.0  # seconds after the first of these, doubled after each other
 
-DRIVE = "https://drive.google.com/drive/folders/1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB"
-HUB = "hub:"
-HUB_FORM = "hub:<owner/repo>[@revision][:file]"
-_HUB_SPEC = re.compile(r"hub:(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 _CONTENT_RANGE = re.compile(r"bytes (?:(?P<first>\d+)-\d+|\*)/(?P<total>\d+|\*)")
-
-
-@dataclass(frozen=True)
-class Known:
-    """A file's URL, or that of its Google Drive folder; its bytes and how its sha256 begins, where known.
-
-    Attributes:
-        error_rate: of a detector, as its authors published it.
-    """
-
-    name: str
-    source: str
-    size: int | None = None
-    sha256: str | None = None
-    error_rate: str = ""
-
-
-KNOWN = {
-    "for-2sec": Known("for-2sec.tar.gz", "https://www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz"),
-    "LA_model.pth": Known("LA_model.pth", DRIVE, 1271633441, "bd6f3609", "EER 0.82 % on ASVspoof 2021 LA"),
-    "Best_LA_model_for_DF.pth": Known(
-        "Best_LA_model_for_DF.pth", DRIVE, 1271642081, "1cf904f1", "EER 2.85 % on ASVspoof 2021 DF"
-    ),
-    "xlsr2_300m.pt": Known(
-        "xlsr2_300m.pt",
-        "https://dl.fbaipublicfiles.com/fairseq/wav2vec/xlsr2_300m.pt",
-        3808868242,
-        "b0892759",
-    ),
-}
 
 
 class _Interrupted(Exception):
@@ -76,7 +38,7 @@ class _Interrupted(Exception):
 
 
 def get(name: str, folder: Path = Path()) -> Path:
-    """Fetch into a folder what has a name in KNOWN, or one file of the Hub (see `hub_file`).
+    """Fetch into a folder what has a name in PUBLISHED, or one file of the Hub (see `hub_file`).
 
     Raises:
         DownloadError: it cannot be had, is not the right one, or another file of its name is there.
@@ -89,7 +51,7 @@ def get(name: str, folder: Path = Path()) -> Path:
                 folder.mkdir(parents=True, exist_ok=True)
                 _publish(shutil.copyfile(source, _part(target)), target, None, None)
         return target
-    known = KNOWN[name]
+    known = PUBLISHED[name]
     if known.source == DRIVE:
         return _fetch_from_drive(known, folder / known.name)
     return fetch(known.source, folder / known.name, sha256=known.sha256, size=known.size)
@@ -116,7 +78,7 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None
     Args:
         url: http or https.
         target: what to call it; its folder is made where it is not there.
-        sha256: in hexadecimal, or how it begins; the whole is then printed.
+        sha256: in hexadecimal, or how it begins; the whole is then logged.
         size: in bytes.
 
     Raises:
@@ -149,7 +111,7 @@ def _download(url: str, part: Path, size: int | None) -> None:
                     kept = f"; {reached:,} bytes are kept, to go on from" if reached else ""
                     raise DownloadError(trouble + kept) from error
             wait = BACK_OFF * 2 ** (failures - 1)
-            print(f"{trouble}; trying again in {wait:g} s", file=sys.stderr)
+            logger.warning("%s; trying again in %g s", trouble, wait)
             time.sleep(wait)
 
 
@@ -232,7 +194,7 @@ def _validator(response: httpx2.Response) -> str:
     return validator if validator.isascii() else ""  # else it cannot be sent back
 
 
-def _fetch_from_drive(known: Known, target: Path) -> Path:
+def _fetch_from_drive(known: PublishedFile, target: Path) -> Path:
     """As `fetch`, of a known file that is found by its name in a Google Drive folder."""
     with _told_in_one_line(f"{target}, from {known.source}"):
         if _is_there(target, known.sha256, known.size):
@@ -265,9 +227,9 @@ def hub_file(spec: str) -> Path:
         spec: hub:<owner/repo>[@revision][:file]; without a file, the only .safetensors or .pth.
 
     Raises:
-        DownloadError: there is no such thing, it cannot be had, or it is not what the Hub or KNOWN says.
+        DownloadError: there is no such thing, it cannot be had, or it is not what the Hub or PUBLISHED says.
     """
-    parts = _HUB_SPEC.fullmatch(spec)
+    parts = HUB_SPEC.fullmatch(spec)
     if not parts:
         raise DownloadError(f"{spec}: not {HUB_FORM}")
     repo, revision, name = parts["repo"], parts["revision"], parts["file"]
@@ -306,8 +268,8 @@ def _only_detector(files: Iterable[str]) -> str:
 
 
 def _check_hub_file(path: Path, sha256: str | None) -> None:
-    """Against what the Hub tells, and against KNOWN where name and size are there. Raises DownloadError."""
-    known = KNOWN.get(path.name)
+    """Check against what the Hub tells, and PUBLISHED where name and size are there. Raises DownloadError."""
+    known = PUBLISHED.get(path.name)
     prefix = known.sha256 if known and known.size == path.stat().st_size else None
     digest = sha256_of(path)
     for expected in filter(None, (sha256, prefix)):
@@ -348,7 +310,7 @@ def _publish(part: Path, target: Path, sha256: str | None, size: int | None) -> 
 
 
 def _fault(path: Path, sha256: str | None, size: int | None) -> str:
-    """What is wrong with a file, "" if nothing; prints the whole sha256 if only its beginning is given."""
+    """What is wrong with a file, "" if nothing; logs the whole sha256 if only its beginning is given."""
     if not path.is_file():
         return "is not a file"
     if size is not None and path.stat().st_size != size:
@@ -357,7 +319,7 @@ def _fault(path: Path, sha256: str | None, size: int | None) -> str:
     if sha256 and not digest.startswith(sha256.lower()):
         return f"has the sha256 {digest}, not {sha256}"
     if sha256 and len(sha256) < len(digest):
-        print(f"{path.name.removesuffix('.part')} has the sha256 {digest}")
+        logger.info("%s has the sha256 %s", path.name.removesuffix(".part"), digest)
     return ""
 
 
@@ -376,39 +338,3 @@ def _told_in_one_line(what: str | Path) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def parse_args(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fetch data and detectors.")
-    parser.add_argument(
-        "names",
-        nargs="+",
-        type=_name,
-        metavar="NAME",
-        help=f"{', '.join(KNOWN)}, or a file of the Hugging Face Hub: {HUB_FORM}",
-    )
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: here")
-    return parser.parse_args(argv)
-
-
-def _name(text: str) -> str:
-    if text not in KNOWN and not _HUB_SPEC.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, nor {HUB_FORM}")
-    return text
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr that says what cannot be fetched."""
-    return options.run_script("download.py", run, parse_args, argv)
-
-
-def run(args: argparse.Namespace, command: str) -> int:
-    """Fetch what is named and say where it is. Raises DownloadError."""
-    for name in args.names:
-        path = fake_or_real(args.output) if name == "for-2sec" else get(name, args.output)
-        print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

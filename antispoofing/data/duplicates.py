@@ -1,8 +1,5 @@
 """The same audio more than once: in a data set, in both of its classes, or in two of its splits.
 
-    python audit.py --data my_folder
-    python audit.py --data for-2seconds            # within and between its three splits
-
 A recording that is also in the training split flatters a test; one that is both real and fake is
 labelled wrongly once. Recordings are compared by what they decode to, at 16 bits and their own sample rate,
 whatever their names and formats; those of more than a minute by their first minute and their length. A lossy
@@ -11,10 +8,8 @@ copy, or one at another sample rate, is another recording here.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from antispoofing import distributed
-from antispoofing.commands import options
-from antispoofing.data.recordings import SPLITS, Utterance, find_splits, find_utterances
-from antispoofing.errors import DataError
-from antispoofing.report.screen import printable
-from decoding import AudioError, mono, open_audio
+from antispoofing.data.recordings import Utterance
+from antispoofing.text import printable
+from data_utils import AudioError, mono, open_audio
 
 DUPLICATES = "duplicates.csv"  # the listing, among results
 LISTED = 10  # groups on screen
@@ -121,16 +114,6 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
 _KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse first
 
 
-def say_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
-    """Compare, print what was found, and list it all in a file; of a single recording nothing is said."""
-    audit = find_duplicates(splits)
-    audit.write(listing)
-    if audit.n_compared > 1:
-        print(audit.describe())
-    if audit.groups:
-        print(f"All are listed in {listing}")
-
-
 def _print_of(member: Member) -> bytes:
     """b"" for what cannot be read: it is named where it is needed, as a failure there."""
     try:
@@ -153,39 +136,3 @@ def fingerprint(path: str | Path) -> bytes:
     digest = hashlib.sha256(f"{rate} {seconds}:".encode())
     digest.update(samples)
     return digest.digest()
-
-
-def parse_args(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Find the same audio twice: in a set, in both classes, in two splits."
-    )
-    options.add_data_options(parser, "as for the other scripts", required=True)
-    parser.add_argument(
-        "--output", type=Path, default=Path(DUPLICATES), metavar="FILE", help="default: %(default)s"
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
-    return options.run_script("audit.py", run, parse_args, argv)
-
-
-def run(args: argparse.Namespace, command: str) -> int:
-    """Find, compare, list. Raises UserError or OSError for what stands in the way."""
-    if args.output.is_dir() or not args.output.parent.is_dir():
-        raise DataError(f"--output {args.output}: a file cannot be written there")
-    folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
-    if folder:
-        splits = {name: find_utterances([folder / name]).utterances for name in SPLITS}
-    else:
-        found = find_utterances(args.data, args.root, args.phase)
-        for note in found.shown_notes():
-            print(printable(note))
-        splits = {"": found.utterances}
-    say_audit(splits, args.output)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,6 +7,7 @@ holds such a list in its published place, or any of these packed (`archives.py`)
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from antispoofing.data.labels import (
     read_table,
 )
 from antispoofing.errors import DataError
-from decoding import AUDIO_SUFFIXES
+from data_utils import AUDIO_SUFFIXES
 
 SPLITS = ("training", "validation", "testing")  # folders of Fake-or-Real
 
@@ -79,9 +80,14 @@ class Utterance:
     columns: Mapping[str, str] = field(default_factory=lambda: _NOTHING_TOLD)
 
 
+def list_sha256(utterances: Sequence[Utterance]) -> str:
+    """Return the SHA-256 of a list of recordings: of all names and labels, not of what is in them."""
+    return hashlib.sha256("\0".join(f"{u.name}\0{u.label}" for u in utterances).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
-class Found:
-    """What `find_utterances` found.
+class Recordings:
+    """What `find_recordings` found.
 
     Attributes:
         root: the folder that names are relative to.
@@ -96,6 +102,10 @@ class Found:
     utterances: list[Utterance]
     ignored: list[str]
     notes: list[str] = field(default_factory=list)
+
+    def sha256(self) -> str:
+        """Return `list_sha256` of the recordings."""
+        return list_sha256(self.utterances)
 
     def shown_notes(self) -> list[str]:
         """The notes, or the first of many and how many are left."""
@@ -115,9 +125,9 @@ class _Source:
     has_phases: bool = False
 
 
-def find_utterances(
+def find_recordings(
     paths: Sequence[str | Path], root: str | Path | None = None, phase: str | None = None
-) -> Found:
+) -> Recordings:
     """All recordings of the given files, folders, lists of labels and archives, each once, sorted by name.
 
     A folder that holds a published set's list of labels is read by that list, and no other file in it. Any
@@ -168,7 +178,7 @@ def find_utterances(
                 utterances[real] = utterance
     if not utterances:
         raise DataError(f"no recordings in {', '.join(map(str, paths))}")
-    return Found(
+    return Recordings(
         common,
         sorted(utterances.values(), key=lambda u: u.name),
         [path for source in sources for path in source.ignored],

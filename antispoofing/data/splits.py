@@ -10,13 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from antispoofing.data.recordings import SPLITS, Found, Utterance, find_splits, find_utterances, phases_of
+from antispoofing.data.recordings import (
+    SPLITS,
+    Recordings,
+    Utterance,
+    find_recordings,
+    find_splits,
+    phases_of,
+)
 from antispoofing.errors import DataError
+from data_utils import LABELS
 
 PHASE_OF = {"training": "train", "validation": "dev", "testing": "eval"}  # ASVspoof's names
 EACH = "recording"  # to hold out recordings, whatever they have in common with others
 FRACTION = 0.2  # held out of each class
-CLASSES = ("bonafide", "spoof")
 
 
 @dataclass
@@ -33,7 +40,7 @@ class Splits:
     training: list[Utterance] = field(default_factory=list)
     validation: list[Utterance] = field(default_factory=list)
     sets: list[int] = field(default_factory=list)
-    testing: dict[str, Found] = field(default_factory=dict)
+    testing: dict[str, Recordings] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def groups(self) -> list[tuple[int, str]]:
@@ -49,7 +56,7 @@ def find_training_data(
     Of a data set without any, a part is held out for validation, and there is nothing to test on.
 
     Args:
-        paths: folders, lists of labels or archives, as for `data_sets.find_utterances`.
+        paths: folders, lists of labels or archives, as for `data_sets.find_recordings`.
         held_out_by: a column of the lists of labels (speaker, attack, ...): what has one value there is
             held out, or not, as a whole. Or EACH.
         fraction: of such a set that is held out, of each class.
@@ -67,7 +74,7 @@ def find_training_data(
             of_set = _held_out(path, held_out_by, fraction, seed, splits.notes)
             has_held_out = True
         for split, found in of_set.items():
-            missing = set(CLASSES) ^ {u.label for u in found.utterances}
+            missing = set(LABELS) ^ {u.label for u in found.utterances}
             if missing:
                 raise DataError(f"{path}: {split} must hold real and fake recordings, and only such")
         for split, found in of_set.items():
@@ -117,7 +124,7 @@ def hold_out(
     parts = ([], [])
     for i, utterance in enumerate(utterances):
         parts[i in held_out].append(utterance)
-    if any(set(CLASSES) - {u.label for u in part} for part in parts):
+    if any(set(LABELS) - {u.label for u in part} for part in parts):
         raise DataError(f"--validation-split {by}: too few values to have real and fake on both sides")
     return parts
 
@@ -142,11 +149,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _published_splits(path: Path, notes: list[str]) -> dict[str, Found] | None:
+def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | None:
     """The splits that a set has; None where it has none. What is to be said of them is added to the notes."""
     folder = find_splits(path)
     if folder is not None:
-        return {name: find_utterances([folder / name]) for name in SPLITS}
+        return {name: find_recordings([folder / name]) for name in SPLITS}
     phases = phases_of(path)
     if not phases >= {PHASE_OF["training"], PHASE_OF["validation"]}:
         return None
@@ -155,7 +162,7 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Found] | None:
         if phase not in phases:
             continue
         try:
-            found[name] = find_utterances([path], phase=phase)
+            found[name] = find_recordings([path], phase=phase)
         except DataError as error:
             if name != "testing":
                 raise
@@ -165,14 +172,16 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Found] | None:
     return found
 
 
-def _held_out(path: Path, by: str | None, fraction: float, seed: int, notes: list[str]) -> dict[str, Found]:
+def _held_out(
+    path: Path, by: str | None, fraction: float, seed: int, notes: list[str]
+) -> dict[str, Recordings]:
     """Training and validation of a set without splits. What is to be said of it is added to the notes."""
     if by is None:
         raise DataError(
             f"{path} has no {', '.join(SPLITS)}, nor ASVspoof's phases: to hold out a part for "
             f"validation, say by what with --validation-split: speaker, attack, ..., or {EACH}"
         )
-    found = find_utterances([path])
+    found = find_recordings([path])
     notes += found.shown_notes()
     parts = hold_out(found.utterances, by, fraction, seed)
     names = ("training", "validation")

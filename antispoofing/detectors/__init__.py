@@ -1,0 +1,1 @@
+"""A detector from a file and to a file."""

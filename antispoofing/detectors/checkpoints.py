@@ -6,9 +6,7 @@ no code in it. The network that the tensors belong to is `model.py`'s business.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import pickle
 import re
 import shutil
@@ -25,22 +23,9 @@ import torch
 from torch import Tensor
 
 from antispoofing.errors import CheckpointError, FairseqError
+from antispoofing.files import atomic_write
 
 T = TypeVar("T")
-
-# The published detectors' file names, in the order they are reported.
-KNOWN_NAMES = (
-    "best_la_model.pth",
-    "LA_model.pth",
-    "Best_LA_model_for_DF.pth",
-    "best_SSL_model_LA.pth",
-    "best_SSL_model_DF.pth",
-)
-
-NO_CHECKPOINT = (
-    f"no checkpoint: none of {', '.join(KNOWN_NAMES)} is in this folder. Fetch one with python download.py "
-    "LA_model.pth (or Best_LA_model_for_DF.pth), or name a file with --checkpoint"
-)
 
 DETECTOR = "detector"  # what the header of a detector's safetensors file is called
 
@@ -73,11 +58,6 @@ _RENAMES = (
     (r"^(encoder\.layers\.\d+)\.feed_forward\.intermediate_dense\.", r"\1.fc1."),
     (r"^(encoder\.layers\.\d+)\.feed_forward\.output_dense\.", r"\1.fc2."),
 )
-
-
-def known_checkpoints() -> list[Path]:
-    """The published detectors in the current folder, in the order they are reported."""
-    return [Path(name) for name in KNOWN_NAMES if Path(name).is_file()]
 
 
 def official_name(name: str) -> str:
@@ -260,52 +240,22 @@ def write_safetensors(
         OSError: it cannot be written; what was there before still is.
     """
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with _whole_or_not_at_all(path) as temporary:
+    with _written_whole(path) as temporary:
         safetensors.torch.save_file(contiguous, temporary, metadata={kind: json.dumps(header)})
 
 
 def write_official(path: str | Path, tensors: dict[str, Tensor]) -> None:
     """Write a plain state dict as `.pth`. Raises OSError as `write_safetensors`."""
-    with _whole_or_not_at_all(path) as temporary:
+    with _written_whole(path) as temporary:
         torch.save({k: v.detach().cpu() for k, v in tensors.items()}, temporary)
 
 
 @contextmanager
-def _whole_or_not_at_all(path: str | Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` when done.
-
-    Neither an interrupt nor a full disk nor a power cut leaves half a file there. It is in a folder of its
-    own, as safetensors begins files under names that nobody knows: what a killed process left is removed.
-    """
-    folder = Path(f"{path}.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-        temporary = folder / Path(path).name
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors leaves files that only their owner can read
-        _to_disk(temporary, os.O_RDWR)
-        temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _to_disk(folder.parent, os.O_RDONLY)
-    except (RuntimeError, safetensors.SafetensorError) as error:  # which hide the system's own
-        free = shutil.disk_usage(folder.parent).free / 1e6
-        raise OSError(f"{path} cannot be written ({error}); {free:.0f} MB are free there") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _to_disk(path: Path, flags: int) -> None:
-    file = os.open(path, flags)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def sha256_of(path: str | Path) -> str:
-    """The file's SHA-256 in hexadecimal: what names a detector, whatever its file is called."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _written_whole(path: str | Path) -> Iterator[Path]:
+    """Do as `files.atomic_write`; an OSError also where torch or safetensors hide the system's own."""
+    with atomic_write(path) as temporary:
+        try:
+            yield temporary
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            free = shutil.disk_usage(temporary.parent).free / 1e6
+            raise OSError(f"{path} cannot be written ({error}); {free:.0f} MB are free there") from error

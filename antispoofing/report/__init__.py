@@ -1,0 +1,1 @@
+"""What the scores mean, to look at: tables, pictures, files, words."""

@@ -14,14 +14,13 @@ import scipy  # its stats take half a second to import: only when first used
 from tqdm import tqdm
 
 from antispoofing import metrics
+from antispoofing.classes import CLASSES
 from antispoofing.report.groups import groups_of, is_whole, with_other_class
-from antispoofing.report.screen import printable
-from antispoofing.scoring.score import Scored
+from antispoofing.scoring.scored import Scored
+from antispoofing.text import printable
 
 LEVEL = 0.05  # of every test
 MOST_CLIPS = 5  # of the wrongly judged ones that are named, of each class
-
-CLASSES = (("bonafide", "real", "rejected"), ("spoof", "fake", "accepted"))  # label, word, the error
 
 
 # ------------------------------------------------------------------- one detector
@@ -39,7 +38,7 @@ def analyse(
 
     Args:
         name: what to call it.
-        scored, summary: from `score_utterances` and `summarise`.
+        scored, summary: from `score_recordings` and `summarise`.
         properties: of the same recordings, from `groups.clip_properties`.
         threshold: one chosen on other data; None: errors are counted at the detector's EER.
         seed: of the bootstrap.

@@ -13,11 +13,12 @@ import numpy as np
 import scipy  # its stats take half a second to import: only when first used
 
 from antispoofing import metrics
+from antispoofing.classes import CLASSES
 from antispoofing.errors import DataError
 from antispoofing.report.analysis import LEVEL, misjudged, share, table, wilson, with_progress
 from antispoofing.report.groups import groups_of, is_whole, with_other_class
-from antispoofing.report.screen import printable
-from antispoofing.scoring.score import LABELS, Scored
+from antispoofing.scoring.scored import Scored
+from antispoofing.text import printable
 
 FEWEST = 10  # clips of each class; with fewer, bootstrap intervals exclude the truth far too often
 
@@ -48,10 +49,10 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
     if list(before.utterances) != list(after.utterances):
         raise ValueError("the two detectors did not score the same recordings")
     both = np.isfinite(before.scores) & np.isfinite(after.scores)
-    masks = {label: both & before.mask(label) for label in LABELS}
+    masks = {label: both & before.mask(label) for label, *_ in CLASSES}
     if not all(mask.any() for mask in masks.values()):
         raise DataError("no real, or no fake, recording has a score from both detectors")
-    pairs = [tuple(s.scores[masks[label]] for label in LABELS) for s in (before, after)]
+    pairs = [tuple(s.scores[mask] for mask in masks.values()) for s in (before, after)]
     values = [metrics.compute_metrics(*pair) for pair in pairs]
     differences = metrics.paired_differences(*pairs, seed=seed)
     wrong = [misjudged(s, v["threshold"]) & both for s, v in zip((before, after), values, strict=True)]
@@ -138,8 +139,8 @@ def change(
         rows = [(title, "real", "fake", "AUC before", "AUC after", "difference [95 %]")]
         for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)
-            counts = [int((chosen & both & after.mask(label)).sum()) for label in LABELS]
-            row = [group, *(str((members & after.mask(label)).sum()) for label in LABELS)]
+            counts = [int((chosen & both & after.mask(label)).sum()) for label, *_ in CLASSES]
+            row = [group, *(str((members & after.mask(label)).sum()) for label, *_ in CLASSES)]
             if min(counts) < 2 or is_whole(after, chosen):
                 rows.append((*row, "", "", ""))
                 continue

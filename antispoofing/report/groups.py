@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from antispoofing.data.labels import LABEL_WORDS, plain
-from antispoofing.scoring.score import LABELS, Scored
-from data_utils import CLIP_SAMPLES, SAMPLE_RATE
+from antispoofing.scoring.scored import Scored
+from data_utils import CLIP_SAMPLES, LABELS, SAMPLE_RATE
 
 MOST_GROUPS = 12  # of one property; the rest are taken together
 

@@ -5,15 +5,16 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy  # its stats take half a second to import: only when first used
 
 from antispoofing.metrics import ErrorRates
-from antispoofing.scoring.score import Scored
+from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.training.state import EpochResult, best_epoch
+from antispoofing.training.history import EpochResult, best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # which everybody can tell apart
 
 
-def plot_roc(points: ErrorRates, summary: dict) -> Figure:
-    """ROC curve: the share of real clips accepted over the share of fake ones accepted."""
-    low, high = summary["intervals_95"]["auc"]
+def plot_roc(points: ErrorRates, auc: float, interval: Sequence[float]) -> Figure:
+    """ROC curve: the share of real clips accepted over the share of fake ones accepted.
+
+    Args:
+        interval: the AUC's, of 95 %.
+    """
+    low, high = interval
     figure = _figure(5, 5)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
-    label = f"AUC {summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]"
+    label = f"AUC {auc:.3f} [{low:.3f}, {high:.3f}]"
     axes.plot(points.far, 1 - points.frr, label=label)
     axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
     axes.legend()

@@ -1,0 +1,1 @@
+"""Recordings become scores, and scores verdicts."""

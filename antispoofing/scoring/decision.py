@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy  # its optimize takes a while to import: only when first used
 
+from antispoofing.detectors.provenance import stored_calibration
 from antispoofing.errors import CheckpointError
-from model import BONAFIDE, SPOOF
+from data_utils import BONAFIDE, SPOOF
 
 if TYPE_CHECKING:
-    from antispoofing.detectors.loading import Detector
+    from model import Detector
 
 SURE = 0.95  # what is less probable than this, for either class, is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
@@ -76,13 +77,13 @@ class Calibration:
         return cls(float(slope), float(intercept), bound, fitted_on) if slope > 0 else None
 
     @classmethod
-    def of(cls, provenance: dict) -> Calibration | None:
+    def from_provenance(cls, provenance: dict) -> Calibration | None:
         """The one that a detector file's provenance holds, as `to_dict` gives it; None where it holds none.
 
         Raises:
             ValueError: what it holds is none.
         """
-        stored = provenance.get("calibration")
+        stored = stored_calibration(provenance)
         if stored is None:
             return None
         try:
@@ -133,10 +134,10 @@ class Rule:
     threshold: float | None = None
 
     @classmethod
-    def of(cls, detector: Detector, threshold: float | None = None) -> Rule:
-        """That of a detector. Raises CheckpointError where its file's calibration is none."""
+    def from_detector(cls, detector: Detector, threshold: float | None = None) -> Rule:
+        """Return a detector's rule. Raises CheckpointError where its file's calibration is none."""
         try:
-            return cls(Calibration.of(detector.provenance), threshold)
+            return cls(Calibration.from_provenance(detector.provenance), threshold)
         except ValueError as error:
             raise CheckpointError(f"{detector.path}: its calibration is damaged") from error
 

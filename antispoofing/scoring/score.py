@@ -1,16 +1,15 @@
-"""Run a detector over recordings, and sum up what came out.
+"""Run a detector over recordings: the beginning of each of many, or one in full, window by window.
 
-Convention: a score is logit 1 (bona fide), higher = more likely real.
+A score is logit 1 (bona fide): higher = more likely real.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,72 +18,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from antispoofing import distributed, metrics
+from antispoofing import distributed
 from antispoofing.data.recordings import Utterance
-from antispoofing.detectors.loading import Detector
-from data_utils import Load, default_workers, load_with_info, make_loader
-from decoding import AUDIO_INFO
-from model import BONAFIDE, SPOOF
+from antispoofing.errors import DataError
+from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
+from antispoofing.scoring.timeline import Timeline
+from data_utils import AudioError, Clips, Load, load_with_info, make_loader, pad
+from model import Detector, DetectorConfig
 
 Batch = tuple[Any, Tensor]  # what it is of, and waves [B, T]
 Computed = tuple[Any, np.ndarray]  # what it is of, and logits float32 [B, 2]
-
-LABELS = ("bonafide", "spoof")
-NOT_A_NUMBER = "the detector's output is not a number"  # why a recording has no score
-
-
-@dataclass
-class Scored:
-    """What a detector made of a list of recordings.
-
-    Attributes:
-        utterances: the n recordings.
-        logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN where there is none.
-        failures: why there is none, by index.
-        infos: `decoding.AUDIO_INFO` [n], of what could be read.
-    """
-
-    utterances: Sequence[Utterance]
-    logits: np.ndarray
-    failures: dict[int, str]
-    infos: np.ndarray | None = None
-
-    def __post_init__(self):
-        if self.infos is None:  # scored elsewhere
-            self.infos = np.zeros(len(self.utterances), AUDIO_INFO)
-
-    @property
-    def scores(self) -> np.ndarray:
-        """[n], higher = more likely real; NaN where there is none."""
-        return self.logits[:, BONAFIDE]
-
-    def mask(self, label: str) -> np.ndarray:
-        """Which recordings [n] have this label ("bonafide", "spoof" or "") and a score."""
-        return (self._labels == label.encode()) & np.isfinite(self.scores)
-
-    @cached_property
-    def _labels(self) -> np.ndarray:
-        return np.array([u.label for u in self.utterances], dtype="S8")
-
-    def scores_of(self, label: str) -> np.ndarray:
-        """The scores of the recordings that have this label."""
-        return self.scores[self.mask(label)]
-
-    def subset(self, members: np.ndarray) -> Scored:
-        """Of the recordings chosen by a mask [n], with their scores but without reasons of failures."""
-        chosen = np.flatnonzero(members)
-        return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {}, self.infos[chosen])
-
-    def verdicts(self, threshold: float | None = None) -> list[str]:
-        """ "bonafide" or "spoof" for each recording, "" where there is no score.
-
-        Args:
-            threshold: score >= threshold is bona fide. None: whichever of the two logits is larger,
-                the network's own decision, which nobody has calibrated.
-        """
-        limit = self.logits[:, SPOOF] if threshold is None else threshold
-        words = np.where(self.scores >= limit, "bonafide", "spoof")
-        return np.where(np.isfinite(self.scores), words, "").tolist()
 
 
 @contextmanager
@@ -133,12 +77,17 @@ def _in_order(
         yield what, logits.result().cpu().numpy()
 
 
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode for it. A CPU that computes is slower than one that decodes, many times."""
+    return max(1, distributed.cores() // 16) if device.type == "cpu" else min(8, distributed.cores())
+
+
 def default_batch_size(device: torch.device) -> int:
     """The most clips computed together, unless told otherwise."""
     return 4 if device.type == "cpu" else 32
 
 
-def score_utterances(
+def score_recordings(
     detector: Detector,
     utterances: Sequence[Utterance],
     *,
@@ -156,7 +105,8 @@ def score_utterances(
     Args:
         batch_size: the most clips computed together; None for what suits the device.
         workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
-        start_method, offset, load: see `data_utils.make_loader`.
+        start_method: see `data_utils.make_loader`.
+        offset, load: see `data_utils.Clips`.
     """
     config = detector.config
     batch_size = batch_size or default_batch_size(detector.device)
@@ -174,16 +124,9 @@ def score_utterances(
 
     with computer(detector) as (compute, lanes):
         batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
-        loader = make_loader(
-            utterances,
-            batches,
-            config.sample_rate,
-            config.clip_samples,
-            workers,
-            start_method,
-            offset,
-            load=load,
-        )
+        paths = [utterance.path for utterance in utterances]
+        clips = Clips(paths, config.sample_rate, config.clip_samples, offset, load)
+        loader = make_loader(clips, batches, workers, start_method)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None: where there is no terminal
         with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
@@ -200,54 +143,62 @@ def score_utterances(
     return scored
 
 
-def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) -> dict:
-    """Counts, metrics and intervals, as JSON types.
+def hop_samples(config: DetectorConfig, hop: float | None) -> int:
+    """A hop of so many seconds, in samples; of None half a window.
+
+    Raises:
+        DataError: it is less than a sample or more than a window.
+    """
+    rate, window = config.sample_rate, config.clip_samples
+    step = window // 2 if hop is None else round(hop * rate)
+    if not 1 <= step <= window:
+        raise DataError(
+            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
+        )
+    return step
+
+
+def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
+    """int64 [n]: 0, hop, 2 hop, ..., and the last that fits: all is heard, and nothing is padded.
+
+    Of a recording that is no longer than a window 0 alone.
+    """
+    last = max(0, n_samples - window)
+    return np.append(np.arange(0, last, hop), last)
+
+
+def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float | None = None) -> Timeline:
+    """Score each window as a recording of its own: the scores that `Detector.score` gives them.
+
+    A recording shorter than a window is one window, repeated end to end as published. On a CPU it has all
+    cores, and is not to be called in two threads at a time.
 
     Args:
-        threshold: one chosen elsewhere, for accuracy and confusion; None leaves them out.
-        seed: of the bootstrap.
+        wave: float32 [n], n >= 1, of the detector's sample rate.
+        rule: what decides.
+        hop: seconds from the start of a window to that of the next; None for half a window.
 
-    Returns:
-        "counts" and "failures" (how many for each reason) always. Where both classes have scores
-        also "metrics", "intervals_95", "better_than_chance" and "reversed" (see
-        `metrics.shown_direction`) with "if_reversed", what the opposite direction would give; and,
-        for a given threshold, "at_threshold".
+    Raises:
+        DataError: the hop is less than a sample or more than a window.
+        AudioError: the detector gives no numbers of it.
     """
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
-    summary = {
-        "counts": {
-            "files": len(scored.utterances),
-            "scored": int(np.isfinite(scored.scores).sum()),
-            "failed": len(scored.failures),
-            "bonafide_scored": len(bonafide),
-            "spoof_scored": len(spoof),
-            "unlabelled_scored": len(scored.scores_of("")),
-        },
-        "failures": dict(Counter(scored.failures.values()).most_common()),
-    }
-    if len(bonafide) == 0 or len(spoof) == 0:
-        return summary
-    values = metrics.compute_metrics(bonafide, spoof)
-    intervals = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)
-    direction = metrics.shown_direction(bonafide, spoof, intervals["auc"])
-    opposite = metrics.compute_metrics(-bonafide, -spoof)
-    summary |= {
-        "metrics": {
-            "auc": values["auc"],
-            "eer": values["eer"],
-            "threshold_at_eer_chosen_on_this_set": values["threshold"],
-            "min_dcf": values["min_dcf"],
-            "act_dcf_uncalibrated": values["act_dcf"],
-            "cllr_uncalibrated": values["cllr"],
-        },
-        "intervals_95": {
-            "method": f"stratified percentile bootstrap, {metrics.N_RESAMPLES} resamples, seed {seed}"
-        }
-        | {name: list(interval) for name, interval in intervals.items()},
-        "better_than_chance": direction > 0,
-        "reversed": direction < 0,
-        "if_reversed": {name: opposite[name] for name in ("auc", "eer")},
-    }
-    if threshold is not None:
-        summary["at_threshold"] = metrics.confusion_at(bonafide, spoof, threshold)
-    return summary
+    rate, window = detector.config.sample_rate, detector.config.clip_samples
+    starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
+
+    def clips(batch: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.stack([pad(wave[start : start + window], window) for start in batch]))
+
+    with computer(detector) as (compute, lanes):
+        most = default_batch_size(detector.device)
+        size = max(1, min(most, len(starts) // lanes))  # every core has work
+        batches = np.split(starts, range(size, len(starts), size))
+        computed = compute((len(batch), clips(batch)) for batch in batches)
+        with tqdm(total=len(starts), unit="window", leave=False, delay=1, disable=None) as progress:
+            logits = []
+            for count, of_batch in computed:
+                logits.append(of_batch)
+                progress.update(count)
+    if not np.isfinite(scored := np.concatenate(logits).astype(np.float64)).all():
+        raise AudioError(NOT_A_NUMBER)
+    ends = np.minimum(starts + window, len(wave))
+    return Timeline(starts / rate, ends / rate, scored, rule)

@@ -1,46 +1,36 @@
-"""Files of scores: written and read in the field's formats; and what such a file is worth.
-
-    python metrics.py results/custom/LA_model/scores.csv
-    python metrics.py scores.txt --keys keys/LA/CM/trial_metadata.txt --by attack codec
+"""Files of scores, written and read in the field's formats.
 
 A score is higher = more likely real, as in all these formats.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from antispoofing.commands import options
 from antispoofing.data.labels import (
-    EVAL,
     LABEL_COLUMNS,
     LABEL_WORDS,
     NAME_COLUMNS,
-    PHASES,
     SCORE_COLUMNS,
     LabelFile,
     Trial,
     distinct_rows,
     other_columns,
     plain,
-    read_labels,
     read_table,
     refuse,
 )
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
-from antispoofing.report import screen
-from antispoofing.report.groups import groups_of, with_other_class
-from antispoofing.scoring.score import Scored, summarise
-from decoding import AUDIO_SUFFIXES
+from antispoofing.scoring.scored import Scored
+from data_utils import AUDIO_SUFFIXES
 
 # Format: the file's name, what sets its columns apart, its header.
 FORMATS = {
@@ -48,8 +38,8 @@ FORMATS = {
     "asvspoof5": ("scores.tsv", "\t", ("filename", "cm-score")),  # of its evaluation package
     "arena": ("scores_arena.txt", " ", ()),  # of the Speech DF Arena toolkit: the file names of its CSV
 }
-USUAL_BREAKDOWN = ("attack", "codec")
 
+MADE_HERE = ("spoof_logit", "verdict")  # columns of this project's scores.csv that no list of labels told
 LARGEST = 1e100  # a score; sums and differences of larger ones are no numbers any more
 NO_SCORE = "no score"  # why a trial of the keys fails
 
@@ -139,10 +129,8 @@ def read_scores(path: Path) -> list[FiledScore]:
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
-            known = [
-                *places,
-                *(i for i, column in enumerate(columns) if column == "verdict"),
-            ]  # ours: made, not told
+            ours = (i for i, column in enumerate(columns) if column in MADE_HERE)
+            known = [*places, *ours]
             told = other_columns(columns, cells, known, label)
             scores.append(FiledScore(cells[name_at], score, label, told))
     refuse(problems)
@@ -188,112 +176,11 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
         )
     found = [math.nan if name is None else by_name[name] for name in names]
     utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
-    return _scored(utterances, found), len(scores) - len({name for name in names if name is not None})
+    return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
 
 
-def _scored(utterances: Sequence[Utterance], scores: Sequence[float]) -> Scored:
-    """As if scored here; there is no spoof logit to decide by."""
+def as_scored(utterances: Sequence[Utterance], scores: Sequence[float]) -> Scored:
+    """Take scores as if they were made here; there is no spoof logit to decide by."""
     logits = np.full((len(scores), 2), np.nan)
     logits[:, 1] = scores
     return Scored(utterances, logits, {int(i): NO_SCORE for i in np.flatnonzero(np.isnan(logits[:, 1]))})
-
-
-# --------------------------------------------------------------- what a file is worth
-
-
-def parse_args(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="metrics.py", description="AUC and EER of a file of scores. Higher score = more likely real."
-    )
-    parser.add_argument("scores", type=Path, help="UTT SCORE, or CSV or TSV with columns path and score")
-    parser.add_argument(
-        "--keys", type=Path, metavar="FILE", help="a list of labels (default: the scores' own column label)"
-    )
-    parser.add_argument("--phase", choices=PHASES, help=f"of the keys (default: {EVAL})")
-    parser.add_argument(
-        "--by",
-        nargs="+",
-        action="extend",
-        metavar="COLUMN",
-        help=f"also each group of a column (default: {', '.join(USUAL_BREAKDOWN)}, where they are told)",
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also write metrics.json and pictures there"
-    )
-    options.add_threshold_option(parser)
-    options.add_seed_option(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python metrics.py`: the exit code, 0, or 2 after one line on stderr for each thing that is wrong."""
-    return options.run_script("metrics.py", run, parse_args, argv)
-
-
-def run(args: argparse.Namespace, command: str) -> int:
-    """Read, sum up, print. Raises UserError or OSError for what stands in the way."""
-    if args.output and (args.output / "scores.csv").resolve() == args.scores.resolve():
-        raise DataError(f"{args.scores} would be overwritten by what is made of it: name another --output")
-    scored = _read(args)
-    columns = _columns_to_break_down(scored, args.by)
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-    summary = summarise(scored, threshold=args.threshold, seed=args.seed)
-    if "metrics" not in summary:
-        raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
-    name = args.scores.stem
-    if scored.failures:
-        print(screen.failures_list(scored))
-    print(f"\n{screen.results({name: summary})}")
-    groups = {}
-    for column in columns:
-        groups[column] = dict(_by_group(scored, column, args))
-        print(f"\n{screen.results_table(groups[column], column)}")
-    if groups:
-        print("\nA group of one class only is held against all clips of the other.")
-    if args.output:
-        about = {"scores": str(args.scores), "keys": args.keys and str(args.keys), "command": command}
-        verdicts = (
-            [""] * len(scored.utterances) if args.threshold is None else scored.verdicts(args.threshold)
-        )
-        summary |= {"by": groups} if groups else {}
-        screen.write_results(args.output, scored, summary, verdicts, about, title=name)
-        print(f"\nMetrics and pictures are in {args.output}")
-    return 0
-
-
-def _read(args: argparse.Namespace) -> Scored:
-    """The scores with their labels, and a few words on both."""
-    scores = read_scores(args.scores)
-    if args.keys is None:
-        if args.phase:
-            raise DataError("--phase is of the keys: name them with --keys")
-        if not any(score.label for score in scores):
-            raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
-        utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
-        return _scored(utterances, [score.score for score in scores])
-    keys = read_labels(args.keys, args.phase)
-    if args.phase and not keys.phase:
-        raise DataError(f"--phase {args.phase}: {args.keys} has no phases")
-    scored, without = with_keys(scores, keys)
-    print(screen.printable(keys.describe()))
-    if without:
-        print(f"{without} of the {len(scores)} scores are of none of these and were left out")
-    return scored
-
-
-def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list[str]:
-    there = dict.fromkeys(name for utterance in scored.utterances for name in utterance.columns)
-    if wanted is None:
-        return [name for name in USUAL_BREAKDOWN if name in there]
-    if missing := next((name for name in wanted if name.lower() not in there), None):
-        raise DataError(f"--by {missing}: the columns are {', '.join(there) or 'none'}")
-    return [name.lower() for name in wanted]
-
-
-def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
-    """Each group of a column, and `summarise` of it."""
-    values = {column: [utterance.columns.get(column, "") for utterance in scored.utterances]}
-    for group, members in groups_of(scored, values, fewest=1, most=None).get(column, {}).items():
-        chosen = scored.subset(with_other_class(scored, members))
-        yield screen.printable(group), summarise(chosen, threshold=args.threshold, seed=args.seed)

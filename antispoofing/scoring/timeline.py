@@ -10,16 +10,9 @@ from functools import cached_property
 from itertools import groupby
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from antispoofing.detectors.loading import Detector
-from antispoofing.errors import DataError
 from antispoofing.scoring.decision import FAKE, REAL, Rule
-from antispoofing.scoring.score import NOT_A_NUMBER, computer, default_batch_size
-from data_utils import pad
-from decoding import AudioError
-from model import BONAFIDE, DetectorConfig
+from data_utils import BONAFIDE
 
 MIXED = "mixed"
 SHORT = 1.0  # seconds
@@ -131,64 +124,3 @@ def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
     if np.ptp(wave) < SILENT:
         found.append("it is silent, or all but silent")
     return found
-
-
-def hop_samples(config: DetectorConfig, hop: float | None) -> int:
-    """A hop of so many seconds, in samples; of None half a window.
-
-    Raises:
-        DataError: it is less than a sample or more than a window.
-    """
-    rate, window = config.sample_rate, config.clip_samples
-    step = window // 2 if hop is None else round(hop * rate)
-    if not 1 <= step <= window:
-        raise DataError(
-            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
-        )
-    return step
-
-
-def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
-    """int64 [n]: 0, hop, 2 hop, ..., and the last that fits: all is heard, and nothing is padded.
-
-    Of a recording that is no longer than a window 0 alone.
-    """
-    last = max(0, n_samples - window)
-    return np.append(np.arange(0, last, hop), last)
-
-
-def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float | None = None) -> Timeline:
-    """Score each window as a recording of its own: the scores that `Detector.score` gives them.
-
-    A recording shorter than a window is one window, repeated end to end as published. On a CPU it has all
-    cores, and is not to be called in two threads at a time.
-
-    Args:
-        wave: float32 [n], n >= 1, of the detector's sample rate.
-        rule: what decides.
-        hop: seconds from the start of a window to that of the next; None for half a window.
-
-    Raises:
-        DataError: the hop is less than a sample or more than a window.
-        AudioError: the detector gives no numbers of it.
-    """
-    rate, window = detector.config.sample_rate, detector.config.clip_samples
-    starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
-
-    def clips(batch: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.stack([pad(wave[start : start + window], window) for start in batch]))
-
-    with computer(detector) as (compute, lanes):
-        most = default_batch_size(detector.device)
-        size = max(1, min(most, len(starts) // lanes))  # every core has work
-        batches = np.split(starts, range(size, len(starts), size))
-        computed = compute((len(batch), clips(batch)) for batch in batches)
-        with tqdm(total=len(starts), unit="window", leave=False, delay=1, disable=None) as progress:
-            logits = []
-            for count, of_batch in computed:
-                logits.append(of_batch)
-                progress.update(count)
-    if not np.isfinite(scored := np.concatenate(logits).astype(np.float64)).all():
-        raise AudioError(NOT_A_NUMBER)
-    ends = np.minimum(starts + window, len(wave))
-    return Timeline(starts / rate, ends / rate, scored, rule)

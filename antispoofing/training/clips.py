@@ -1,4 +1,4 @@
-"""Which clips each step of a training takes, and each process of them: by the seed and the epoch alone."""
+"""What each step of a training hears, and each process of it: random by the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,45 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from antispoofing import distributed
+from antispoofing.training.augment import Augmentation
+from data_utils import AudioError, AudioInfo, Clips, audio_info, load_with_info
 
-_STREAM = 1  # of random numbers: not that of data_utils.py (2), nor of optimization.py (3)
+_ORDER, _VARIATION = 1, 2  # streams of random numbers; step.py has the third
+
+
+class VariedClips(Clips):
+    """Training clips: with `random_crop` any part of a longer recording, else its beginning; augmented.
+
+    What is random follows from the seed, the epoch and a clip's index alone.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        sample_rate: int,
+        clip_samples: int,
+        *,
+        seed: int,
+        epoch: int,
+        random_crop: bool,
+        augmentation: Augmentation,
+    ):
+        super().__init__(paths, sample_rate, clip_samples)
+        self.seed, self.epoch = seed, epoch
+        self.random_crop, self.augmentation = random_crop, augmentation
+
+    def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
+        rng = np.random.default_rng((_VARIATION, self.seed, self.epoch, i))
+        samples = self.augmentation.samples_needed(self.clip_samples)
+        offset = 0.0
+        if self.random_crop:
+            spare = audio_info(path).seconds - samples / self.sample_rate
+            offset = max(0.0, spare) * rng.random()
+        try:
+            wave, info = load_with_info(path, self.sample_rate, samples, offset)
+        except AudioError:  # a header may promise more than there is: then what scoring would hear
+            wave, info = load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
+        return self.augmentation(wave, self.sample_rate, rng), info
 
 
 def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int) -> np.ndarray:
@@ -23,7 +60,7 @@ def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int
         of a larger group some of its clips, of a smaller one all, again and again. i + k n stands for clip i
         taken for the k-th time more.
     """
-    rng = np.random.default_rng((_STREAM, seed, epoch))
+    rng = np.random.default_rng((_ORDER, seed, epoch))
     if groups is None:
         return rng.permutation(n)
     number_of = {group: number for number, group in enumerate(sorted(set(groups)))}

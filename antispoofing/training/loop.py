@@ -5,11 +5,10 @@ Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (re
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +18,20 @@ from torch.nn import functional as F
 from antispoofing import distributed, metrics
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors import checkpoints
-from antispoofing.detectors.loading import Detector
-from antispoofing.errors import CheckpointError, DataError, TrainingError
+from antispoofing.detectors.loading import save_detector
+from antispoofing.errors import DataError, TrainingError
 from antispoofing.scoring.decision import Calibration
-from antispoofing.scoring.score import NOT_A_NUMBER, Scored, score_utterances
+from antispoofing.scoring.score import default_workers, score_recordings
+from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.training import lora
-from antispoofing.training.clips import epoch_order, steps_of
-from antispoofing.training.recipe import TrainingConfig, learning_rate
-from antispoofing.training.state import (
-    FINAL,
-    LAST,
-    STATE,
-    EpochResult,
-    TrainingState,
-    best_epoch,
-    identify,
-    restore,
-    write_state,
-)
+from antispoofing.training.clips import VariedClips, epoch_order, steps_of
+from antispoofing.training.history import FINAL, LAST, EpochResult, best_epoch
+from antispoofing.training.recipe import TrainingConfig, learning_rate, steps_of_an_epoch
+from antispoofing.training.state import STATE, TrainingState, identify, restore, write_state
 from antispoofing.training.step import Optimization, Part
 from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
-from data_utils import Variation, default_workers, make_loader
-from model import BONAFIDE, SPOOF
-
-CLASS_OF = {"spoof": SPOOF, "bonafide": BONAFIDE}
+from data_utils import LABELS, make_loader
+from model import Detector
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,7 @@ def fine_tune(
         training, validation: recordings with labels.
         output: an existing folder.
         groups: for `sampling="balanced"`, the group of each training recording, by default its class.
-        workers: as in `evaluation.score_utterances`.
+        workers: as in `evaluation.score_recordings`.
         state: of an unfinished training, from `training_state.find_state`, to go on with.
         save_every: steps after which the state is written, in the midst of an epoch.
 
@@ -101,7 +90,7 @@ def fine_tune(
         OSError: a file cannot be written; the last state is still there.
     """
     for name, utterances in (("training", training), ("validation", validation)):
-        if {u.label for u in utterances} != set(CLASS_OF):
+        if {u.label for u in utterances} != set(LABELS):
             raise DataError(f"the {name} set must hold real and fake recordings, and only such")
     torch.manual_seed(config.seed)
     run = _Run(detector, training, validation, config, output, groups, workers, state, save_every, hooks)
@@ -136,11 +125,11 @@ class _Run:
         self.detector, self.training, self.validation = detector, training, validation
         self.config, self.output, self.hooks, self.save_every = config, output, hooks, save_every
         self.workers = default_workers(detector.device) if workers is None else workers
-        self.targets = torch.tensor([CLASS_OF[u.label] for u in training])
+        self.targets = torch.tensor([LABELS.index(u.label) for u in training])
         self.groups = None
         if config.sampling == "balanced":
             self.groups = [u.label for u in training] if groups is None else groups
-        self.steps = steps_of_an_epoch(config, training)
+        self.steps = steps_of_an_epoch(config, len(training))
         self.started_from = {
             "file": detector.path and str(detector.path),
             "sha256": detector.sha256,
@@ -185,7 +174,7 @@ class _Run:
                 raise Stopped(requests.number or signal.SIGTERM)
         self._share_unreadable()
         readable = {u.label for i, u in enumerate(self.training) if i not in state.unreadable}
-        for label in [label for label in CLASS_OF if label not in readable]:
+        for label in [label for label in LABELS if label not in readable]:
             reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
             raise DataError(f"none of the {label} training recordings can be read; the first: {reason}")
         self._save()
@@ -202,12 +191,17 @@ class _Run:
         config, state, sizes = self.config, self.state, self.detector.config
         order = epoch_order(len(self.training), self.groups, config.seed, state.epoch)
         steps = steps_of(order, config.batch_size, config.accumulate)[state.step :]
-        variation = Variation(config.seed, state.epoch, config.crop == "random", config.augmentation)
         batches = [part for step in steps for part in step]
-        loader = make_loader(
-            self.training, batches, sizes.sample_rate, sizes.clip_samples, self.workers, variation=variation
+        clips = VariedClips(
+            [utterance.path for utterance in self.training],
+            sizes.sample_rate,
+            sizes.clip_samples,
+            seed=config.seed,
+            epoch=state.epoch,
+            random_crop=config.crop == "random",
+            augmentation=config.augmentation,
         )
-        parts = map(self._part, loader)
+        parts = map(self._part, make_loader(clips, batches, self.workers))
         for step in steps:
             yield [next(parts) for _ in step]
 
@@ -223,7 +217,7 @@ class _Run:
         started = time.perf_counter() - state.seconds
         with lora.merged(detector):
             detector.eval()
-            scored = score_utterances(detector, self.validation, workers=self.workers)
+            scored = score_recordings(detector, self.validation, workers=self.workers)
             rate = learning_rate(self.config, state.epoch * self.steps, self.config.epochs * self.steps)
             train_loss = state.loss / state.weight
             seconds = time.perf_counter() - started
@@ -237,9 +231,9 @@ class _Run:
                 "calibration": _calibration(scored),
             }
             if distributed.is_main():
-                detector.save(self.output / LAST)
+                save_detector(detector, self.output / LAST)
                 if best_epoch(state.history) is result:
-                    detector.save(self.output / FINAL)
+                    save_detector(detector, self.output / FINAL)
         self.hooks.on_epoch(state.history, scored)
         state.epoch, state.step, state.loss, state.weight, state.seconds = state.epoch + 1, 0, 0.0, 0.0, 0.0
         self._save()
@@ -265,33 +259,6 @@ class _Run:
                 self.hooks.on_unreadable(self.training[i], reason)
 
 
-def steps_of_an_epoch(config: TrainingConfig, training: Sequence[Utterance]) -> int:
-    """The last of them may have fewer clips."""
-    return -(-len(training) // config.batch_size)
-
-
-def read_provenance(detector: Detector) -> tuple[dict, dict]:
-    """What `fine_tune` wrote into a file: "started_from" and "epoch".
-
-    Raises:
-        CheckpointError: the detector was not fine-tuned here, or its file was tampered with.
-    """
-    try:
-        origin, epoch = detector.provenance["started_from"], detector.provenance["epoch"]
-        figures = [epoch[f.name] for f in fields(EpochResult) if f.name.startswith("validation_")]
-        known = (
-            isinstance(origin["file"], str | None)
-            and isinstance(origin["sha256"], str | None)
-            and isinstance(origin["provenance"], dict)
-            and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
-        )
-    except (KeyError, TypeError):
-        known = False
-    if not known:
-        raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
-    return origin, epoch
-
-
 def _calibration(scored: Scored) -> dict | None:
     bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
     fitted_on = (
@@ -313,7 +280,7 @@ def _epoch_result(
     values = metrics.compute_metrics(bonafide, spoof)
     low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=config.seed)["auc"]
     there = np.isfinite(scored.scores)
-    classes = torch.tensor([CLASS_OF[u.label] for u in scored.utterances])[there]
+    classes = torch.tensor([LABELS.index(u.label) for u in scored.utterances])[there]
     loss = F.cross_entropy(torch.from_numpy(scored.logits[there]), classes).item()
     return EpochResult(
         epoch=epoch,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from antispoofing.detectors.loading import Detector
+from model import Detector
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 

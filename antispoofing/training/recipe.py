@@ -76,3 +76,8 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
         return config.learning_rate
     done = (step - config.warmup - 1) / max(1, steps - config.warmup)  # 0 at the first step after the warm-up
     return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def steps_of_an_epoch(config: TrainingConfig, clips: int) -> int:
+    """Return how many steps an epoch of so many clips has; the last of them may have fewer clips."""
+    return -(-clips // config.batch_size)

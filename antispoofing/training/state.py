@@ -6,7 +6,6 @@ belongs to its own.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,47 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from antispoofing.data.recordings import Utterance
-from antispoofing.detectors import checkpoints
-from antispoofing.detectors.loading import Detector
+from antispoofing.data.recordings import Utterance, list_sha256
+from antispoofing.detectors import checkpoints, provenance
 from antispoofing.errors import TrainingError
+from antispoofing.training.history import FINAL, EpochResult, best_epoch
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import Optimization
+from model import Detector
 
-FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
 STATE = "training_state.safetensors"
 LOCK = "training.lock"
 _KIND = "training"  # what its header is called
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set.
-
-    train_loss has the recipe's class weights, validation_loss has none. validation_auc_low and _high are
-    the AUC's 95 % bootstrap interval, validation_threshold is the one at the EER, learning_rate that of
-    the last step.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_auc: float
-    validation_auc_low: float
-    validation_auc_high: float
-    validation_eer: float
-    validation_threshold: float
-    learning_rate: float
-    seconds: float
-
-    def figures(self) -> dict:
-        """All but the time that it took, which is another in each run."""
-        return {name: value for name, value in asdict(self).items() if name != "seconds"}
-
-
-def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """The one with the lowest validation EER; of equals, the lowest validation loss."""
-    return min(history, key=lambda result: (result.validation_eer, result.validation_loss))
 
 
 @dataclass
@@ -105,11 +74,10 @@ def identify(
         "class_weights": config.class_weights and list(config.class_weights),
         "detector": detector.sha256,
         "precision": detector.precision,
-        "frontend": detector.frontend,
+        "frontend": detector.engine,
     }
     for name, utterances in (("training set", training), ("validation set", validation)):
-        digest = hashlib.sha256("\0".join(f"{u.name}\0{u.label}" for u in utterances).encode())
-        settings[name] = f"{len(utterances)} recordings, {digest.hexdigest()[:12]}"
+        settings[name] = f"{len(utterances)} recordings, {list_sha256(utterances)[:12]}"
     return settings
 
 
@@ -150,8 +118,8 @@ def _has_weights_of(folder: Path, history: Sequence[EpochResult]) -> bool:
     with checkpoints.errors_of(folder / FINAL):
         metadata = checkpoints.read_metadata(folder / FINAL)
         header = checkpoints.header_of(metadata, checkpoints.DETECTOR, "config", "provenance")
-    kept = header["provenance"].get("epoch", {"epoch": 0})
-    return kept == best_epoch(history).figures() or kept["epoch"] == len(history) + 1
+    kept = provenance.kept_epoch(header["provenance"])
+    return kept == best_epoch(history).figures() or kept.get("epoch") == len(history) + 1
 
 
 def write_state(

@@ -20,14 +20,13 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from antispoofing import distributed
-from antispoofing.detectors.loading import Detector
 from antispoofing.errors import TrainingError
 from antispoofing.training import lora
 from antispoofing.training.convolutions import ConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
-from model import XLSR
+from model import XLSR, Detector
 
-_STREAM = 3  # of random numbers: not that of sampling.py (1), nor of data_utils.py (2)
+_STREAM = 3  # of random numbers; clips.py has the first two
 
 
 @dataclass(frozen=True)

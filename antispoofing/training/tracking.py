@@ -5,9 +5,9 @@ Nothing that goes wrong with it stops a training: it is said once, and tracking 
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from antispoofing.training.state import EpochResult
+from antispoofing.training.history import EpochResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 PROJECT = "xlsr-aasist-fake-or-real"  # where WANDB_PROJECT does not say another
 INIT_TIMEOUT = 30  # s to reach the server
@@ -60,11 +62,16 @@ class Tracker:
                     mode = "offline"
                 self._run = wandb.init(mode=mode, **options)
             except wandb.errors.Error as error:
-                print(f"wandb cannot log online, so the run is kept offline: {_in_a_line(error)}")
+                logger.info("wandb cannot log online, so the run is kept offline: %s", _in_a_line(error))
                 wandb.teardown()  # or its service holds the run's name to be in use
                 self._run = wandb.init(mode="offline", **options)
             if mode == "online" and not self._run.offline:
-                print(f"wandb: {self._run.url}")
+                logger.info("wandb: %s", self._run.url)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is logged: tracking is neither off, nor has it failed."""
+        return self._run is not None
 
     def __enter__(self) -> Tracker:
         return self
@@ -81,7 +88,7 @@ class Tracker:
                     Path(run.settings.sync_dir).parent.glob(f"offline-run-*-{run.id}")
                 )  # of interruptions
                 folders = shlex.join(map(str, parts))
-                print(f"wandb kept this run offline; to upload it: wandb sync {folders}")
+                logger.info("wandb kept this run offline; to upload it: wandb sync %s", folders)
 
     def log_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         """A step, counted from 1: its loss in nats, and the gradient's norm before it is clipped."""
@@ -104,7 +111,7 @@ class Tracker:
                 self._run.log(values | {"validation/roc": _image(roc)}, step=step)
 
     def log_testing(self, summaries: dict[str, dict]) -> None:
-        """The test splits' figures, each from `evaluation.summarise`; of several with the data set's name."""
+        """The test splits' figures, each from `report.summary.summarise`; of several with the data set's name."""
         if self._run is not None:
             with self._unharmed():
                 for of_set, summary in summaries.items():
@@ -119,7 +126,7 @@ class Tracker:
             yield
         except Exception as error:  # whatever it is, a training is worth more than its curves
             self._run = None
-            print(f"wandb failed, and the run goes on without it: {_in_a_line(error)}", file=sys.stderr)
+            logger.warning("wandb failed, and the run goes on without it: %s", _in_a_line(error))
 
 
 def _in_a_line(error: Exception) -> str:

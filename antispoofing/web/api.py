@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from antispoofing.errors import DataError
-from antispoofing.scoring.score import Scored
+from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, cautions
 from antispoofing.web.service import NOTHING, Judge, Service
 

@@ -1,12 +1,17 @@
-"""What of gradio's server strangers may ask for: what the page needs, in requests of a limited size.
+"""What strangers may ask of gradio's server, and how long it keeps what they upload.
 
 Gradio also serves recordings' conversion by ffmpeg, the history of runs, other Spaces' files and more, each
-without the limits of this project.
+without the limits of this project: the page needs none of it.
 """
 
 from __future__ import annotations
 
 import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,3 +71,42 @@ def _replayed(messages: list[Message], receive: Receive) -> Receive:
         return next(left, None) or await receive()
 
     return again
+
+
+def sweep(folder: Path, seconds: float, most_bytes: float) -> None:
+    """Remove the files below a folder that are older; of the others the oldest, until what is left fits."""
+    files = []
+    for path in folder.rglob("*"):
+        try:
+            stat = path.lstat()
+        except FileNotFoundError:  # moved meanwhile
+            continue
+        if not path.is_dir():
+            files.append((stat.st_mtime, stat.st_size, path))
+    kept, oldest = 0, time.time() - seconds
+    for modified, size, path in sorted(files, reverse=True):
+        kept += size
+        if modified < oldest or kept > most_bytes:
+            path.unlink(missing_ok=True)
+    for path in sorted(folder.rglob("*/"), reverse=True):
+        with suppress(OSError):  # not empty, or gone
+            if path.lstat().st_mtime < oldest:
+                path.rmdir()
+
+
+@contextmanager
+def swept(folder: Path, seconds: float, most_bytes: float, every: float = 10) -> Iterator[None]:
+    """Sweep every so many seconds, until the end of the block."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(every):
+            sweep(folder, seconds, most_bytes)
+
+    thread = threading.Thread(target=work, name="sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -19,14 +19,15 @@ from markdown_it import MarkdownIt
 
 from antispoofing.data.archives import is_archive
 from antispoofing.errors import DataError
-from antispoofing.report import plots, screen
+from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
-from antispoofing.report.detector_card import card
+from antispoofing.report.detector_card import detector_card
 from antispoofing.report.groups import clip_properties
-from antispoofing.report.screen import CONVENTION, clock, printable
+from antispoofing.report.summary import CONVENTION, summarise
 from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Judgement, Rule
-from antispoofing.scoring.score import Scored, summarise
+from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, overall
+from antispoofing.text import clock, printable
 from antispoofing.web.service import NOTHING, Heard, Judge, Service
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
         return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
     parts = [preformatted(screen.results(summaries))]
     for name, summary in summaries.items():
-        drawn = screen.pictures(scored[name], summary, name)
+        drawn = results.pictures(scored[name], summary, name)
         parts.append(pictures({f"{what} of {name}": figure for what, figure in drawn.items()}))
         words = analyse(name, scored[name], summary, clip_properties(scored[name]))
         parts.append(f'<div class="wide" tabindex="0">{_from_markdown(words)}</div>')
@@ -185,7 +186,7 @@ def about(judge: Judge) -> str:
     """What is known of a detector, folded."""
     rows = "".join(
         f"<dt><b>{escape(title)}</b></dt><dd>{_text(words)}</dd>"
-        for title, words in card(judge.detector).items()
+        for title, words in detector_card(judge.detector).items()
     )
     return f"<details><summary>The detector: {_text(judge.name)}</summary><dl>{rows}</dl></details>"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
+from antispoofing import text
 from antispoofing.errors import UserError
-from antispoofing.report import screen
 from antispoofing.web import api, html
 from antispoofing.web.service import Limits, Service
 
@@ -144,7 +144,7 @@ def _told(function: Callable) -> Callable:
         try:
             return function(*args)
         except UserError as error:
-            raise gr.Error(screen.printable(str(error)), duration=None, print_exception=False) from error
+            raise gr.Error(text.printable(str(error)), duration=None, print_exception=False) from error
 
     return told
 

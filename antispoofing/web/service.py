@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from antispoofing.data import archives
-from antispoofing.data.recordings import Found, Utterance, find_utterances
-from antispoofing.detectors.loading import Detector
+from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.errors import DataError
 from antispoofing.sandbox import Sandbox, SandboxError
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.score import Scored, score_utterances
-from antispoofing.scoring.timeline import Timeline, score_windows
-from data_utils import load_with_info
-from decoding import AudioError, AudioInfo
+from antispoofing.scoring.scored import Scored
+from antispoofing.scoring.timeline import Timeline
+from data_utils import AudioError, AudioInfo, load_with_info
+
+if TYPE_CHECKING:
+    from model import Detector
 
 MOST_COLUMNS = 5  # of an archive's list of labels, each of which is analysed
 NOTHING = "upload a recording, or record one, first"
@@ -86,7 +88,9 @@ class Service:
     """
 
     def __init__(self, detectors: dict[str, Detector], sandbox: Sandbox, limits: Limits):
-        self.judges = {name: Judge(name, detector, Rule.of(detector)) for name, detector in detectors.items()}
+        self.judges = {
+            name: Judge(name, detector, Rule.from_detector(detector)) for name, detector in detectors.items()
+        }
         self.sandbox, self.limits = sandbox, limits
 
     def chosen(self, names: Sequence[str]) -> list[Judge]:
@@ -103,6 +107,8 @@ class Service:
         Raises:
             DataError: it cannot be read, or is longer than the limit; the message names it.
         """
+        from antispoofing.scoring.score import score_windows
+
         judges, name, load = self.chosen(names), Path(path).name, _Loader(self.sandbox, self.limits)
         self._check_size(path)
         waves: dict[int, tuple[np.ndarray, AudioInfo]] = {}  # by sample rate
@@ -136,8 +142,10 @@ class Service:
         """
         if len(utterances) > self.limits.files:
             raise DataError(f"{len(utterances)} recordings, but at most {self.limits.files} are allowed here")
+        from antispoofing.scoring.score import score_recordings
+
         judges, load = self.chosen(names), _Loader(self.sandbox, self.limits)
-        return {judge.name: score_utterances(judge.detector, utterances, load=load) for judge in judges}
+        return {judge.name: score_recordings(judge.detector, utterances, load=load) for judge in judges}
 
     def uploaded(self, paths: Sequence[str | Path]) -> list[Utterance]:
         """Files without labels, as they were called. Raises DataError for one that is too large."""
@@ -147,7 +155,7 @@ class Service:
         return [Utterance(str(Path(path)), Path(path).name, "") for path in paths]
 
     @contextmanager
-    def unpacked(self, archive: str | Path) -> Iterator[Found]:
+    def unpacked(self, archive: str | Path) -> Iterator[Recordings]:
         """What is in an archive, until the end of the block.
 
         Raises:
@@ -198,9 +206,9 @@ class _Loader:
             self.left -= time.monotonic() - started
 
 
-def _unpack(archive: Path, most_bytes: int, most_files: int) -> Found:
+def _unpack(archive: Path, most_bytes: int, most_files: int) -> Recordings:
     archives.extract(archive, most_bytes, most_files)
-    found = find_utterances([archive])  # which also refuses what its lists may not name
+    found = find_recordings([archive])  # which also refuses what its lists may not name
     utterances = []
     for utterance in found.utterances:
         columns = dict(islice(utterance.columns.items(), MOST_COLUMNS))

@@ -1,0 +1,57 @@
+"""Files: what names one whatever it is called, and writing one whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove an earlier run's files: they must not stay beside new ones."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a name to write to that becomes `path` when the block ends.
+
+    Neither an interrupt nor a full disk nor a power cut leaves half a file there. It is in a folder of its
+    own, as safetensors begins files under names that nobody knows: what a killed process left is removed.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    folder = Path(f"{path}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        temporary = folder / Path(path).name
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # safetensors leaves files that only their owner can read
+        _to_disk(temporary, os.O_RDWR)
+        temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(folder.parent, os.O_RDONLY)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,65 @@
+"""Files that others have published and this project works with: where they are, how to recognise them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# The folder of the detectors' authors.
+DRIVE = "https://drive.google.com/drive/folders/1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB"
+
+# Any file of the Hugging Face Hub.
+HUB = "hub:"
+HUB_FORM = "hub:<owner/repo>[@revision][:file]"
+HUB_SPEC = re.compile(r"hub:(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file.
+
+    Attributes:
+        source: its URL, or that of the Google Drive folder that holds it.
+        size: in bytes, where known.
+        sha256: how it begins, in hexadecimal, where known.
+        error_rate: of a detector, as its authors published it.
+    """
+
+    name: str
+    source: str
+    size: int | None = None
+    sha256: str | None = None
+    error_rate: str = ""
+
+
+# By what `python -m antispoofing download` calls them.
+PUBLISHED = {
+    "for-2sec": PublishedFile("for-2sec.tar.gz", "https://www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz"),
+    "LA_model.pth": PublishedFile(
+        "LA_model.pth", DRIVE, 1271633441, "bd6f3609", "EER 0.82 % on ASVspoof 2021 LA"
+    ),
+    "Best_LA_model_for_DF.pth": PublishedFile(
+        "Best_LA_model_for_DF.pth", DRIVE, 1271642081, "1cf904f1", "EER 2.85 % on ASVspoof 2021 DF"
+    ),
+    "xlsr2_300m.pt": PublishedFile(
+        "xlsr2_300m.pt",
+        "https://dl.fbaipublicfiles.com/fairseq/wav2vec/xlsr2_300m.pt",
+        3808868242,
+        "b0892759",
+    ),
+}
+
+# What the published detectors' files are called, in the order in which they are reported.
+DETECTOR_NAMES = (
+    "best_la_model.pth",
+    "LA_model.pth",
+    "Best_LA_model_for_DF.pth",
+    "best_SSL_model_LA.pth",
+    "best_SSL_model_DF.pth",
+)
+
+
+def published_detector(sha256: str) -> PublishedFile | None:
+    """Return the published detector whose file has this SHA-256; None for any other file."""
+    detectors = (file for file in PUBLISHED.values() if file.error_rate)
+    return next((file for file in detectors if sha256.startswith(file.sha256)), None)

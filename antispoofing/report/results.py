@@ -1,0 +1,161 @@
+"""Results in files: scores.csv, metrics.json, timelines, curves, with the pictures of `plots.py`.
+
+A score is logit 1 (bona fide): higher = more likely real.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from antispoofing import metrics, project
+from antispoofing.files import remove
+from antispoofing.report import plots
+from antispoofing.report.summary import CONVENTION
+from antispoofing.scoring.scored import Scored
+from antispoofing.scoring.timeline import COLUMNS, Timeline
+from antispoofing.text import printable
+from antispoofing.training.history import EpochResult
+from data_utils import SPOOF
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
+SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # then what a list of labels tells
+LONGEST_NAME = 250  # of a file, in bytes, that leaves room for a suffix
+
+
+def write_results(
+    folder: Path,
+    scored: Scored,
+    summary: dict,
+    verdicts: list[str],
+    about: dict,
+    invocation: project.Invocation,
+    title: str,
+) -> None:
+    """Write scores.csv, failures.csv, metrics.json and, where both classes have scores, pictures.
+
+    Args:
+        folder: an existing one.
+        summary: from `report.summary.summarise`.
+        verdicts: from `Scored.verdicts`.
+        about: what was scored by what, as JSON types, for metrics.json.
+        title: of the pictures: the detector's name.
+    """
+    remove(folder, RESULT_FILES)
+    rows = zip(scored.utterances, scored.scores, scored.logits[:, SPOOF], verdicts, strict=True)
+    told = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
+    _write_csv(
+        folder / "scores.csv",
+        (*SCORES_CSV_HEADER, *(f"list_{name}" if name in SCORES_CSV_HEADER else name for name in told)),
+        (
+            (u.name, u.label, _number(score), _number(spoof), verdict, *map(u.columns.get, told))
+            for u, score, spoof, verdict in rows
+        ),
+    )
+    _write_csv(
+        folder / "failures.csv",
+        ("path", "reason"),
+        [(scored.utterances[i].name, reason) for i, reason in sorted(scored.failures.items())],
+    )
+    write_json(folder / "metrics.json", summary | about, invocation)
+    if "metrics" in summary:
+        for name, figure in pictures(scored, summary, title).items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
+    """ROC and DET curve, and both classes' scores, by what the file is called that they go to.
+
+    Args:
+        scored, summary: of recordings of both classes.
+    """
+    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    points = metrics.error_rates(bonafide, spoof)
+    figures = {
+        "roc": plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"]),
+        "det": plots.plot_det(points, summary),
+        "histogram": plots.plot_histogram(bonafide, spoof, summary),
+    }
+    for figure in figures.values():
+        figure.suptitle(title, parse_math=False)  # a file name may hold a $
+    return figures
+
+
+def write_analysis(folder: Path, figures: str, text: str) -> None:
+    """Write a table of figures and what is made of it to analysis.md."""
+    content = f"# Analysis\n\n```\n{figures}\n```\n\n{text}\n"
+    (folder / "analysis.md").write_text(content, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict, invocation: project.Invocation) -> None:
+    """Write figures with the convention they follow, what was asked for, and the code that made them."""
+    content = {"convention": CONVENTION} | content | dataclasses.asdict(invocation)
+    content |= {"project": {"version": project.version(), "commit": project.commit()}}
+    content |= {"versions": _versions()}
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    # A folder's name may be no text: its bytes become escapes, as JSON has them.
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def write_timeline(
+    folder: Path, name: str, wave: np.ndarray, sample_rate: int, timeline: Timeline, title: str
+) -> None:
+    """Write a recording's windows, with their verdicts one by one, to <name>.csv, and <name>.png.
+
+    Args:
+        name: of the recording, relative to its data set's root; its folders are made. Of one that is too
+            long for a suffix it is the sha256.
+        title: of the picture, beside the recording's name.
+    """
+    inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    path = folder.joinpath(*inside)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+        path = path.with_name(digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_csv(path.with_name(f"{path.name}.csv"), COLUMNS, timeline.rows())
+    figure = plots.plot_timeline(wave, sample_rate, {title: timeline})
+    figure.suptitle(printable(name), parse_math=False)
+    figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
+
+
+def write_history(folder: Path, history: list[EpochResult]) -> None:
+    """Write history.csv, a row for each epoch, and history.png, losses and validation EER."""
+    rows = [dataclasses.astuple(result) for result in history]
+    _write_csv(folder / "history.csv", tuple(f.name for f in dataclasses.fields(history[0])), rows)
+    plots.plot_history(history).savefig(folder / "history.png", dpi=120)
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _number(value: float) -> str:
+    """Write a number with all its digits; "" where there is none."""
+    return "" if np.isnan(value) else repr(float(value))
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "numpy", "scipy", "soundfile", "soxr")
+    versions = {name: version(name) for name in packages}
+    if fairseq := sys.modules.get("fairseq"):  # imported only where it is used
+        versions["fairseq"] = fairseq.__version__
+    return {"python": platform.python_version(), "libsndfile": soundfile.__libsndfile_version__} | versions

@@ -1,0 +1,74 @@
+"""Serve the web page: gradio's server, with what strangers may ask of it, and recordings to try."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from antispoofing.errors import UserError
+from antispoofing.project import SAMPLES
+from antispoofing.web import html
+from antispoofing.web.service import Service
+from data_utils import SAMPLE_RATE, load_audio
+
+CLIPS = SAMPLES / "custom"
+MOST_UPLOADS = 5e9  # bytes of them; then the oldest go
+
+
+def serve(service: Service, host: str, port: int | None, max_queue: int) -> None:
+    """Show the page until Ctrl-C. Raises UserError where it cannot listen."""
+    # With gradio three seconds, which the sandbox's processes need not wait for.
+    from starlette.middleware import Middleware
+
+    from antispoofing.web.guard import HttpGuard, swept
+    from antispoofing.web.page import KEPT, build, theme
+
+    with tempfile.TemporaryDirectory() as folder:
+        uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # gone with the folder
+        page = build(service, examples(shown))
+        page.queue(max_size=max_queue, default_concurrency_limit=1)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                max_file_size=round(service.limits.megabytes * 1e6),
+                allowed_paths=[str(shown)],
+                theme=theme(),
+                css=html.CSS,
+                app_kwargs={"middleware": [Middleware(HttpGuard)]},
+                run_history=False,
+                footer_links=["api", "settings"],
+                enable_monitoring=False,
+                ssr_mode=False,
+                mcp_server=False,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            where = f"port {port}" if port else "a port from 7860 on"
+            raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
+        print(f"The page is at {address} until Ctrl-C")
+        with swept(uploads, KEPT, MOST_UPLOADS):
+            page.block_thread()
+
+
+def examples(folder: Path) -> dict[str, Path]:
+    """Sample recordings in a new folder, by what they are; one is put together."""
+    folder.mkdir()
+    person = [CLIPS / f"Real/austen-reader-{i}.flac" for i in range(1, 8)]
+    machine = [CLIPS / f"Fake/festival-hts-slt-{i}.flac" for i in range(1, 4)]
+    mixed = folder / "a-machine-in-between.flac"
+    clips = [load_audio(clip) for clip in (*person[:3], *machine[:2], *person[3:6])]
+    soundfile.write(mixed, np.concatenate(clips), SAMPLE_RATE)
+    return {
+        "A person": Path(shutil.copy(person[6], folder)),
+        "A machine": Path(shutil.copy(machine[2], folder)),
+        "A person, with a machine in between": mixed,
+    }
