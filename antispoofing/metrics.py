@@ -290,11 +290,3 @@ def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Detection cost over that of the better of accepting everything and rejecting everything."""
     cost = C_MISS * (1 - P_SPOOF) * frr + C_FA * P_SPOOF * far
     return cost / min(C_MISS * (1 - P_SPOOF), C_FA * P_SPOOF)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from antispoofing.commands import metrics  # the command: a file of scores and what it is worth
-
-    sys.exit(metrics.main())

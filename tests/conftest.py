@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import logging
 import os
 import zlib
 from pathlib import Path
@@ -108,6 +109,37 @@ def small_pth(small_official, tmp_path) -> Path:
     return path
 
 
+class Logged(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.messages)
+
+
+@pytest.fixture
+def logged():
+    """What the library itself logs, which commands show."""
+    logger, handler = logging.getLogger("antispoofing"), Logged()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
 @pytest.fixture
 def not_logged_in(monkeypatch, tmp_path):
     """wandb as on a machine where nobody has ever used it."""
@@ -122,3 +154,4 @@ def pytest_addoption(parser):
     parser.addoption(
         "--kills", type=int, default=3, help="how often the training is killed at random moments"
     )
+    parser.addoption("--write-docs", action="store_true", help="write the options that docs/ lists")

@@ -62,7 +62,7 @@ def named_by_pax(member):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
+def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, logged):
     archive = PACKED[name](tmp_path / name)
     result = find_recordings([archive])
     assert {u.name: u.label for u in result.utterances} == {
@@ -71,11 +71,11 @@ def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, capsys):
     }
     assert all(Path(u.path).read_bytes() == CLIPS[u.name] for u in result.utterances)
     assert result.root == tmp_path / f"{name}.extracted"
-    assert "2 files were unpacked to" in capsys.readouterr().out
+    assert "2 files were unpacked to" in logged.text
     first = Path(result.utterances[0].path).stat().st_mtime_ns
     assert find_recordings([archive]).utterances == result.utterances
     assert Path(result.utterances[0].path).stat().st_mtime_ns == first
-    assert "was unpacked before" in capsys.readouterr().out
+    assert "was unpacked before" in logged.text
 
 
 def test_a_changed_archive_is_unpacked_again(tmp_path):

@@ -161,28 +161,28 @@ def asked_for(server: Server) -> list[str]:
 # ------------------------------------------------------------------- fetch
 
 
-def test_a_file_is_fetched_and_nothing_else_is_left(server, target, capsys):
+def test_a_file_is_fetched_and_nothing_else_is_left(server, target, capsys, logged):
     assert fetch(server.url, target, sha256=SHA256, size=len(CONTENT)) == target
     assert target.read_bytes() == CONTENT
     assert is_alone(target)
     assert server.requests[0]["Accept-Encoding"] == "identity"
-    assert capsys.readouterr() == ("", "")
+    assert (capsys.readouterr(), logged.messages) == (("", ""), [])
 
 
-def test_of_a_sha256_that_is_known_in_part_the_whole_is_printed(server, target, capsys):
+def test_of_a_sha256_that_is_known_in_part_the_whole_is_logged(server, target, logged):
     fetch(server.url, target, sha256=SHA256[:8].upper())
-    assert capsys.readouterr().out == f"LA_model.pth has the sha256 {SHA256}\n"
+    assert logged.messages == [f"LA_model.pth has the sha256 {SHA256}"]
 
 
 @pytest.mark.parametrize("stall", [False, True])
 @pytest.mark.parametrize("known", [{}, {"size": len(CONTENT)}])
-def test_a_broken_connection_is_resumed(stall, known, server, target, capsys, monkeypatch):
+def test_a_broken_connection_is_resumed(stall, known, server, target, logged, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.3 if stall else 30)
     server.answers = [drop(at, stall=stall) for at in (0, 1, 100_000, len(CONTENT) - 1)]
     fetch(server.url, target, **known)
     assert target.read_bytes() == CONTENT
     assert asked_for(server) == ["all", "all", "bytes=1-", "bytes=100000-", f"bytes={len(CONTENT) - 1}-"]
-    assert capsys.readouterr().err.count("; trying again in ") == 4
+    assert logged.text.count("; trying again in ") == 4
 
 
 def test_a_later_run_goes_on(server, target, monkeypatch):
@@ -368,11 +368,11 @@ def test_a_refusal_is_final(status, server, target):
     assert len(server.requests) == 1
 
 
-def test_a_server_in_trouble_is_asked_again(server, target, capsys):
+def test_a_server_in_trouble_is_asked_again(server, target, logged):
     server.answers = [say(500), drop(1000), say(503), say(502)]
     fetch(server.url, target)
     assert target.read_bytes() == CONTENT
-    assert "the server answers 503 Service Unavailable; trying again in " in capsys.readouterr().err
+    assert "the server answers 503 Service Unavailable; trying again in " in logged.text
 
 
 def test_tries_without_progress_are_counted(server, target, monkeypatch):
@@ -683,12 +683,12 @@ def drive(monkeypatch) -> Drive:
     return Drive(monkeypatch)
 
 
-def test_a_file_on_google_drive_is_found_by_its_name(drive, target, capsys):
+def test_a_file_on_google_drive_is_found_by_its_name(drive, target, logged):
     assert get("LA_model.pth", target.parent) == target
     assert target.read_bytes() == CONTENT
     assert is_alone(target)
     assert drive.downloads == ["id of LA_model.pth"]
-    assert SHA256 in capsys.readouterr().out
+    assert SHA256 in logged.text
     assert get("LA_model.pth", target.parent) == target
     assert len(drive.downloads) == 1
 
@@ -744,14 +744,14 @@ HUB_FILES = {
     "owner/none": {"README.md": SMALL},
 }
 # In a process of its own, since the library reads its environment once only. Each line it is given says what
-# to fetch, and what KNOWN should hold of LA_model.pth.
+# to fetch, and what PUBLISHED should hold of LA_model.pth.
 WORKER = """
 import json, sys
 from antispoofing.data import download
 download.TIMEOUT = 2
 for line in sys.stdin:
     spec, *known = json.loads(line)
-    download.KNOWN["LA_model.pth"] = download.Known("LA_model.pth", "", *known)
+    download.PUBLISHED["LA_model.pth"] = download.PublishedFile("LA_model.pth", "", *known)
     try:
         print(json.dumps([str(download.resolve(spec)), ""]), flush=True)
     except download.DownloadError as error:

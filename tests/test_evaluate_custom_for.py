@@ -185,7 +185,7 @@ def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch
 
     Path("again").mkdir()
     fine_tuned_from(tasks.FINE_TUNED, Path("again/final.safetensors"))
-    assert provenance.comes_from_stand_in(load_detector("again/final.safetensors", device="cpu"))
+    assert provenance.comes_from_stand_in(load_detector("again/final.safetensors", device="cpu").provenance)
     Path("LA_model.pth").write_bytes(b"a published detector")
     assert run() == 2
     assert "was fine-tuned from the stand-in detector" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     (folder / "final_model.pth").write_bytes(b"of an earlier run")
     (folder / "testing" / "another set").mkdir()
     (folder / "testing" / "another set" / "metrics.json").write_bytes(b"of an earlier run")
-    progress = fine_tune_for._Progress(
+    progress = fine_tuning.Progress(
         folder, TrainingConfig(epochs=2), 2, 0, Tracker(folder, {}, "one", enabled=False)
     )
     scored = Scored(find_recordings(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})

@@ -9,6 +9,7 @@ import evaluate_custom_for
 import fine_tune_for
 from antispoofing import project
 from antispoofing.commands import tasks
+from antispoofing.detectors.fairseq import FairseqXLSR
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import CheckpointError, FairseqError
 from model import PRESETS, Detector
@@ -57,11 +58,11 @@ def test_a_fairseq_that_does_not_import(small_config, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)
     with pytest.raises(FairseqError, match=r"\(mutable default\); requirements-fairseq\.txt"):
-        Detector(small_config, engine="fairseq")
+        FairseqXLSR(small_config.front_end)
 
 
 def test_other_names_are_refused(small_pth, small_config):
-    with pytest.raises(CheckpointError, match="frontend must be transformers or fairseq, not 'jax'"):
+    with pytest.raises(CheckpointError, match="engine must be one of transformers, fairseq, not 'jax'"):
         load_detector(small_pth, config=small_config, engine="jax")
 
 

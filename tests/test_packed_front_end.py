@@ -164,9 +164,9 @@ def test_auto_is_bf16_where_the_processor_has_it(capabilities, chosen, monkeypat
     assert resolve_precision("auto", CPU) == chosen
 
 
-def test_fairseq_has_no_int8(small_config):
+def test_fairseq_has_no_int8(small_pth, small_config):
     with pytest.raises(CheckpointError, match="no int8"):
-        Detector(small_config, precision="int8", engine="fairseq")
+        load_detector(small_pth, device="cpu", config=small_config, precision="int8", engine="fairseq")
 
 
 def test_no_int8_is_one_line(load, monkeypatch):

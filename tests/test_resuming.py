@@ -140,7 +140,7 @@ def results(folder: Path) -> dict:
     files = ("final_model.safetensors", "last_model.safetensors", "testing/scores.csv")
     return {name: sha256_of(results / name) for name in files} | {
         "history": rows,
-        "metrics": {name: value for name, value in found.items() if name != "command"},
+        "metrics": {name: value for name, value in found.items() if name not in ("command", "started")},
         "files": sorted(
             path.name for path in results.rglob("*") if path.is_file() and "wandb" not in path.parts
         ),

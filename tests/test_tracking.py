@@ -54,7 +54,7 @@ def _values(items) -> dict:
     return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
-def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
+def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, logged):
     folder = tmp_path / "two words"
     folder.mkdir()
     with Tracker(folder, {"learning_rate": 5e-5, "detector": {"sha256": "ab"}}, "one") as tracker:
@@ -84,13 +84,13 @@ def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, capsys):
     assert config["detector"] == {"sha256": "ab"}
     assert summary["testing/auc"] == 0.8
     assert summary["testing/eer_95"] == [0.2, 0.3]
-    shown, error = capsys.readouterr()
-    assert f"to upload it: wandb sync '{run}'" in shown
-    assert error == ""
+    (record,) = logged.records
+    assert record.levelname == "INFO"
+    assert f"to upload it: wandb sync '{run}'" in record.getMessage()
 
 
 @pytest.mark.parametrize("off", ["--no-wandb", "WANDB_MODE=disabled"])
-def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, monkeypatch):
+def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, logged, monkeypatch):
     if off != "--no-wandb":
         monkeypatch.setenv("WANDB_MODE", "disabled")
     with Tracker(tmp_path, {}, "one", enabled=off != "--no-wandb") as tracker:
@@ -98,11 +98,11 @@ def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, 
         tracker.log_epoch(RESULT, 1, Figure())
         tracker.log_testing({"fine-tuned": TESTING})
     assert not list(tmp_path.glob("**/*run-*"))
-    assert capsys.readouterr() == ("", "")
+    assert (capsys.readouterr(), logged.messages) == (("", ""), [])
 
 
 @pytest.mark.parametrize("when", ["init", "log", "finish"])
-def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path, capsys, monkeypatch):
+def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path, logged, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("no disk\nno more")
 
@@ -112,19 +112,22 @@ def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path,
         tracker.log_step(1, 0.9, 5e-5, 3.0)
         tracker.log_epoch(RESULT, 1, Figure())
         tracker.log_testing({"fine-tuned": TESTING})
-    error = capsys.readouterr().err
-    assert error == "wandb failed, and the run goes on without it: RuntimeError: no disk no more\n"
+    (record,) = logged.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "wandb failed, and the run goes on without it: RuntimeError: no disk no more"
+    )
     monkeypatch.undo()
     if run is not None:
         run.finish()
 
 
-def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, capsys):
+def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, logged):
     with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, {}, "one") as tracker:
         tracker.log_step(1, 0.9, 5e-5, 3.0)
         raise KeyboardInterrupt
     assert wandb.run is None
-    assert "wandb sync" in capsys.readouterr().out
+    assert "wandb sync" in logged.text
     assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
 
 
@@ -139,13 +142,12 @@ def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, capsys):
         ),
     ],
 )
-def test_what_cannot_be_online_is_kept_offline(variables, said, not_logged_in, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_online_is_kept_offline(variables, said, not_logged_in, tmp_path, logged, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2)
     with Tracker(tmp_path, {}, "one") as tracker:
         tracker.log_step(1, 0.9, 5e-5, 3.0)
     assert [row["train/loss"] for row in read_history(tmp_path)[0]] == [0.9]
-    shown = capsys.readouterr().out
-    assert shown.startswith(said or "wandb kept this run offline")
-    assert "wandb sync" in shown
+    assert logged.messages[0].startswith(said or "wandb kept this run offline")
+    assert "wandb sync" in logged.messages[-1]

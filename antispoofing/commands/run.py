@@ -7,7 +7,8 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from antispoofing import distributed
 from antispoofing.errors import ProcessError, UserError
@@ -16,11 +17,24 @@ from antispoofing.text import printable
 
 
 class _Screen(logging.Handler):
-    """What the library has to say goes where a command's own words go; warnings to stderr."""
+    """Prints what the library logs, as a command's own words; warnings on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         print(printable(record.getMessage()), file=file)
+
+
+@contextmanager
+def _library_on_screen() -> Iterator[None]:
+    logger, handler = logging.getLogger("antispoofing"), _Screen()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def run_script(
@@ -44,8 +58,6 @@ def run_script(
     """
     argv = sys.argv[1:] if argv is None else argv
     invocation = Invocation.now(shlex.join(["python", *name.split(), *argv]))
-    logging.getLogger("antispoofing").handlers = [_Screen()]
-    logging.getLogger("antispoofing").setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -55,7 +67,7 @@ def run_script(
         return parse(argv)
 
     try:
-        with distributed.group():
+        with distributed.group(), _library_on_screen():
             try:
                 code = run(distributed.together(parsed), invocation)
             except UserError as error:

@@ -1,6 +1,6 @@
 """Data sets: which recordings there are, and what they are labelled.
 
-A data set is a folder with real and fake subfolders, a list of labels (`label_files.py`), a folder that
+A data set is a folder with real and fake subfolders, a list of labels (`labels.py`), a folder that
 holds such a list in its published place, or any of these packed (`archives.py`). Labels are "bonafide"
 (real), "spoof" (fake) or "" (not known).
 """
@@ -139,7 +139,7 @@ def find_recordings(
     Args:
         paths: one folder (then the root), or several paths (their common parent is the root).
         root: where the recordings of a list of labels are; else they are looked for beside it.
-        phase: of ASVspoof's sets, one of `label_files.PHASES`; None is "eval".
+        phase: of ASVspoof's sets, one of `labels.PHASES`; None is "eval".
 
     Raises:
         DataError: a path does not exist, a folder cannot be read, an archive or a list is refused, no

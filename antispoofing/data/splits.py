@@ -56,7 +56,7 @@ def find_training_data(
     Of a data set without any, a part is held out for validation, and there is nothing to test on.
 
     Args:
-        paths: folders, lists of labels or archives, as for `data_sets.find_recordings`.
+        paths: folders, lists of labels or archives, as for `recordings.find_recordings`.
         held_out_by: a column of the lists of labels (speaker, attack, ...): what has one value there is
             held out, or not, as a whole. Or EACH.
         fraction: of such a set that is held out, of each class.

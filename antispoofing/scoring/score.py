@@ -78,7 +78,7 @@ def _in_order(
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode for it. A CPU that computes is slower than one that decodes, many times."""
+    """Return how many processes decode for it: a CPU computes many times more slowly than it decodes."""
     return max(1, distributed.cores() // 16) if device.type == "cpu" else min(8, distributed.cores())
 
 

@@ -1,7 +1,7 @@
 """XLS-R's convolutions as they are trained on a CPU: the function of transformers' own, in half the time.
 
 Frames lie as [time, channels], so that a convolution is a matrix product, and its gradients are two
-(`packed_front_end.windows`); what follows it works on the last axis. Clips are computed one after the other.
+(`packed.windows`); what follows it works on the last axis. Clips are computed one after the other.
 """
 
 from __future__ import annotations

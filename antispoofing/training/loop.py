@@ -76,8 +76,8 @@ def fine_tune(
         training, validation: recordings with labels.
         output: an existing folder.
         groups: for `sampling="balanced"`, the group of each training recording, by default its class.
-        workers: as in `evaluation.score_recordings`.
-        state: of an unfinished training, from `training_state.find_state`, to go on with.
+        workers: as in `score_recordings`.
+        state: of an unfinished training, from `state.find_state`, to go on with.
         save_every: steps after which the state is written, in the midst of an epoch.
 
     Returns:

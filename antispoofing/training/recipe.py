@@ -29,7 +29,7 @@ class TrainingConfig:
         patience: epochs without a better one after which the training ends; None to do all.
         freeze_front_end: train the back end alone.
         freeze_batch_norm: BatchNorm normalises by the statistics it has, and does not renew them.
-        lora: rank of what is trained in place of the front end's weights (`adapters.py`); None for these.
+        lora: rank of what is trained in place of the front end's weights (`lora.py`); None for these.
         gradient_checkpointing: compute the front end's layers again in the backward pass, not keep them.
         sampling: of an epoch, one of SAMPLINGS: every clip once, or as many of each set and class.
         crop: of longer training recordings: "start", or "random", drawn anew in each epoch.

@@ -111,7 +111,7 @@ class Tracker:
                 self._run.log(values | {"validation/roc": _image(roc)}, step=step)
 
     def log_testing(self, summaries: dict[str, dict]) -> None:
-        """The test splits' figures, each from `report.summary.summarise`; of several with the data set's name."""
+        """The test splits' figures, each from `summarise`; of several with the data set's name."""
         if self._run is not None:
             with self._unharmed():
                 for of_set, summary in summaries.items():
