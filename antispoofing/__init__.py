@@ -32,6 +32,7 @@ _HOMES = {
     "export_official": "antispoofing.detectors.loading",
     "for_scoring": "antispoofing.detectors.packed",
     "score_recordings": "antispoofing.scoring.score",
+    "score_waves": "antispoofing.scoring.score",
     "score_windows": "antispoofing.scoring.score",
     "Rule": "antispoofing.scoring.decision",
     "compute_metrics": "antispoofing.metrics",

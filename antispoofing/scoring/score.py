@@ -24,7 +24,7 @@ from antispoofing.errors import DataError
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.scoring.timeline import Timeline
-from data_utils import AudioError, Clips, Load, load_with_info, make_loader, pad
+from data_utils import BONAFIDE, AudioError, Clips, Load, load_with_info, make_loader, pad
 from model import Detector, DetectorConfig
 
 Batch = tuple[Any, Tensor]  # what it is of, and waves [B, T]
@@ -184,21 +184,44 @@ def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float |
     """
     rate, window = detector.config.sample_rate, detector.config.clip_samples
     starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
+    logits = _logits(detector, [wave[start : start + window] for start in starts])
+    if not np.isfinite(logits).all():
+        raise AudioError(NOT_A_NUMBER)
+    ends = np.minimum(starts + window, len(wave))
+    return Timeline(starts / rate, ends / rate, logits, rule)
 
-    def clips(batch: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.stack([pad(wave[start : start + window], window) for start in batch]))
 
+def score_waves(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
+    """Score the beginning of each wave: the scores that `score_recordings` gives such recordings.
+
+    On a CPU it has all cores, and is not to be called in two threads at a time.
+
+    Args:
+        waves: n of them, each float32 [samples], of the detector's sample rate, in [-1, 1].
+
+    Returns:
+        float64 [n], higher = more likely real; NaN where the detector gives no number.
+
+    Raises:
+        ValueError: a wave has no samples.
+    """
+    return _logits(detector, waves)[:, BONAFIDE]
+
+
+def _logits(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits float64 [n, 2] of n waves, each cut or repeated to a clip."""
+    samples = detector.config.clip_samples
+    if len(waves) == 0:
+        return np.empty((0, 2))
     with computer(detector) as (compute, lanes):
         most = default_batch_size(detector.device)
-        size = max(1, min(most, len(starts) // lanes))  # every core has work
-        batches = np.split(starts, range(size, len(starts), size))
-        computed = compute((len(batch), clips(batch)) for batch in batches)
-        with tqdm(total=len(starts), unit="window", leave=False, delay=1, disable=None) as progress:
+        size = max(1, min(most, len(waves) // lanes))  # every core has work
+        starts = range(0, len(waves), size)
+        batches = ([pad(wave, samples) for wave in waves[start : start + size]] for start in starts)
+        computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)
+        with tqdm(total=len(waves), unit="window", leave=False, delay=1, disable=None) as progress:
             logits = []
             for count, of_batch in computed:
                 logits.append(of_batch)
                 progress.update(count)
-    if not np.isfinite(scored := np.concatenate(logits).astype(np.float64)).all():
-        raise AudioError(NOT_A_NUMBER)
-    ends = np.minimum(starts + window, len(wave))
-    return Timeline(starts / rate, ends / rate, scored, rule)
+    return np.concatenate(logits).astype(np.float64)
