@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.training.history import FINAL, LAST
+from antispoofing.training.history import FINAL
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
@@ -67,13 +66,12 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     from antispoofing.training.state import STATE, identify
 
     config, splits, detector = distributed.together(lambda: _find(args))
+    identity = identify(detector, splits.training, splits.validation, config)
+    how = {"resume": args.resume, "restart": args.restart}
     with ExitStack() as stack:
         state = distributed.together(
-            lambda: _state(args, config, splits, detector, stack),
-            lambda found: (
-                identify(detector, splits.training, splits.validation, config)
-                | {STATE: (found.epoch, found.step)}
-            ),
+            lambda: fine_tuning.starting_state(args.output, identity, **how, stack=stack),
+            lambda found: identity | {STATE: (found.epoch, found.step)},
         )
         return _train(args, invocation, config, splits, detector, state)
 
@@ -100,61 +98,11 @@ def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
     steps = config.epochs * steps_of_an_epoch(config, len(splits.training))
     if config.warmup >= steps:
         raise TrainingError(f"--warmup {config.warmup}: the whole training has {steps} steps")
-    _check_output(args.output, checkpoint)
-    return config, splits, _load(checkpoint, config, args)
-
-
-def _check_output(output: Path, checkpoint: Path) -> None:
-    """Make the folder; OSError if it cannot be written to, CheckpointError if that would lose the start."""
-    output.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=output).close()
-    if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, fine_tuning.OFFICIAL)}:
-        raise CheckpointError(f"{checkpoint} would be overwritten by what it becomes: name another --output")
-
-
-def _load(checkpoint: Path, config: TrainingConfig, args: argparse.Namespace) -> Detector:
-    """The detector to start from, or a front end with a fresh back end."""
-    from antispoofing.detectors import loading, pretrained
-    from antispoofing.training.step import check
-
-    how = {"device": args.device, "precision": args.precision, "engine": args.frontend}
-    if pretrained.is_front_end(checkpoint):
-        if config.freeze_batch_norm:
-            raise TrainingError("--freeze-batchnorm: a fresh back end has no statistics to keep")
-        detector = loading.load_front_end(checkpoint, **how, seed=args.seed)
-        print(
-            f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {args.seed}, so "
-            "the first epoch starts from guessing"
-        )
-    else:
-        detector = loading.load_detector(checkpoint, **how)
+    fine_tuning.prepare_output(args.output, checkpoint)
+    detector = fine_tuning.load_start(checkpoint, config, options.ScoringOptions.from_args(args))
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
-    check(detector, config)
-    return detector
-
-
-def _state(
-    args: argparse.Namespace, config: TrainingConfig, splits: Splits, detector: Detector, stack: ExitStack
-) -> TrainingState:
-    """Where to go on. Raises TrainingError where that is not possible.
-
-    Args:
-        stack: to leave when this process is to write to the output folder no more.
-    """
-    from antispoofing.training.state import TrainingState, find_state, identify, sole_writer
-
-    if distributed.is_main():
-        stack.enter_context(sole_writer(args.output))
-    if args.restart:
-        return TrainingState()
-    try:
-        state = find_state(args.output, identify(detector, splits.training, splits.validation, config))
-    except (CheckpointError, TrainingError) as error:
-        raise TrainingError(f"{error}; --restart begins anew, another --output leaves it") from error
-    if state is None and args.resume:
-        raise TrainingError(f"--resume: there is no unfinished training in {args.output}")
-    return state or TrainingState()
+    return config, splits, detector
 
 
 def _train(

@@ -1,10 +1,12 @@
-"""What `fine_tune_for.py` tells of a training: what it has found, how it goes, what it has come to."""
+"""Around a training by `fine_tune_for.py`: what it starts from, how it goes, what it has come to."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,13 @@ from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.recordings import Utterance
 from antispoofing.data.splits import Splits
 from antispoofing.detectors.provenance import fine_tuning
+from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.report import plots, results, screen
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
-from antispoofing.training.history import FINAL, EpochResult
+from antispoofing.training.history import FINAL, LAST, EpochResult
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.tracking import Tracker
 
@@ -60,6 +63,72 @@ def _is_for_2sec(splits: Splits) -> bool:
     folders = [found.root.parent for found in splits.testing.values()]
     names = [folder.name for folder in folders if not folder.is_relative_to(SAMPLES)]
     return names == [tasks.FAKE_OR_REAL.name]
+
+
+def prepare_output(output: Path, checkpoint: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        OSError: it cannot be written to.
+        CheckpointError: what the training starts from would be overwritten.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()
+    if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
+        raise CheckpointError(f"{checkpoint} would be overwritten by what it becomes: name another --output")
+
+
+def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions) -> Detector:
+    """Load the detector to start from, or a front end and a fresh back end, which is said.
+
+    Raises:
+        CheckpointError: see `load_detector`.
+        TrainingError: it cannot be trained as configured.
+    """
+    from antispoofing.detectors import loading, pretrained
+    from antispoofing.training.step import check
+
+    how = {"device": options.device, "precision": options.precision, "engine": options.engine}
+    if pretrained.is_front_end(checkpoint):
+        if config.freeze_batch_norm:
+            raise TrainingError("--freeze-batchnorm: a fresh back end has no statistics to keep")
+        detector = loading.load_front_end(checkpoint, **how, seed=config.seed)
+        print(
+            f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {config.seed}, "
+            "so the first epoch starts from guessing"
+        )
+    else:
+        detector = loading.load_detector(checkpoint, **how)
+    check(detector, config)
+    return detector
+
+
+def starting_state(
+    output: Path, identity: dict, *, resume: bool, restart: bool, stack: ExitStack
+) -> TrainingState:
+    """Find where a training goes on, or begins, and be the only one that writes to its folder.
+
+    Args:
+        identity: from `state.identify`.
+        resume, restart: --resume, --restart.
+        stack: to leave when this process is to write to the folder no more.
+
+    Raises:
+        TrainingError: it cannot go on there, or another one is writing there.
+    """
+    from antispoofing.training.state import TrainingState, find_state, sole_writer
+
+    if distributed.is_main():
+        stack.enter_context(sole_writer(output))
+    if restart:
+        return TrainingState()
+    try:
+        state = find_state(output, identity)
+    except (CheckpointError, TrainingError) as error:
+        raise TrainingError(f"{error}; --restart begins anew, another --output leaves it") from error
+    if state is None and resume:
+        raise TrainingError(f"--resume: there is no unfinished training in {output}")
+    return state or TrainingState()
 
 
 def announce(
