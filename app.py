@@ -19,7 +19,8 @@ from antispoofing.commands.run import run_script
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.sandbox import Sandbox
 from antispoofing.web import html, server
-from antispoofing.web.service import Limits, Service
+from antispoofing.web.limits import Limits
+from antispoofing.web.service import Service
 
 if TYPE_CHECKING:
     from model import Detector

@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from antispoofing.data import archives
-from antispoofing.data.recordings import SPLITS, find_recordings, find_splits
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import find_recordings, find_splits
 from antispoofing.errors import DataError
 
 

@@ -15,7 +15,8 @@ import torch
 from test_data_utils import tone
 
 import evaluate_custom
-from antispoofing.data.recordings import SPLITS, find_recordings, find_splits
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import find_recordings, find_splits
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DataError
 from data_utils import load_audio, pad

@@ -34,7 +34,8 @@ from antispoofing.commands import download as command
 from antispoofing.commands import tasks
 from antispoofing.data import download
 from antispoofing.data.download import fake_or_real, fetch, get, hub_file, resolve
-from antispoofing.data.recordings import SPLITS, find_splits
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import find_splits
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DownloadError
 from antispoofing.published import HUB_FORM, PUBLISHED, PublishedFile

@@ -159,3 +159,12 @@ def test_what_computes_nothing_loads_without_torch():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_only_commands_print():
+    """The library returns or logs."""
+    for name, path in modules(ROOT).items():
+        if room(name) not in ("commands", "scripts"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+            assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], name

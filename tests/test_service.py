@@ -18,7 +18,8 @@ from antispoofing.sandbox import Sandbox
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL
 from antispoofing.scoring.score import score_recordings
 from antispoofing.web import api, service
-from antispoofing.web.service import Limits, Service
+from antispoofing.web.limits import Limits
+from antispoofing.web.service import Service
 from data_utils import load_audio, pad
 from model import PRESETS, Detector
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 from test_data_sets import touch, write
 
-from antispoofing.data.recordings import SPLITS, Utterance
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import Utterance
 from antispoofing.data.splits import EACH, find_training_data, hold_out, shared_values
 from antispoofing.errors import DataError
 

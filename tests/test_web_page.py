@@ -23,7 +23,8 @@ from antispoofing.scoring.decision import Calibration, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.web import html as web_page
-from antispoofing.web.service import Heard, Judge, Limits, Service
+from antispoofing.web.limits import Limits
+from antispoofing.web.service import Heard, Judge, Service
 from data_utils import AudioInfo
 
 HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"

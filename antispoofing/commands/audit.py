@@ -13,7 +13,8 @@ from pathlib import Path
 from antispoofing.commands import options
 from antispoofing.commands.run import run_script
 from antispoofing.data.duplicates import DUPLICATES, find_duplicates
-from antispoofing.data.recordings import SPLITS, Utterance, find_recordings, find_splits
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import Utterance, find_recordings, find_splits
 from antispoofing.errors import DataError
 from antispoofing.project import Invocation
 from antispoofing.text import printable

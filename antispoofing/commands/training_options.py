@@ -7,7 +7,7 @@ from pathlib import Path
 
 from antispoofing.commands import options
 from antispoofing.commands.tasks import FAKE_OR_REAL
-from antispoofing.data.recordings import SPLITS
+from antispoofing.data.layouts import SPLITS
 from antispoofing.data.splits import FRACTION
 from antispoofing.training.augment import KINDS, Augmentation
 from antispoofing.training.recipe import OPTIMIZERS, SAMPLINGS, SCHEDULES, TrainingConfig

@@ -1,15 +1,14 @@
 """Data sets: which recordings there are, and what they are labelled.
 
-A data set is a folder with real and fake subfolders, a list of labels (`labels.py`), a folder that
-holds such a list in its published place, or any of these packed (`archives.py`). Labels are "bonafide"
-(real), "spoof" (fake) or "" (not known).
+A data set is a folder with real and fake subfolders, a list of labels (`labels.py`), a folder that holds
+such a list in its published place (`layouts.py`), or any of these packed (`archives.py`). Labels are
+"bonafide" (real), "spoof" (fake) or "" (not known).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,43 +17,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from antispoofing.data import archives
-from antispoofing.data.labels import (
-    EVAL,
-    LABEL_WORDS,
-    MOST_PROBLEMS,
-    LabelFile,
-    Trial,
-    plain,
-    read_labels,
-    read_table,
+from antispoofing.data.labels import LABEL_WORDS, MOST_PROBLEMS, Trial, plain, read_labels
+from antispoofing.data.layouts import (
+    SPLITS,
+    audio_folders,
+    by_phase,
+    leads_out,
+    locate,
+    matches,
+    published_lists,
+    suffix,
 )
 from antispoofing.errors import DataError
 from data_utils import AUDIO_SUFFIXES
 
-SPLITS = ("training", "validation", "testing")  # folders of Fake-or-Real
-
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # of a list of labels
-
-# Where the published sets keep their lists below their folder. A folder that holds nothing but another, as
-# archives bring one, is as good as that.
-_LISTS = (
-    "meta.csv",  # In-the-Wild
-    "metadata.csv",  # Speech DF Arena
-    "trial_metadata.txt",  # ASVspoof 2021
-    "CM/trial_metadata.txt",
-    "*/CM/trial_metadata.txt",
-    "*/*/CM/trial_metadata.txt",
-    "*/keys/*/CM/trial_metadata.txt",
-    "ASVspoof2019.*.cm.*.txt",
-    "*/ASVspoof2019.*.cm.*.txt",
-    "ASVspoof5.train.tsv",
-    "ASVspoof5.*.track_1.tsv",
-    "*/ASVspoof5.train.tsv",
-    "*/ASVspoof5.*.track_1.tsv",
-)
-# Where the recordings may be, from the list's folder or one of the three above it.
-_AUDIO_FOLDERS = ("", "flac", "wav", "*/flac", "*/wav", "flac_*", "*/flac_*", "*/*/flac")
-_AUDIO_ENDINGS = (".flac", ".wav", "")  # that a list may leave out
 
 _progress = partial(tqdm, desc="finding recordings", unit="file", leave=False, delay=2, disable=None)
 
@@ -203,7 +180,7 @@ def find_splits(path: Path) -> Path | None:
         raise DataError(f"{path}: no such file or folder")
     folder = _unpacked(path)
     for pattern in ("", "*", "*/*"):
-        found = [f for f in _matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
+        found = [f for f in matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
         if len(found) > 1:
             raise DataError(f"{path} holds several data sets: {', '.join(map(str, found))}; name one")
         if found:
@@ -214,7 +191,7 @@ def find_splits(path: Path) -> Path | None:
 def phases_of(path: Path) -> set[str]:
     """Which of ASVspoof's train, dev and eval a folder, or an archive of one, has a list of labels for."""
     folder = _unpacked(path)
-    return set(_by_phase(_published_lists(folder, "all")).values()) if folder.is_dir() else set()
+    return set(by_phase(published_lists(folder, "all")).values()) if folder.is_dir() else set()
 
 
 def _unpacked(path: Path) -> Path:
@@ -259,7 +236,7 @@ def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
 def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
     given, path = path, _unpacked(path)
     if path.is_dir():
-        lists = _published_lists(path, phase)
+        lists = published_lists(path, phase)
         archive = given if path != given and not root else None
         source = _read_lists(lists, root, phase, path, archive) if lists else _read_folder(path)
     elif path.suffix.lower() in LABEL_SUFFIXES:
@@ -272,7 +249,7 @@ def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
 def _read_folder(folder: Path) -> _Source:
     source = _Source(folder, [])
     for path in _progress(_walk(str(folder))):
-        if _suffix(path) in AUDIO_SUFFIXES:
+        if suffix(path) in AUDIO_SUFFIXES:
             source.files.append((path, None))
         else:
             source.ignored.append(path)
@@ -300,42 +277,6 @@ def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 # ------------------------------------------------------------------ lists of labels
 
 
-def _published_lists(folder: Path, phase: str | None) -> list[Path]:
-    """The lists of labels that a published set keeps in its folder, of the phase asked for."""
-    lists = [p for pattern in _LISTS for p in _matches(folder, pattern) if _is_list(p)]
-    inside = [p for p in _matches(folder, "*") if p.name != "__MACOSX"]
-    if not lists and len(inside) == 1 and inside[0].is_dir():
-        return _published_lists(inside[0], phase)
-    if not lists:
-        return []
-    sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
-    if len(sets) > 1:
-        raise DataError(f"{folder} holds several lists of labels: {', '.join(map(str, lists))}; name one")
-    of_phase = _by_phase(lists)
-    if not of_phase or phase == "all":
-        return lists
-    chosen = [p for p in lists if of_phase.get(p) == (phase or EVAL)]
-    if not chosen:
-        raise DataError(f"{folder} has no phase {phase or EVAL}, only {', '.join(sorted(of_phase.values()))}")
-    return chosen
-
-
-def _by_phase(lists: Sequence[Path]) -> dict[Path, str]:
-    """ASVspoof 2019 and 5 have a list for each phase, and say so in its name."""
-    return {p: phase for p in lists for phase in p.name.split(".") if phase in ("train", "dev", "eval")}
-
-
-def _is_list(path: Path) -> bool:
-    """Whether a file with a list's name is one: others call a file meta.csv too."""
-    if path.suffix != ".csv":
-        return True
-    try:
-        header = {plain(name) for name in read_table(path).header}
-        return bool(header & {"file", "filename"}) and bool(read_labels(path).trials)
-    except DataError:
-        return False
-
-
 def _read_lists(
     lists: Sequence[Path], root: Path | None, phase: str | None, above: Path, archive: Path | None = None
 ) -> _Source:
@@ -346,12 +287,12 @@ def _read_lists(
         labels = read_labels(path, phase)
         if archive:  # and nothing is looked for before this is known, or it would tell what there is
             for trial in labels.trials:
-                if _leads_out(name := trial.name, path.parent, above):
+                if leads_out(name := trial.name, path.parent, above):
                     raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
-        folders = _audio_folders(path, labels, root, above, inside=archive is not None)
+        folders = audio_folders(path, labels, root, above, inside=archive is not None)
         there = 0
         for trial in _progress(labels.trials):
-            match _locate(trial.name, folders):
+            match locate(trial.name, folders):
                 case []:
                     source.missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
                     source.files.append((os.path.join(folders[0], trial.name), trial))
@@ -375,54 +316,3 @@ def _read_lists(
         )
     source.root = _common_root(sorted(homes))
     return source
-
-
-def _audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path, inside: bool) -> list[Path]:
-    """Where the recordings of a list are; of an archive inside it.
-
-    Paths are relative to one folder. Utterance ids are looked for in the published places, those of
-    ASVspoof also above the list's folder; what holds a few of them only is another set, with ids like these.
-    """
-    some = [trial.name for trial in labels.trials[:: len(labels.trials) // 200 + 1]]
-    if any(_suffix(name) in AUDIO_SUFFIXES for name in some):
-        return [root or path.parent]
-    bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
-    if inside:
-        bases = [base for base in bases if base.is_relative_to(above)]
-    for base in [root] if root else bases:
-        folders = [f for pattern in _AUDIO_FOLDERS for f in _matches(base, pattern) if f.is_dir()]
-        hits = Counter(home for name in some for home, _ in _locate(name, folders))
-        if hits:
-            return [folder for folder, count in hits.most_common() if count >= hits.total() / 20]
-    return [root or path.parent]
-
-
-def _locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each folder that has the recording, as what its name is relative to, and the file.
-
-    Of an id only the first of _AUDIO_ENDINGS that any folder has counts.
-    """
-    for ending in ("",) if _suffix(name) in AUDIO_SUFFIXES else _AUDIO_ENDINGS:
-        files = ((folder, os.path.join(folder, name + ending)) for folder in folders)
-        found = [(folder, file) for folder, file in files if os.path.isfile(file)]
-        if found:
-            return [(Path(file).parent, file) for _, file in found] if os.path.isabs(name) else found
-    return []
-
-
-def _leads_out(name: str, folder: Path, above: Path) -> bool:
-    """Whether a name in a list in a folder is of something that is not below the one above."""
-    if os.path.isabs(name) or not Path(os.path.abspath(folder / name)).is_relative_to(above):
-        return True
-    # ids are looked for in other folders, too
-    return ".." in Path(name).parts and _suffix(name) not in AUDIO_SUFFIXES
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def _matches(folder: Path, pattern: str) -> list[Path]:
-    """What a pattern finds below a folder; hidden ones are passed over."""
-    found = sorted(folder.glob(pattern)) if pattern else [folder]
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from antispoofing.data.recordings import (
-    SPLITS,
-    Recordings,
-    Utterance,
-    find_recordings,
-    find_splits,
-    phases_of,
-)
+from antispoofing.data.layouts import SPLITS
+from antispoofing.data.recordings import Recordings, Utterance, find_recordings, find_splits, phases_of
 from antispoofing.errors import DataError
 from data_utils import LABELS
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 2**20  # of a request, but for uploads, which gradio limits
+from antispoofing.web.limits import REQUEST_BYTES
 
 UPLOAD = "/gradio_api/upload"
 ALLOWED = re.compile(
@@ -44,7 +44,9 @@ class HttpGuard:
         else:
             body = await _body(receive)
             if body is None:
-                answer = PlainTextResponse(f"a request has more than {MOST_BYTES} bytes, the limit here", 413)
+                answer = PlainTextResponse(
+                    f"a request has more than {REQUEST_BYTES} bytes, the limit here", 413
+                )
                 await answer(scope, receive, send)
             else:
                 await self.app(scope, _replayed(body, receive), send)
@@ -57,7 +59,7 @@ async def _body(receive: Receive) -> list[Message] | None:
         message = await receive()
         messages.append(message)
         size += len(message.get("body", b""))
-        if size > MOST_BYTES:
+        if size > REQUEST_BYTES:
             return None
         if message["type"] != "http.request" or not message.get("more_body"):
             return messages

@@ -15,7 +15,8 @@ from gradio_client.utils import is_http_url_like
 from antispoofing import text
 from antispoofing.errors import UserError
 from antispoofing.web import api, html
-from antispoofing.web.service import Limits, Service
+from antispoofing.web.limits import UPLOAD_SECONDS, Limits
+from antispoofing.web.service import Service
 
 TITLE = "Is this recording a person or a machine?"
 INTRODUCTION = (
@@ -28,7 +29,6 @@ LOOK = """() => {
     const result = document.querySelector(".result");
     if (result && result.getBoundingClientRect().top > innerHeight / 2) result.scrollIntoView();
 }"""  # on a phone the result is below what is seen
-KEPT = 600  # seconds that an uploaded file is kept
 FOR_PROGRAMS = """
 **For programs**: `/score` (the beginning of each file) and `/timeline` (one recording in full) answer in
 JSON. How: "Use via API" below, and the README.
@@ -132,7 +132,7 @@ def theme() -> gr.Theme:
 def _limits(limits: Limits) -> str:
     return (
         f"At most {limits.files} files of {limits.megabytes:g} MB; one alone is heard in full, up to "
-        f"{limits.minutes:g} minutes. Files are deleted after {KEPT // 60} minutes."
+        f"{limits.minutes:g} minutes. Files are deleted after {UPLOAD_SECONDS // 60} minutes."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -13,11 +14,13 @@ import soundfile
 from antispoofing.errors import UserError
 from antispoofing.project import SAMPLES
 from antispoofing.web import html
+from antispoofing.web.limits import UPLOAD_BYTES, UPLOAD_SECONDS
 from antispoofing.web.service import Service
 from data_utils import SAMPLE_RATE, load_audio
 
+logger = logging.getLogger(__name__)
+
 CLIPS = SAMPLES / "custom"
-MOST_UPLOADS = 5e9  # bytes of them; then the oldest go
 
 
 def serve(service: Service, host: str, port: int | None, max_queue: int) -> None:
@@ -26,7 +29,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
     from starlette.middleware import Middleware
 
     from antispoofing.web.guard import HttpGuard, swept
-    from antispoofing.web.page import KEPT, build, theme
+    from antispoofing.web.page import build, theme
 
     with tempfile.TemporaryDirectory() as folder:
         uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
@@ -54,8 +57,8 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
         except OSError as error:
             where = f"port {port}" if port else "a port from 7860 on"
             raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
-        print(f"The page is at {address} until Ctrl-C")
-        with swept(uploads, KEPT, MOST_UPLOADS):
+        logger.info("The page is at %s until Ctrl-C", address)
+        with swept(uploads, UPLOAD_SECONDS, UPLOAD_BYTES):
             page.block_thread()
 
 

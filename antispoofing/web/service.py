@@ -25,6 +25,7 @@ from antispoofing.sandbox import Sandbox, SandboxError
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
+from antispoofing.web.limits import Limits
 from data_utils import AudioError, AudioInfo, load_with_info
 
 if TYPE_CHECKING:
@@ -32,27 +33,6 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 5  # of an archive's list of labels, each of which is analysed
 NOTHING = "upload a recording, or record one, first"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for.
-
-    Attributes:
-        megabytes: of a file.
-        minutes: of a recording that is heard in full.
-        files: at once, or in an archive.
-        seconds_per_file: to read it; an archive is one file.
-        seconds: to read all files of a request.
-        unpacked_megabytes: of an archive.
-    """
-
-    megabytes: float = 100
-    minutes: float = 10
-    files: int = 200
-    seconds_per_file: float = 20
-    seconds: float = 60
-    unpacked_megabytes: float = 500
 
 
 @dataclass(frozen=True)
