@@ -23,14 +23,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from antispoofing.detectors.packed import for_scoring
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from antispoofing import metrics, project
 from antispoofing.commands import tasks
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import load_detector
+from antispoofing.detectors.packed import for_scoring
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_windows
 from antispoofing.scoring.timeline import Timeline

@@ -35,15 +35,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from antispoofing.detectors.loading import save_detector
-from antispoofing.detectors.packed import for_scoring
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from antispoofing import text
 from antispoofing.data.recordings import Utterance, find_recordings
-from antispoofing.detectors.loading import load_detector
-from antispoofing.detectors.packed import Int8Linear, Linear
+from antispoofing.detectors.loading import load_detector, save_detector
+from antispoofing.detectors.packed import Int8Linear, Linear, for_scoring
 from antispoofing.report.comparison import compare
 from antispoofing.scoring.score import computer, score_recordings
 from antispoofing.scoring.scored import Scored
