@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
-from antispoofing.project import SAMPLES, Invocation
+from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.sandbox import Sandbox
 from antispoofing.web import html, server
 from antispoofing.web.limits import Limits
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     with Sandbox(READERS) as sandbox:  # its processes start while the detectors are read
         service = Service(_detectors(args), sandbox, limits)
         # What is imported when it is first used is imported now, and not while somebody waits.
-        html.judged(service, [next((SAMPLES / "custom").rglob("*.flac"))], list(service.judges))
+        html.judged(service, [next(CUSTOM_SAMPLES.rglob("*.flac"))], list(service.judges))
         server.serve(service, args.host, args.port, args.max_queue)
     return 0
 

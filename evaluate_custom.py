@@ -24,14 +24,15 @@ from antispoofing.data.recordings import Recordings
 from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, DataError, DownloadError, ProcessError
 from antispoofing.files import remove
-from antispoofing.project import SAMPLES, Invocation
-from antispoofing.report import results, screen
+from antispoofing.project import CUSTOM_SAMPLES, Invocation
+from antispoofing.report import screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import compare_all
 from antispoofing.report.groups import clip_properties
 from antispoofing.scoring import score_files
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import Scored
+from antispoofing.scoring.timeline import hop_samples
 
 if TYPE_CHECKING:
     from model import Detector
@@ -97,21 +98,31 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     for path in checkpoints:
         try:
             detector, rule = distributed.together(
-                lambda path=path: _load(path, args),
+                lambda path=path: _load(path, scoring, args),
                 lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
             if detector.sha256 in names:
                 print(f"{detector.path} is the same detector as {names[detector.sha256]}: scored once.")
                 continue
             names[detector.sha256] = name = _name(detector, names.values())
+            folder = args.output / name
             if distributed.is_main():
-                timelines.remove_timelines(args.output / name)
-            result = _score(name, detector, rule, found, args, invocation)
+                timelines.remove_timelines(folder)
+            how = {"threshold": args.threshold, "offset": args.offset}
+            result = tasks.evaluate(name, detector, found, folder, scoring, invocation, **how)
         except (CheckpointError, DataError, DownloadError) as error:
             exit_code = print_error(error)
             continue
-        if result is not None:  # the main process has it
-            scored[name] = result
+        if result is None:  # the main process has it
+            continue
+        scored[name] = result
+        for format_ in args.scores_as:
+            score_files.write_scores(folder, format_, result[0])
+        if args.timeline:
+            timelines.write_timelines(name, detector, rule, found.utterances, folder, args.hop)
+        elif "metrics" not in result[1]:
+            print(screen.scores_table(result[0], result[0].verdicts(args.threshold)))
+            print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
     if scored:
         _report(scored, args)
     return exit_code
@@ -120,7 +131,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
 def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
     """The detectors and the recordings; what is wrong with the options is said before the work."""
     data, checkpoints = tasks.choose(
-        args.data or [], args.checkpoint or [], tasks.CUSTOM, SAMPLES / "custom", tasks.NO_CUSTOM
+        args.data or [], args.checkpoint or [], tasks.CUSTOM, CUSTOM_SAMPLES, tasks.NO_CUSTOM
     )
     resolve_device(args.device)
     found = tasks.find(data, args.root, args.phase)
@@ -129,12 +140,12 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
     return checkpoints, found
 
 
-def _load(checkpoint: Path, args: argparse.Namespace) -> tuple[Detector, Rule]:
+def _load(
+    checkpoint: Path, scoring: options.ScoringOptions, args: argparse.Namespace
+) -> tuple[Detector, Rule]:
     """A detector and what decides by it; what is wrong with them is said before the work."""
-    detector = tasks.load(tasks.fetched(checkpoint), options.ScoringOptions.from_args(args))
+    detector = tasks.load(tasks.fetched(checkpoint), scoring)
     if args.timeline:
-        from antispoofing.scoring.score import hop_samples
-
         hop_samples(detector.config, args.hop)
     return detector, Rule.from_detector(detector, args.threshold)
 
@@ -143,32 +154,6 @@ def _name(detector: Detector, taken: Sequence[str]) -> str:
     """What its results are called: as its file, and where that is taken by its sha256 too."""
     name = detector.path.stem
     return f"{name}-{detector.sha256[:8]}" if name in taken else name
-
-
-def _score(
-    name: str,
-    detector: Detector,
-    rule: Rule,
-    found: Recordings,
-    args: argparse.Namespace,
-    invocation: Invocation,
-) -> tuple[Scored, dict] | None:
-    """One detector's results, written and, where there are no labels, told; on the main process."""
-    folder, scoring = args.output / name, options.ScoringOptions.from_args(args)
-    result = tasks.evaluate(
-        name, detector, found, folder, scoring, invocation, threshold=args.threshold, offset=args.offset
-    )
-    if result is None:
-        return None
-    scored, summary = result
-    for format_ in args.scores_as:
-        score_files.write_scores(folder, format_, scored)
-    if args.timeline:
-        timelines.write_timelines(name, detector, rule, found.utterances, folder, args.hop)
-    elif "metrics" not in summary:
-        print(screen.scores_table(scored, scored.verdicts(args.threshold)))
-        print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
-    return result
 
 
 def _report(scored: dict[str, tuple[Scored, dict]], args: argparse.Namespace) -> None:
@@ -180,9 +165,7 @@ def _report(scored: dict[str, tuple[Scored, dict]], args: argparse.Namespace) ->
         properties = clip_properties(any_scored)
         words = [analyse(name, *labelled[name], properties, args.threshold, args.seed) for name in labelled]
         words += compare_all({name: scored for name, (scored, _) in labelled.items()}, args.seed)
-        text = screen.analysis_text(words)
-        print(f"\n{figures}\n\n{text}")
-        results.write_analysis(args.output, figures, text)
+        tasks.tell_analysis(args.output, figures, words)
     print(f"\nScores, metrics and pictures are in {', '.join(str(args.output / name) for name in scored)}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")

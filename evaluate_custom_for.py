@@ -20,14 +20,15 @@ from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Recordings
 from antispoofing.detectors.devices import resolve_device
-from antispoofing.detectors.provenance import Start, comes_from_stand_in, fine_tuning
+from antispoofing.detectors.provenance import Start, comes_from_stand_in, read_fine_tuning
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
-from antispoofing.project import SAMPLES, Invocation
+from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
+from data_utils import LABELS
 
 if TYPE_CHECKING:
     from model import Detector
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             **tasks.must_agree(scoring, result[2]),
         },
     )
-    epoch = fine_tuning(after).epoch
+    epoch = read_fine_tuning(after).epoch
     if distributed.is_main():
         remove(args.output, ["analysis.md", "comparison.json", "change.png"])
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
@@ -110,9 +111,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     words.append(analyse(AFTER, *scored[AFTER], properties, threshold, args.seed))
     figures = screen.results({name: summary for name, (_, summary) in scored.items()})
     figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
-    text = screen.analysis_text(words)
-    print(f"\n{figures}\n\n{text}")
-    results.write_analysis(args.output, figures, text)
+    tasks.tell_analysis(args.output, figures, words)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
     return 0
 
@@ -129,9 +128,9 @@ def _find(
         )
     resolve_device(args.device)
     after = tasks.load(checkpoint, scoring)
-    start = fine_tuning(after).started_from
+    start = read_fine_tuning(after).started_from
     found = tasks.find(_data(args, after), args.root, args.phase)
-    if {"bonafide", "spoof"} - {u.label for u in found.utterances}:
+    if set(LABELS) - {u.label for u in found.utterances}:
         raise DataError("to compare detectors, the recordings must have labels, real and fake")
     return _before(args.before, after, start, scoring), after, found
 
@@ -146,7 +145,7 @@ def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
                 "a published one, or name this one with --checkpoint"
             )
         tasks.say_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
-        return [SAMPLES / "custom"]
+        return [CUSTOM_SAMPLES]
     if not data:
         raise DataError(tasks.NO_CUSTOM)
     return data

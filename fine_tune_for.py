@@ -27,7 +27,7 @@ from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.training.history import FINAL
+from antispoofing.training.history import FINAL, STATE
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
@@ -63,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
     """Find, load, train, test, report. Raises UserError or OSError for what stands in the way."""
-    from antispoofing.training.state import STATE, identify
+    from antispoofing.training.state import identify
 
-    config, splits, detector = distributed.together(lambda: _find(args))
+    scoring = options.ScoringOptions.from_args(args)
+    config, splits, detector = distributed.together(lambda: _find(args, scoring))
     identity = identify(detector, splits.training, splits.validation, config)
     how = {"resume": args.resume, "restart": args.restart}
     with ExitStack() as stack:
@@ -73,10 +74,12 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             lambda: fine_tuning.starting_state(args.output, identity, **how, stack=stack),
             lambda found: identity | {STATE: (found.epoch, found.step)},
         )
-        return _train(args, invocation, config, splits, detector, state)
+        return _train(args, scoring, invocation, config, splits, detector, state)
 
 
-def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
+def _find(
+    args: argparse.Namespace, scoring: options.ScoringOptions
+) -> tuple[TrainingConfig, Splits, Detector]:
     """The recipe, the data and the detector to start from; fetched where that is asked for."""
     data, checkpoints = tasks.choose(
         [tasks.FAKE_OR_REAL] if args.download else args.data or [],
@@ -99,7 +102,7 @@ def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
     if config.warmup >= steps:
         raise TrainingError(f"--warmup {config.warmup}: the whole training has {steps} steps")
     fine_tuning.prepare_output(args.output, checkpoint)
-    detector = fine_tuning.load_start(checkpoint, config, options.ScoringOptions.from_args(args))
+    detector = fine_tuning.load_start(checkpoint, config, scoring)
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
     return config, splits, detector
@@ -107,6 +110,7 @@ def _find(args: argparse.Namespace) -> tuple[TrainingConfig, Splits, Detector]:
 
 def _train(
     args: argparse.Namespace,
+    scoring: options.ScoringOptions,
     invocation: Invocation,
     config: TrainingConfig,
     splits: Splits,
@@ -116,7 +120,6 @@ def _train(
     """From this state to the end, the tests included; the exit code."""
     from antispoofing.detectors.loading import export_official, load_detector
     from antispoofing.training.loop import Hooks, fine_tune
-    from antispoofing.training.state import STATE
 
     if distributed.is_main() and state.is_new:
         tasks.audit(fine_tuning.by_name(splits), args.output, not args.no_audit)
@@ -143,7 +146,6 @@ def _train(
             )
             if len(history) < config.epochs:
                 print(f"ended early: {config.patience} epochs without a better one")
-            scoring = options.ScoringOptions.from_args(args)
             fine_tuning.score_test_splits(splits, args.output, scoring, invocation, tracker)
     except Stopped as stopped:
         print(f"\n{stopped}", end="")

@@ -6,8 +6,9 @@
     scored = score_recordings(detector, find_recordings(["my_folder"]).utterances)
     scored.scores  # [n], higher = more likely real
 
-The rooms, each of which imports from itself and from those above it in this list only (model.py,
-data_utils.py and the modules that stand beside them here are the ground):
+The rooms. Each imports from itself and from those above it in this list, but data/ and detectors/ know
+nothing of each other, nor do web/ and commands/. model.py, data_utils.py and what stands in this folder
+are the ground.
 
     data/       which recordings there are, and what they are labelled
     detectors/  a detector from a file and to a file

@@ -21,7 +21,6 @@ class SpeechClass(NamedTuple):
     error: str
 
 
-CLASSES = (
-    SpeechClass(LABELS[BONAFIDE], "real", "rejected"),
-    SpeechClass(LABELS[SPOOF], "fake", "accepted"),
-)
+REAL = SpeechClass(LABELS[BONAFIDE], "real", "rejected")
+FAKE = SpeechClass(LABELS[SPOOF], "fake", "accepted")
+CLASSES = (REAL, FAKE)

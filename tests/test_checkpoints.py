@@ -146,6 +146,7 @@ def test_half_precision_files_are_scored_in_float32(small_official, small_config
         ("null", "no config and provenance"),
         ("{}", "no config and provenance"),
         ('{"config": {}, "provenance": {}}', "configuration"),
+        ('{"config": {}, "provenance": [1]}', "provenance is not an object"),
         (
             '{"config": {"front_end": {"kind": "xlsr", "heads": 5}, "labels": []}, "provenance": {}}',
             "label order",

@@ -68,8 +68,21 @@ def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"training": None}, {"training": {"clips": 1, "data": None}}, {"epoch": {}}, {"started_from": 1}],
+    [
+        {"training": None},
+        {"training": {"clips": 1, "data": None}},
+        {"epoch": {}},
+        {"epoch": EPOCH | {"validation_auc": 10**400}},
+        {"started_from": 1},
+    ],
 )
 def test_what_a_file_does_not_tell_is_not_known(changes):
     told = detector_card(fine_tuned(**changes))
     assert told["Trained on"] == told["Known error rates"] == NOT_KNOWN
+
+
+@pytest.mark.parametrize("figures", [5, {}, {"auc": 1, "eer": 0, "eer_interval": [0], "clips": [1]}])
+def test_a_stand_in_that_tells_nonsense_of_itself(figures):
+    detector = Detector(PRESETS["small"])
+    detector.provenance = {"stand_in": "yes", "chosen_on": figures}
+    assert detector_card(detector)["Known error rates"] == NOT_KNOWN

@@ -17,9 +17,9 @@ from test_resuming import SETTINGS, results, write_data
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.loading import load_detector, save_detector
+from antispoofing.training.history import STATE
 from antispoofing.training.loop import Hooks, fine_tune
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.state import STATE
 from model import PRESETS, Detector
 
 # 15 clips that can be read, and one that cannot

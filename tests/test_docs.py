@@ -173,13 +173,22 @@ def test_every_other_command_is_run_elsewhere():
     assert all(any(c.startswith(beginning) for c in ALL) for beginning, *_ in ELSEWHERE)
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in ALL if re.match("torchrun|accelerate|python fine.*download", c)]
-)
-def test_a_command_that_is_run_elsewhere_has_known_options(command):
-    words = shlex.split(command)
-    at = next(i for i, word in enumerate(words) if word.endswith(".py"))
-    importlib.import_module(words[at].removesuffix(".py")).parse_args(words[at + 1 :])
+@pytest.mark.parametrize("command", sorted(set(ALL) - set(RUN_HERE)))
+def test_a_command_that_is_run_elsewhere_is_right_in_itself(command):
+    """Its program is there, and takes these arguments."""
+    words = shlex.split(command.splitlines()[0].rpartition("&& ")[2].removeprefix("python "))
+    if words[:2] == ["-m", "antispoofing"]:
+        importlib.import_module(f"antispoofing.commands.{words[2]}").parse_args(words[3:])
+    elif words[:2] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+    elif words[0].startswith("benchmarks/"):
+        text = (ROOT / words[0]).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text for word in words if word.startswith("--"))
+    elif scripts := [i for i, word in enumerate(words) if word.endswith(".py")]:
+        script, arguments = words[scripts[0]], words[scripts[0] + 1 :]
+        importlib.import_module(script.removesuffix(".py")).parse_args(arguments)
+    else:
+        assert words[0].startswith("at=")  # tests/test_app.py has the same calls
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/detectors.md"])
@@ -259,6 +268,30 @@ def test_every_program_has_its_options_listed():
     names = {name for page in DOCS for name, _ in MARKED.findall(page.read_text(encoding="utf-8"))}
     scripts = {path.stem for path in ROOT.glob("*.py")} - {"model", "data_utils"}
     assert names == scripts | antispoofing.__main__.COMMANDS.keys()
+
+
+# What pages name beside options of this project's programs: those of torchrun, accelerate and pytest.
+OTHERS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--multi_gpu"}
+OTHERS |= {"--num_processes", "--kills", "--write-docs"}
+
+
+def test_every_option_that_is_named_exists(monkeypatch):
+    names = {name for page in DOCS for name, _ in MARKED.findall(page.read_text(encoding="utf-8"))}
+    known = set(OTHERS)
+    for name in names:
+        with monkeypatch.context() as patch:
+            known |= set(parser_of(name, patch)._option_string_actions)
+    for page in PAGES:
+        assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8"))) <= known
+
+
+def test_code_is_marked_as_what_is_tested():
+    languages = {
+        lang for page in PAGES for lang in re.findall(r"^ *```(\w+)", page.read_text(encoding="utf-8"), re.M)
+    }
+    assert languages == {"sh", "python"}
+    with_python = {page.name for page in PAGES if blocks(page, "python")}
+    assert with_python == {"README.md", "detectors.md", "page.md"}  # the last one's calls: tests/test_app.py
 
 
 # -------------------------------------------------------------------------- pages

@@ -165,7 +165,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 
 
 def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate_custom_for, "SAMPLES", workplace / "samples")
+    monkeypatch.setattr(evaluate_custom_for, "CUSTOM_SAMPLES", workplace / "samples" / "custom")
     start = load_detector("start.safetensors", device="cpu")
     start.provenance = {"stand_in": "yes"}
     save_detector(start, "start.safetensors")

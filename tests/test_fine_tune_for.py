@@ -25,9 +25,8 @@ from antispoofing.files import sha256_of
 from antispoofing.report import plots
 from antispoofing.scoring.scored import Scored
 from antispoofing.training.augment import KINDS
-from antispoofing.training.history import EpochResult
+from antispoofing.training.history import STATE, EpochResult
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.state import STATE
 from antispoofing.training.tracking import Tracker
 from model import PRESETS, Detector
 

@@ -28,6 +28,10 @@ def test_the_three_scripts_in_order(tmp_path):
     first = run(tmp_path, "evaluate_custom.py")
     assert first[0].startswith("Neither Dataset_Speech_Assignment/ nor a published detector")
     assert "STAND-IN DETECTOR" in first[1]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in first if line.startswith("detector  ")] == [
+        line for line in readme if line.startswith("detector  ")
+    ]
     before = read(tmp_path / "results/custom/detector/metrics.json")
     assert before["counts"]["bonafide_scored"] == before["counts"]["spoof_scored"] == 60
     assert before["metrics"]["auc"] > 0.8  # on people and systems that it never met

@@ -8,7 +8,7 @@ import torch
 from conftest import assert_as_published, official_shapes, reference
 
 from antispoofing.detectors.checkpoints import official_name
-from antispoofing.detectors.devices import resolve_device
+from antispoofing.detectors.devices import PRECISIONS, resolve_device
 from antispoofing.detectors.loading import load_detector
 from antispoofing.errors import DeviceError
 from model import PRESETS, Detector, DetectorConfig, XLSRConfig
@@ -143,3 +143,10 @@ def test_absent_device_is_one_line():
     for name in ("cuda:99", "warp-drive", "meta"):
         with pytest.raises(DeviceError, match=name):
             resolve_device(name)
+
+
+def test_every_precision_on_the_command_line_is_one_of_the_networks():
+    for precision in PRECISIONS:
+        assert Detector(PRESETS["small"], precision).precision == precision
+    with pytest.raises(ValueError, match=f"precision must be one of {', '.join(PRECISIONS)}, not 'fp8'"):
+        Detector(PRESETS["small"], "fp8")

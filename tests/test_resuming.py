@@ -20,7 +20,7 @@ from test_tracking import read_records
 
 from antispoofing.detectors.loading import save_detector
 from antispoofing.files import sha256_of
-from antispoofing.training.state import STATE
+from antispoofing.training.history import STATE
 from model import PRESETS, Detector
 
 ROOT = Path(__file__).parents[1]

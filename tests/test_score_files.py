@@ -17,6 +17,7 @@ from antispoofing.commands.metrics import main
 from antispoofing.data.labels import read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
+from antispoofing.files import sha256_of
 from antispoofing.scoring.score_files import FORMATS, names_in, read_scores, with_keys, write_scores
 from antispoofing.scoring.scored import Scored
 
@@ -280,3 +281,23 @@ def test_no_figure_depends_on_the_order():
         expected = function(bonafide, spoof)
         for _ in range(20):
             assert function(rng.permutation(bonafide), rng.permutation(spoof)) == expected
+
+
+def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
+    """Spoof logits are read back: verdicts, and what is written of them, are those of the first time."""
+    monkeypatch.chdir(tmp_path)
+    Path("scores.csv").write_text(
+        "path,label,score,spoof_logit,verdict,speaker\n"
+        "a.wav,bonafide,1.5,0.5,bonafide,A\nb.wav,spoof,-1.0,2.0,spoof,A\nc.wav,spoof,,,,B\n",
+        encoding="utf-8",
+    )
+    assert main(["scores.csv", "--output", "out"]) == 0
+    with open("out/scores.csv", encoding="utf-8", newline="") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ["a.wav", "bonafide", "1.5", "0.5", "bonafide", "A"],
+        ["b.wav", "spoof", "-1.0", "2.0", "spoof", "A"],
+        ["c.wav", "spoof", "", "", "", "B"],
+    ]
+    found = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
+    assert found["scores_sha256"] == sha256_of("scores.csv")

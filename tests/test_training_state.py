@@ -13,11 +13,12 @@ from test_training import CONFIG, clips, fresh_detector  # noqa: F401, a fixture
 
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
+from antispoofing.detectors.provenance import VALIDATION_FIGURES
 from antispoofing.errors import CheckpointError, TrainingError
-from antispoofing.training.history import FINAL, LAST
+from antispoofing.training.history import FINAL, LAST, STATE, EpochResult
 from antispoofing.training.loop import fine_tune
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.state import STATE, find_state, identify, restore, sole_writer
+from antispoofing.training.state import find_state, identify, restore, sole_writer
 from antispoofing.training.step import Optimization
 
 ROOT = Path(__file__).parents[1]
@@ -131,3 +132,10 @@ def test_a_folder_has_one_writer(tmp_path):
     with sole_writer(tmp_path):  # the killed one left its file
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_fine_tuned_file_tells_is_what_an_epoch_comes_to():
+    figures = [
+        field.name for field in dataclasses.fields(EpochResult) if field.name.startswith("validation_")
+    ]
+    assert figures == list(VALIDATION_FIGURES)

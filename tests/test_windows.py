@@ -15,8 +15,8 @@ from antispoofing.detectors.packed import for_scoring
 from antispoofing.errors import DataError
 from antispoofing.report import plots, screen
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
-from antispoofing.scoring.score import score_windows, window_starts
-from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, overall
+from antispoofing.scoring.score import score_windows
+from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, overall, window_starts
 from data_utils import AudioError, load_audio, pad
 from model import PRESETS, Detector
 

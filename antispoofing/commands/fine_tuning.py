@@ -15,7 +15,7 @@ from antispoofing.commands import tasks
 from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.recordings import Utterance
 from antispoofing.data.splits import Splits
-from antispoofing.detectors.provenance import fine_tuning
+from antispoofing.detectors.provenance import read_fine_tuning
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
@@ -197,7 +197,7 @@ class Progress:
             f"({result.seconds:.0f} s)"
         )
         if self.tracker.is_on:
-            points = metrics.error_rates(scored.scores_of("bonafide"), scored.scores_of("spoof"))
+            points = metrics.error_rates(scored.bonafide, scored.spoof)
             interval = (result.validation_auc_low, result.validation_auc_high)
             roc = plots.plot_roc(points, result.validation_auc, interval)
             self.tracker.log_epoch(result, self.step, roc)
@@ -210,7 +210,7 @@ def score_test_splits(
     if not splits.testing:
         return
     final = distributed.together(lambda: tasks.load(output / FINAL, options))
-    epoch = fine_tuning(final).epoch
+    epoch = read_fine_tuning(final).epoch
     print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
     threshold, summaries = epoch["validation_threshold"], {}
     for name, found in splits.testing.items():

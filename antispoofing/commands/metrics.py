@@ -17,6 +17,7 @@ from antispoofing.commands.run import run_script
 from antispoofing.data.labels import EVAL, PHASES, read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
+from antispoofing.files import sha256_of
 from antispoofing.project import Invocation
 from antispoofing.report import results, screen
 from antispoofing.report.groups import groups_of, with_other_class
@@ -80,10 +81,10 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     if groups:
         print("\nA group of one class only is held against all clips of the other.")
     if args.output:
-        about = {"scores": str(args.scores), "keys": args.keys and str(args.keys)}
-        verdicts = (
-            [""] * len(scored.utterances) if args.threshold is None else scored.verdicts(args.threshold)
-        )
+        about = {"scores": str(args.scores), "scores_sha256": sha256_of(args.scores)}
+        if args.keys:
+            about |= {"keys": str(args.keys), "keys_sha256": sha256_of(args.keys)}
+        verdicts = scored.verdicts(args.threshold)
         summary |= {"by": groups} if groups else {}
         results.write_results(args.output, scored, summary, verdicts, about, invocation, title=name)
         print(f"\nMetrics and pictures are in {args.output}")
@@ -99,7 +100,7 @@ def _read(args: argparse.Namespace) -> Scored:
         if not any(score.label for score in scores):
             raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
         utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
-        return as_scored(utterances, [score.score for score in scores])
+        return as_scored(utterances, scores)
     keys = read_labels(args.keys, args.phase)
     if args.phase and not keys.phase:
         raise DataError(f"--phase {args.phase}: {args.keys} has no phases")

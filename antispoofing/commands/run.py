@@ -57,7 +57,6 @@ def run_script(
         run's exit code, the highest of all processes; 2 after an error; 130 when interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
-    invocation = Invocation.now(shlex.join(["python", *name.split(), *argv]))
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -69,7 +68,8 @@ def run_script(
     try:
         with distributed.group(), _library_on_screen():
             try:
-                code = run(distributed.together(parsed), invocation)
+                args = distributed.together(parsed)
+                code = run(args, Invocation.now(shlex.join(["python", *name.split(), *argv])))
             except UserError as error:
                 if error.process is None:
                     raise

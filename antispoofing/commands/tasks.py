@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antispoofing import distributed
+from antispoofing.classes import FAKE, REAL
 from antispoofing.commands.audit import say_audit
 from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.duplicates import DUPLICATES
@@ -19,7 +20,7 @@ from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.published import DETECTOR_NAMES
+from antispoofing.published import DETECTOR_NAMES, HUB
 from antispoofing.report import results, screen
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.scored import Scored
@@ -85,7 +86,7 @@ def choose(
 
 def fetched(checkpoint: Path) -> Path:
     """Return the file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
-    if not str(checkpoint).startswith("hub:"):
+    if not str(checkpoint).startswith(HUB):
         return checkpoint
     from antispoofing.data import download  # and all that fetching needs: half a second
 
@@ -135,8 +136,8 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
         print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
         print("If a list has them, name the list itself as --data.")
-    if not counts[""] and not (counts["bonafide"] and counts["spoof"]):
-        empty, full = ("real", "fake") if counts["bonafide"] == 0 else ("fake", "real")
+    if not counts[""] and not (counts[REAL.label] and counts[FAKE.label]):
+        empty, full = (REAL.word, FAKE.word) if counts[REAL.label] == 0 else (FAKE.word, REAL.word)
         raise DataError(
             f"there are {full} recordings but no {empty} ones, so no AUC or EER; to score them without "
             f"labels, give the {full} folder itself as --data"
@@ -172,6 +173,17 @@ def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bo
     if is_wanted:
         folder.mkdir(parents=True, exist_ok=True)
         say_audit(splits, folder / DUPLICATES)
+
+
+def tell_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
+    """Print figures and what is made of them, and write both to analysis.md.
+
+    Args:
+        words: Markdown, in blocks set apart by empty lines.
+    """
+    text = screen.analysis_text(words)
+    print(f"\n{figures}\n\n{text}")
+    results.write_analysis(folder, figures, text)
 
 
 def evaluate(

@@ -20,6 +20,7 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub_errors
 from tqdm import tqdm
 
+from antispoofing.data import archives
 from antispoofing.errors import DownloadError
 from antispoofing.files import sha256_of
 from antispoofing.published import DRIVE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED, PublishedFile
@@ -59,8 +60,6 @@ def get(name: str, folder: Path = Path()) -> Path:
 
 def fake_or_real(folder: Path = Path()) -> Path:
     """Fetch Fake-or-Real's two-second clips into a folder and extract them; where they then are."""
-    from antispoofing.data import archives
-
     return archives.extract(get("for-2sec", folder))
 
 

@@ -22,15 +22,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from antispoofing.errors import DataError
+from data_utils import BONAFIDE, LABELS, SPOOF
 
 # Words that label, of folders and in lists, in lower case without punctuation.
-LABEL_WORDS = {
-    "real": "bonafide",
-    "bonafide": "bonafide",
-    "genuine": "bonafide",
-    "fake": "spoof",
-    "spoof": "spoof",
-}
+LABEL_WORDS = dict.fromkeys(("real", "bonafide", "genuine"), LABELS[BONAFIDE]) | dict.fromkeys(
+    ("fake", "spoof"), LABELS[SPOOF]
+)
 
 # What columns may be called, in lower case without punctuation.
 NAME_COLUMNS = ("path", "filename", "file", "filepath", "audio", "audiopath", "utterance", "utt", "trialanon")

@@ -136,7 +136,10 @@ def _header(metadata: dict[str, str]) -> dict:
             "safetensors without a detector's header: not written by this project (of a Hugging Face "
             "folder, name the folder)"
         )
-    return header_of(metadata, DETECTOR, "config", "provenance")
+    header = header_of(metadata, DETECTOR, "config", "provenance")
+    if not isinstance(header["provenance"], dict):
+        raise CheckpointError("its header's provenance is not an object")
+    return header
 
 
 def header_of(metadata: dict[str, str], kind: str, *names: str) -> dict:

@@ -15,8 +15,6 @@ from antispoofing.detectors.devices import ENGINES, resolve_device, resolve_prec
 from antispoofing.errors import CheckpointError
 from model import AASIST, Detector, DetectorConfig, XLSRConfig
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-
 
 def load_detector(
     checkpoint: str | Path,

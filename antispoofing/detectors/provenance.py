@@ -61,7 +61,7 @@ class FineTuning:
     epoch: dict
 
 
-def fine_tuning(detector: Detector) -> FineTuning:
+def read_fine_tuning(detector: Detector) -> FineTuning:
     """Return how `fine_tune_for.py` made a detector.
 
     Raises:
@@ -78,7 +78,7 @@ def fine_tuning(detector: Detector) -> FineTuning:
             and isinstance(start.provenance, dict)
             and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, OverflowError):
         known = False
     if not known:
         raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
@@ -103,8 +103,19 @@ def is_stand_in(provenance: dict) -> bool:
 
 
 def chosen_on(provenance: dict) -> dict | None:
-    """Return the stand-in detector's figures on the recordings by which it was chosen; None where untold."""
-    return provenance.get("chosen_on")
+    """Return the stand-in detector's figures on the recordings by which it was chosen; None where untold.
+
+    Returns:
+        "auc", "eer", "eer_interval" and "clips", how many of each class.
+    """
+    told = provenance.get("chosen_on")
+    try:
+        figures = {name: float(told[name]) for name in ("auc", "eer")}
+        figures["eer_interval"] = [float(rate) for rate in told["eer_interval"]]
+        figures["clips"] = [int(count) for count in told["clips"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return figures if len(figures["eer_interval"]) == 2 else None
 
 
 def comes_from_stand_in(provenance: dict) -> bool:

@@ -14,7 +14,7 @@ import scipy  # its stats take half a second to import: only when first used
 from tqdm import tqdm
 
 from antispoofing import metrics
-from antispoofing.classes import CLASSES
+from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.report.groups import groups_of, is_whole, with_other_class
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
@@ -95,7 +95,7 @@ def _decisions(scored: Scored, threshold: float | None) -> str:
     """How many real clips are rejected and fake ones accepted, and whether one is more frequent."""
     verdicts = np.array(scored.verdicts(threshold))
     errors = {}
-    for label, other in (("bonafide", "spoof"), ("spoof", "bonafide")):
+    for label, other in ((REAL.label, FAKE.label), (FAKE.label, REAL.label)):
         called = verdicts[scored.mask(label)]
         errors[label] = (int((called == other).sum()), len(called))
     how = "by the larger of the two logits"
@@ -105,7 +105,7 @@ def _decisions(scored: Scored, threshold: float | None) -> str:
         f"**Its decisions**, {how}: {share(*errors['bonafide'])} of the real clips are rejected, "
         f"{share(*errors['spoof'])} of the fake ones accepted. "
     )
-    if p_value(errors["bonafide"], errors["spoof"]) >= LEVEL:
+    if p_value(errors[REAL.label], errors[FAKE.label]) >= LEVEL:
         return words + "The data do not show that one error is more frequent than the other."
     more = max(errors, key=lambda label: errors[label][0] / errors[label][1])
     return words + f"It leans towards calling clips {'fake' if more == 'bonafide' else 'real'}."
@@ -197,7 +197,7 @@ def with_progress(title: str, groups: dict[str, np.ndarray]) -> tqdm:
 
 def misjudged(scored: Scored, threshold: float) -> np.ndarray:
     """Which recordings [n] are on the wrong side of a threshold."""
-    real, fake = scored.mask("bonafide"), scored.mask("spoof")
+    real, fake = scored.mask(REAL.label), scored.mask(FAKE.label)
     return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
 
 

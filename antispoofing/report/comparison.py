@@ -57,7 +57,7 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
     differences = metrics.paired_differences(*pairs, seed=seed)
     wrong = [misjudged(s, v["threshold"]) & both for s, v in zip((before, after), values, strict=True)]
     mended, made = int((wrong[0] & ~wrong[1]).sum()), int((wrong[1] & ~wrong[0]).sum())
-    labelled = masks["bonafide"] | masks["spoof"]
+    labelled = np.logical_or(*masks.values())
     return {
         "counts": {label: int(mask.sum()) for label, mask in masks.items()},
         **{
@@ -182,7 +182,7 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
         words += "these clips are easier for it. "
     else:
         words += "the intervals overlap, so no loss is shown. "
-    at = metrics.confusion_at(after.scores_of("bonafide"), after.scores_of("spoof"), threshold)
+    at = metrics.confusion_at(after.bonafide, after.spoof, threshold)
     rejected = at["bonafide_spoof"], at["bonafide_spoof"] + at["bonafide_bonafide"]
     accepted = at["spoof_bonafide"], at["spoof_bonafide"] + at["spoof_spoof"]
     words += (

@@ -9,8 +9,8 @@ from antispoofing.detectors.provenance import (
     Start,
     chosen_on,
     comes_from_stand_in,
-    fine_tuning,
     is_stand_in,
+    read_fine_tuning,
 )
 from antispoofing.errors import CheckpointError
 from antispoofing.published import published_detector
@@ -45,7 +45,7 @@ def _history(detector: Detector) -> tuple[str, str]:
         figures = _of_stand_in(chosen_on(detector.provenance))
         return "people and machines of Debian's packages; see samples/README.md", figures
     try:
-        made = fine_tuning(detector)
+        made = read_fine_tuning(detector)
         sets = ", ".join(
             Path(path).name for path in made.training["data"].split(", ")
         )  # no path of its owner's

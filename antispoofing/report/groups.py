@@ -45,7 +45,7 @@ def groups_of(
 
     Properties with fewer than `fewest` groups are left out; of more than `most` the smallest are one.
     """
-    usable = scored.mask("bonafide") | scored.mask("spoof")
+    usable = scored.labelled
     result = {}
     for title, values in properties.items():
         values = np.array(values, dtype=object)  # not as wide as the longest
@@ -70,7 +70,7 @@ def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
 
 def is_whole(scored: Scored, members: np.ndarray) -> bool:
     """Whether a group [n] is all there is, so that its figures are the overall ones."""
-    return bool(members[scored.mask("bonafide") | scored.mask("spoof")].all())
+    return bool(members[scored.labelled].all())
 
 
 def _named(values: np.ndarray, name_of: Callable[[Any], str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy  # its stats take half a second to import: only when first used
 
+from antispoofing.classes import FAKE, REAL
 from antispoofing.metrics import ErrorRates
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
@@ -96,7 +97,7 @@ def plot_change(before: Scored, after: Scored) -> Figure:
     """Each clip's score after over its score before; on the diagonal nothing changed."""
     figure = _figure(5.5, 5)
     axes = figure.add_subplot()
-    for label, word, color in (("spoof", "fake", FAKE_COLOR), ("bonafide", "real", REAL_COLOR)):
+    for (label, word, _), color in ((FAKE, FAKE_COLOR), (REAL, REAL_COLOR)):
         chosen = np.array([u.label == label for u in before.utterances])
         axes.scatter(before.scores[chosen], after.scores[chosen], s=14, alpha=0.6, color=color, label=word)
     low, high = axes.get_xlim()

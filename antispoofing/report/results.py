@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from antispoofing import metrics, project
+from antispoofing import metrics
 from antispoofing.files import remove
+from antispoofing.project import Invocation
 from antispoofing.report import plots
 from antispoofing.report.summary import CONVENTION
+from antispoofing.scoring.score_files import SCORES_CSV_HEADER
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, Timeline
 from antispoofing.text import printable
@@ -33,8 +35,8 @@ from data_utils import SPOOF
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", "roc.png", "det.png", "histogram.png")
-SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # then what a list of labels tells
+PICTURES = ("roc", "det", "histogram")
+RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", *(f"{name}.png" for name in PICTURES))
 LONGEST_NAME = 250  # of a file, in bytes, that leaves room for a suffix
 
 
@@ -44,7 +46,7 @@ def write_results(
     summary: dict,
     verdicts: list[str],
     about: dict,
-    invocation: project.Invocation,
+    invocation: Invocation,
     title: str,
 ) -> None:
     """Write scores.csv, failures.csv, metrics.json and, where both classes have scores, pictures.
@@ -84,16 +86,16 @@ def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
     Args:
         scored, summary: of recordings of both classes.
     """
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    bonafide, spoof = scored.bonafide, scored.spoof
     points = metrics.error_rates(bonafide, spoof)
-    figures = {
-        "roc": plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"]),
-        "det": plots.plot_det(points, summary),
-        "histogram": plots.plot_histogram(bonafide, spoof, summary),
-    }
-    for figure in figures.values():
+    figures = (
+        plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"]),
+        plots.plot_det(points, summary),
+        plots.plot_histogram(bonafide, spoof, summary),
+    )
+    for figure in figures:
         figure.suptitle(title, parse_math=False)  # a file name may hold a $
-    return figures
+    return dict(zip(PICTURES, figures, strict=True))
 
 
 def write_analysis(folder: Path, figures: str, text: str) -> None:
@@ -102,11 +104,9 @@ def write_analysis(folder: Path, figures: str, text: str) -> None:
     (folder / "analysis.md").write_text(content, encoding="utf-8")
 
 
-def write_json(path: Path, content: dict, invocation: project.Invocation) -> None:
+def write_json(path: Path, content: dict, invocation: Invocation) -> None:
     """Write figures with the convention they follow, what was asked for, and the code that made them."""
-    content = {"convention": CONVENTION} | content | dataclasses.asdict(invocation)
-    content |= {"project": {"version": project.version(), "commit": project.commit()}}
-    content |= {"versions": _versions()}
+    content = {"convention": CONVENTION} | content | invocation.to_dict() | {"versions": _versions()}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     # A folder's name may be no text: its bytes become escapes, as JSON has them.
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

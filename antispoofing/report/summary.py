@@ -28,7 +28,7 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
         `metrics.shown_direction`) with "if_reversed", what the opposite direction would give; and,
         for a given threshold, "at_threshold".
     """
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    bonafide, spoof = scored.bonafide, scored.spoof
     summary = {
         "counts": {
             "files": len(scored.utterances),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy  # its optimize takes a while to import: only when first used
 
+from antispoofing import classes
 from antispoofing.detectors.provenance import stored_calibration
 from antispoofing.errors import CheckpointError
 from data_utils import BONAFIDE, SPOOF
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 SURE = 0.95  # what is less probable than this, for either class, is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
 
-REAL, FAKE, NOT_SURE = "real", "fake", "not sure"
+REAL, FAKE, NOT_SURE = classes.REAL.word, classes.FAKE.word, "not sure"
 
 
 @dataclass(frozen=True)

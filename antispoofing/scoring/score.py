@@ -20,12 +20,11 @@ from tqdm import tqdm
 
 from antispoofing import distributed
 from antispoofing.data.recordings import Utterance
-from antispoofing.errors import DataError
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
-from antispoofing.scoring.timeline import Timeline
+from antispoofing.scoring.timeline import Timeline, hop_samples, window_starts
 from data_utils import BONAFIDE, AudioError, Clips, Load, load_with_info, make_loader, pad
-from model import Detector, DetectorConfig
+from model import Detector
 
 Batch = tuple[Any, Tensor]  # what it is of, and waves [B, T]
 Computed = tuple[Any, np.ndarray]  # what it is of, and logits float32 [B, 2]
@@ -143,30 +142,6 @@ def score_recordings(
     return scored
 
 
-def hop_samples(config: DetectorConfig, hop: float | None) -> int:
-    """A hop of so many seconds, in samples; of None half a window.
-
-    Raises:
-        DataError: it is less than a sample or more than a window.
-    """
-    rate, window = config.sample_rate, config.clip_samples
-    step = window // 2 if hop is None else round(hop * rate)
-    if not 1 <= step <= window:
-        raise DataError(
-            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
-        )
-    return step
-
-
-def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
-    """int64 [n]: 0, hop, 2 hop, ..., and the last that fits: all is heard, and nothing is padded.
-
-    Of a recording that is no longer than a window 0 alone.
-    """
-    last = max(0, n_samples - window)
-    return np.append(np.arange(0, last, hop), last)
-
-
 def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float | None = None) -> Timeline:
     """Score each window as a recording of its own: the scores that `Detector.score` gives them.
 
@@ -184,7 +159,7 @@ def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float |
     """
     rate, window = detector.config.sample_rate, detector.config.clip_samples
     starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
-    logits = _logits(detector, [wave[start : start + window] for start in starts])
+    logits = _logits(detector, [wave[start : start + window] for start in starts], "window")
     if not np.isfinite(logits).all():
         raise AudioError(NOT_A_NUMBER)
     ends = np.minimum(starts + window, len(wave))
@@ -205,10 +180,10 @@ def score_waves(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
     Raises:
         ValueError: a wave has no samples.
     """
-    return _logits(detector, waves)[:, BONAFIDE]
+    return _logits(detector, waves, "clip")[:, BONAFIDE]
 
 
-def _logits(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
+def _logits(detector: Detector, waves: Sequence[np.ndarray], unit: str) -> np.ndarray:
     """Logits float64 [n, 2] of n waves, each cut or repeated to a clip."""
     samples = detector.config.clip_samples
     if len(waves) == 0:
@@ -219,7 +194,7 @@ def _logits(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
         starts = range(0, len(waves), size)
         batches = ([pad(wave, samples) for wave in waves[start : start + size]] for start in starts)
         computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)
-        with tqdm(total=len(waves), unit="window", leave=False, delay=1, disable=None) as progress:
+        with tqdm(total=len(waves), unit=unit, leave=False, delay=1, disable=None) as progress:
             logits = []
             for count, of_batch in computed:
                 logits.append(of_batch)

@@ -30,7 +30,7 @@ from antispoofing.data.labels import (
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
-from data_utils import AUDIO_SUFFIXES
+from data_utils import AUDIO_SUFFIXES, BONAFIDE
 
 # Format: the file's name, what sets its columns apart, its header.
 FORMATS = {
@@ -39,17 +39,18 @@ FORMATS = {
     "arena": ("scores_arena.txt", " ", ()),  # of the Speech DF Arena toolkit: the file names of its CSV
 }
 
-MADE_HERE = ("spoof_logit", "verdict")  # columns of this project's scores.csv that no list of labels told
+SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # then what a list of labels tells
 LARGEST = 1e100  # a score; sums and differences of larger ones are no numbers any more
 NO_SCORE = "no score"  # why a trial of the keys fails
 
 
 @dataclass(frozen=True)
 class FiledScore:
-    """One row: the recording as the file names it, the score (NaN: none), what else it tells."""
+    """One row: the recording as the file names it, score and spoof logit (NaN: none), what else it tells."""
 
     name: str
     score: float
+    spoof_logit: float = math.nan
     label: str = ""
     columns: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +115,7 @@ def read_scores(path: Path) -> list[FiledScore]:
         columns = {2: ["name", "score"], 4: ["name", "attack", "label", "score"]}.get(width, [])
         places = [columns.index(name) if name in columns else None for name in ("name", "score", "label")]
     name_at, score_at, label_at = places
+    ours = {name: columns.index(name) for name in SCORES_CSV_HEADER[3:] if name in columns}
     if name_at is None or score_at is None:
         raise DataError(
             f"{path}: no known file of scores. It needs a header with columns path and score, or the two or "
@@ -129,10 +131,13 @@ def read_scores(path: Path) -> list[FiledScore]:
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
-            ours = (i for i, column in enumerate(columns) if column in MADE_HERE)
-            known = [*places, *ours]
-            told = other_columns(columns, cells, known, label)
-            scores.append(FiledScore(cells[name_at], score, label, told))
+            spoof_logit = _number(cells[ours["spoof_logit"]]) if "spoof_logit" in ours else math.nan
+            told = other_columns(columns, cells, [*places, *ours.values()], label)
+            scores.append(
+                FiledScore(
+                    cells[name_at], score, math.nan if spoof_logit is None else spoof_logit, label, told
+                )
+            )
     refuse(problems)
     return scores
 
@@ -155,7 +160,7 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
     Raises:
         DataError: no trial has a score.
     """
-    by_name = {score.name: score.score for score in scores}
+    by_name = {score.name: score for score in scores}
     trials_of = Counter(utterance_id(trial.name) for trial in keys.trials)
     by_id: dict[str, list[str]] = {}
     for score in scores:
@@ -174,13 +179,15 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
             f"{keys.path}: none of its trials has a score; the first is {keys.trials[0].name}, the first "
             f"score is of {scores[0].name if scores else 'nothing'}"
         )
-    found = [math.nan if name is None else by_name[name] for name in names]
+    none = FiledScore("", math.nan)
+    found = [none if name is None else by_name[name] for name in names]
     utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
     return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
 
 
-def as_scored(utterances: Sequence[Utterance], scores: Sequence[float]) -> Scored:
-    """Take scores as if they were made here; there is no spoof logit to decide by."""
-    logits = np.full((len(scores), 2), np.nan)
-    logits[:, 1] = scores
-    return Scored(utterances, logits, {int(i): NO_SCORE for i in np.flatnonzero(np.isnan(logits[:, 1]))})
+def as_scored(utterances: Sequence[Utterance], scores: Sequence[FiledScore]) -> Scored:
+    """Take scores as if they were made here."""
+    logits = np.array([(score.spoof_logit, score.score) for score in scores], dtype=float).reshape(-1, 2)
+    return Scored(
+        utterances, logits, {int(i): NO_SCORE for i in np.flatnonzero(np.isnan(logits[:, BONAFIDE]))}
+    )

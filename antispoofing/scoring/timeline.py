@@ -8,11 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from antispoofing.errors import DataError
 from antispoofing.scoring.decision import FAKE, REAL, Rule
 from data_utils import BONAFIDE
+
+if TYPE_CHECKING:
+    from model import DetectorConfig
 
 MIXED = "mixed"
 SHORT = 1.0  # seconds
@@ -124,3 +129,27 @@ def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
     if np.ptp(wave) < SILENT:
         found.append("it is silent, or all but silent")
     return found
+
+
+def hop_samples(config: DetectorConfig, hop: float | None) -> int:
+    """A hop of so many seconds, in samples; of None half a window.
+
+    Raises:
+        DataError: it is less than a sample or more than a window.
+    """
+    rate, window = config.sample_rate, config.clip_samples
+    step = window // 2 if hop is None else round(hop * rate)
+    if not 1 <= step <= window:
+        raise DataError(
+            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
+        )
+    return step
+
+
+def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
+    """int64 [n]: 0, hop, 2 hop, ..., and the last that fits: all is heard, and nothing is padded.
+
+    Of a recording that is no longer than a window 0 alone.
+    """
+    last = max(0, n_samples - window)
+    return np.append(np.arange(0, last, hop), last)

@@ -1,4 +1,4 @@
-"""What a training has come to, epoch by epoch, and which epoch's weights are kept."""
+"""What a training has come to, epoch by epoch, which epoch's weights are kept, and in which files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
+STATE = "training_state.safetensors"  # of an unfinished training
 
 
 @dataclass(frozen=True)

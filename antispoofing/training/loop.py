@@ -25,9 +25,9 @@ from antispoofing.scoring.score import default_workers, score_recordings
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.training import lora
 from antispoofing.training.clips import VariedClips, epoch_order, steps_of
-from antispoofing.training.history import FINAL, LAST, EpochResult, best_epoch
+from antispoofing.training.history import FINAL, LAST, STATE, EpochResult, best_epoch
 from antispoofing.training.recipe import TrainingConfig, learning_rate, steps_of_an_epoch
-from antispoofing.training.state import STATE, TrainingState, identify, restore, write_state
+from antispoofing.training.state import TrainingState, identify, restore, write_state
 from antispoofing.training.step import Optimization, Part
 from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
 from data_utils import LABELS, make_loader
@@ -260,7 +260,7 @@ class _Run:
 
 
 def _calibration(scored: Scored) -> dict | None:
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    bonafide, spoof = scored.bonafide, scored.spoof
     fitted_on = (
         f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set, by which its "
         "epoch was chosen"
@@ -274,7 +274,7 @@ def _epoch_result(
 ) -> EpochResult:
     if NOT_A_NUMBER in scored.failures.values():
         raise TrainingError(f"after epoch {epoch} the network gives no numbers: try a lower learning rate")
-    bonafide, spoof = scored.scores_of("bonafide"), scored.scores_of("spoof")
+    bonafide, spoof = scored.bonafide, scored.spoof
     if len(bonafide) == 0 or len(spoof) == 0:
         raise DataError("no real, or no fake, recording of the validation set can be scored")
     values = metrics.compute_metrics(bonafide, spoof)

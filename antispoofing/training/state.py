@@ -19,12 +19,11 @@ from torch import Tensor
 from antispoofing.data.recordings import Utterance, list_sha256
 from antispoofing.detectors import checkpoints, provenance
 from antispoofing.errors import TrainingError
-from antispoofing.training.history import FINAL, EpochResult, best_epoch
+from antispoofing.training.history import FINAL, STATE, EpochResult, best_epoch
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import Optimization
 from model import Detector
 
-STATE = "training_state.safetensors"
 LOCK = "training.lock"
 _KIND = "training"  # what its header is called
 

@@ -31,7 +31,7 @@ LOOK = """() => {
 }"""  # on a phone the result is below what is seen
 FOR_PROGRAMS = """
 **For programs**: `/score` (the beginning of each file) and `/timeline` (one recording in full) answer in
-JSON. How: "Use via API" below, and the README.
+JSON. How: "Use via API" below, and docs/page.md.
 """
 
 

@@ -12,15 +12,13 @@ import numpy as np
 import soundfile
 
 from antispoofing.errors import UserError
-from antispoofing.project import SAMPLES
+from antispoofing.project import CUSTOM_SAMPLES
 from antispoofing.web import html
 from antispoofing.web.limits import UPLOAD_BYTES, UPLOAD_SECONDS
 from antispoofing.web.service import Service
 from data_utils import SAMPLE_RATE, load_audio
 
 logger = logging.getLogger(__name__)
-
-CLIPS = SAMPLES / "custom"
 
 
 def serve(service: Service, host: str, port: int | None, max_queue: int) -> None:
@@ -65,8 +63,8 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
 def examples(folder: Path) -> dict[str, Path]:
     """Sample recordings in a new folder, by what they are; one is put together."""
     folder.mkdir()
-    person = [CLIPS / f"Real/austen-reader-{i}.flac" for i in range(1, 8)]
-    machine = [CLIPS / f"Fake/festival-hts-slt-{i}.flac" for i in range(1, 4)]
+    person = [CUSTOM_SAMPLES / f"Real/austen-reader-{i}.flac" for i in range(1, 8)]
+    machine = [CUSTOM_SAMPLES / f"Fake/festival-hts-slt-{i}.flac" for i in range(1, 4)]
     mixed = folder / "a-machine-in-between.flac"
     clips = [load_audio(clip) for clip in (*person[:3], *machine[:2], *person[3:6])]
     soundfile.write(mixed, np.concatenate(clips), SAMPLE_RATE)
