@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import small_config
-from test_distributed import write_data
+from helpers import copy_samples
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import save_detector
@@ -26,7 +26,7 @@ def run(folder, name, *args) -> str:
 
 
 def test_throughput(tmp_path):
-    write_data(tmp_path / "data", 3)
+    copy_samples(tmp_path / "data", 3)
     options = ("--rounds", 1, "--precisions", "fp32", "bf16", "--json", "all.json")
     shown = run(tmp_path, "throughput.py", "--data", "data", "--checkpoint", STAND_IN, *options)
     result = json.loads((tmp_path / "all.json").read_text())

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import tone, write_zip
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from serving import served, write_calibrated
-from test_archives import write_zip
-from test_data_utils import tone
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.project import SAMPLES

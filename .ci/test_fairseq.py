@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_as_published, filled, official_shapes, small_config, small_official, small_pth
-from test_evaluate_custom import read_metrics, read_scores
+from conftest import small_config, small_official, small_pth
+from helpers import assert_as_published, filled, official_shapes, read_metrics, read_scores
 from test_fine_tune_for import workplace
 from test_front_ends import features, hugging_face
 

@@ -1,76 +1,16 @@
 """Shared by the tests: the reference values, and detector files made of deterministic weights."""
 
-import ast
-import csv
 import logging
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from helpers import SMALL_SIZES, filled
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
-
-REFERENCE = Path(__file__).parent / "reference"
-
-
-def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """The weights of the reference runs: normal deviates seeded by the key's name, scaled by its kind."""
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    generator = np.random.Generator(np.random.Philox(zlib.crc32(key.encode()) ^ seed))
-    values = generator.standard_normal(shape, dtype=np.float32)
-    if key.endswith("running_var"):
-        values = 1 + 0.2 * np.tanh(values)
-    elif key.endswith("running_mean"):
-        values = 0.1 * values
-    elif key.endswith("weight_g"):
-        values = 1 + 0.1 * np.tanh(values)
-    elif len(shape) < 2:
-        values = 0.1 * values + (1 if key.endswith("weight") else 0)
-    else:
-        values = values / np.sqrt(np.prod(shape[1:]))
-    return values.astype(np.float32)
-
-
-def official_shapes() -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in an official XLS-R 300M detector file."""
-    with open(REFERENCE / "keys_xlsr300m.tsv", encoding="utf-8") as file:
-        return {name: ast.literal_eval(shape) for name, shape, _ in csv.reader(file, delimiter="\t")}
-
-
-def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
-    return {key: torch.from_numpy(fill(key, shape, seed)) for key, shape in shapes.items()}
-
-
-def reference(name: str) -> dict[str, np.ndarray]:
-    with np.load(REFERENCE / f"{name}_seed0.npz") as arrays:
-        return dict(arrays)
-
-
-def assert_as_published(detector, name: str) -> None:
-    """Features and logits of the reference waves, against those of the published implementation."""
-    expected = reference(name)
-    with torch.inference_mode():
-        features = detector.features(torch.from_numpy(expected["waves"]))
-        logits = detector.back_end(features)
-    np.testing.assert_allclose(features[:, ::20, ::8], expected["features"], atol=1e-4, rtol=0)
-    np.testing.assert_allclose(features.mean((1, 2)), expected["feature_mean"], atol=1e-4, rtol=0)
-    np.testing.assert_allclose(features.flatten(1).std(1), expected["feature_std"], atol=1e-4, rtol=0)
-    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
-
-
-SMALL_SIZES = {
-    "conv_channels": 32,
-    "width": 64,
-    "layers": 2,
-    "heads": 4,
-    "ffn": 128,
-    "pos_kernel": 16,
-    "pos_groups": 4,
-}
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +40,22 @@ def small_official(small_config) -> dict[str, torch.Tensor]:
         front + "final_proj.bias": (32,),
     }
     return filled(shapes)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """16 half-second clips: noise, and noise with a tone in it, real and fake at random."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        label = "real" if i % 2 else "fake"
+        (folder / label).mkdir(exist_ok=True)
+        wave = 0.05 * rng.standard_normal(8000)
+        wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
+        soundfile.write(folder / label / f"{i}.wav", wave, 16000)
+    from antispoofing.data.recordings import find_recordings
+
+    return find_recordings([folder]).utterances
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import soundfile
-from test_decoding import write_by_ffmpeg
+from helpers import write_by_ffmpeg
 
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import tone, write_zip
 from serving import SCRIPT, served, write_calibrated
-from test_archives import write_zip
-from test_data_utils import tone
 
 import app
 import evaluate_custom

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import write_zip
 
 from antispoofing.data import archives
 from antispoofing.data.layouts import SPLITS
@@ -29,13 +30,6 @@ def recording() -> bytes:
 CLIPS = {"Set/Set/Real/a.wav": recording(), "Set/Set/Fake/b.wav": recording(), "Set/Set/notes.pdf": b"%PDF"}
 
 
-def write_zip(path, files=CLIPS, **options):
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
-
-
 def write_tar(path, files=CLIPS, mode="w:gz", change=lambda member: member):
     with tarfile.open(path, mode) as archive:
         for name, content in files.items():
@@ -46,8 +40,8 @@ def write_tar(path, files=CLIPS, mode="w:gz", change=lambda member: member):
 
 
 PACKED = {
-    "a.zip": lambda path: write_zip(path, compression=zipfile.ZIP_DEFLATED),
-    "B.ZIP": lambda path: write_zip(path, compression=zipfile.ZIP_LZMA),
+    "a.zip": lambda path: write_zip(path, CLIPS, compression=zipfile.ZIP_DEFLATED),
+    "B.ZIP": lambda path: write_zip(path, CLIPS, compression=zipfile.ZIP_LZMA),
     "a.tar": lambda path: write_tar(path, mode="w"),
     "a.tar.gz": write_tar,
     "a.tgz": write_tar,
@@ -80,7 +74,7 @@ def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, logged):
 
 
 def test_a_changed_archive_is_unpacked_again(tmp_path):
-    archive = write_zip(tmp_path / "a.zip")
+    archive = write_zip(tmp_path / "a.zip", CLIPS)
     archives.extract(archive)
     write_zip(archive, {"Real/new.wav": recording()})
     assert [u.name for u in find_recordings([archive]).utterances] == ["Real/new.wav"]
@@ -91,7 +85,7 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path):
     (tmp_path / "a.zip.extracted").mkdir()
     (tmp_path / "a.zip.extracted" / "mine.txt").touch()
     with pytest.raises(DataError, match="in the way"):
-        archives.extract(write_zip(tmp_path / "a.zip"))
+        archives.extract(write_zip(tmp_path / "a.zip", CLIPS))
     assert (tmp_path / "a.zip.extracted" / "mine.txt").exists()
 
 
@@ -133,7 +127,7 @@ def linking_zip(path):
 
 
 def encrypted_zip(path):
-    write_zip(path)
+    write_zip(path, CLIPS)
     packed = bytearray(path.read_bytes())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = -1
@@ -237,7 +231,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(name, tmp_path, monkeyp
 
 
 def test_a_broken_archive_does_not_cost_what_was_unpacked_before(tmp_path):
-    archive = write_zip(tmp_path / "a.zip")
+    archive = write_zip(tmp_path / "a.zip", CLIPS)
     folder = archives.extract(archive)
     archive.write_bytes(b"a broken download")
     with pytest.raises(DataError, match="is damaged"):
@@ -282,7 +276,7 @@ def test_the_recordings_of_a_list_may_be_packed(tmp_path):
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MOST_FILES", 1)
     with pytest.raises(DataError, match="more than 1 files"):
-        archives.extract(write_zip(tmp_path / "a.zip"))
+        archives.extract(write_zip(tmp_path / "a.zip", CLIPS))
 
 
 def test_damage_anywhere_is_one_line(tmp_path):

@@ -7,8 +7,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from test_data_utils import tone, write_bad_files
-from test_decoding import write_by_ffmpeg
+from helpers import tone, write_bad_files, write_by_ffmpeg
 
 import evaluate_custom
 import fine_tune_for

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from test_data_utils import tone
+from helpers import tone, touch, write_lists
 
 import evaluate_custom
 from antispoofing.data.layouts import SPLITS
@@ -21,12 +21,6 @@ from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DataError
 from data_utils import load_audio, pad
 from model import PRESETS, Detector
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def found(*paths):
@@ -112,7 +106,7 @@ def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
 
 
 def test_a_file_named_in_two_ways_counts_once(tmp_path):
-    write(
+    write_lists(
         tmp_path,
         {"l.csv": "path,label\nreal//a.wav,real\n./x/../fake/b.wav,fake\n"},
         "real/a.wav",
@@ -139,7 +133,7 @@ def test_a_recording_takes_little_memory(tmp_path):
 
 def test_rows_of_a_list_that_tell_the_same_share_it(tmp_path):
     rows = "".join(f"{i}.wav,real,{'ab'[i % 2]}\n" for i in range(4))
-    write(tmp_path, {"l.csv": f"path,label,speaker\n{rows}"}, *(f"{i}.wav" for i in range(4)))
+    write_lists(tmp_path, {"l.csv": f"path,label,speaker\n{rows}"}, *(f"{i}.wav" for i in range(4)))
     utterances = find_recordings([tmp_path / "l.csv"]).utterances
     assert [u.columns["speaker"] for u in utterances] == ["a", "b", "a", "b"]
     assert len({id(u.columns) for u in utterances}) == 2
@@ -170,17 +164,9 @@ def test_names_that_are_no_text_are_escaped(tmp_path):
 # ----------------------------------------------------------------- published data sets
 
 
-def write(root, lists, *recordings):
-    """Lists of labels by path, each with its text, and recordings."""
-    for name, text in lists.items():
-        touch(root, name)
-        (root / name).write_text(text, encoding="utf-8")
-    touch(root, *recordings)
-
-
 def in_the_wild(root):
     meta = "file,speaker,label\n0.wav,Alec Guinness,spoof\n1.wav,Alec Guinness,bona-fide\n"
-    write(
+    write_lists(
         root, {"release_in_the_wild/meta.csv": meta}, "release_in_the_wild/0.wav", "release_in_the_wild/1.wav"
     )
 
@@ -189,7 +175,7 @@ PROTOCOLS_2019 = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm"
 
 
 def asvspoof_2019(root):
-    write(
+    write_lists(
         root,
         {
             f"{PROTOCOLS_2019}.train.trn.txt": "LA_0079 LA_T_1 - - bonafide\nLA_0098 LA_T_2 - A01 spoof\n",
@@ -210,7 +196,7 @@ def asvspoof_2021_la(root):
         "LA_0020 LA_E_4 none - - bonafide trim hidden\n"
     )
     asv = "LA_0007-alaw-ita_tx LA_E_9-alaw-ita_tx alaw ita_tx bonafide nontarget notrim eval\n"
-    write(
+    write_lists(
         root,
         {"keys/LA/CM/trial_metadata.txt": keys, "keys/LA/ASV/trial_metadata.txt": asv},
         *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in range(1, 5)),
@@ -225,7 +211,7 @@ def asvspoof_2021_df(root):
         "Task1 team20 FF E\n"
         "VCC2TM2 DF_E_3 mp3m4a vcc2018 - bonafide notrim eval bonafide - - - -\n"
     )
-    write(
+    write_lists(
         root,
         {"keys/DF/CM/trial_metadata.txt": rows},
         *(f"part0{i}/ASVspoof2021_DF_eval/flac/DF_E_{i}.flac" for i in (1, 2, 3)),
@@ -234,7 +220,7 @@ def asvspoof_2021_df(root):
 
 def asvspoof_5(root):
     lists = "ASVspoof5_protocols/ASVspoof5"
-    write(
+    write_lists(
         root,
         {
             f"{lists}.train.tsv": "T_4850 T_0000000001 F - - - AC3 A05 spoof -\n",
@@ -298,11 +284,11 @@ def test_a_phase_that_is_not_there_is_refused(lay_out, phase, tmp_path):
 
 def arena(root):
     rows = "".join(f"{root}/audio/{n}.flac,{label}\n" for n, label in (("a", "spoof"), ("b", "bonafide")))
-    write(root, {"metadata.csv": f"file_name,label\n{rows}"}, "audio/a.flac", "audio/b.flac")
+    write_lists(root, {"metadata.csv": f"file_name,label\n{rows}"}, "audio/a.flac", "audio/b.flac")
 
 
 def listed(root):
-    write(
+    write_lists(
         root,
         {"metadata.csv": "filename,label,language\na.mp3,fake,de\nb/c.ogg,real,en\n"},
         "a.mp3",
@@ -348,7 +334,7 @@ def test_columns_and_folders_with_awkward_names_reach_the_results(tmp_path, monk
     """A list may have a column called score, and lie in a folder whose name is no text."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / os.fsdecode(b"\xff")
-    write(folder, {"l.csv": "path,label,score\na.wav,real,400\nb.wav,fake,500\n"}, "a.wav", "b.wav")
+    write_lists(folder, {"l.csv": "path,label,score\na.wav,real,400\nb.wav,fake,500\n"}, "a.wav", "b.wav")
     with_sound(folder)
     save_detector(Detector(PRESETS["small"]), "detector.safetensors")
     args = ["--data", str(folder / "l.csv"), "--checkpoint", "detector.safetensors", "--workers", "0"]
@@ -425,7 +411,7 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
     """ASVspoof 2019 and 2021 number alike: what is missing of one must not come from the other."""
     ids = range(300)
     keys = "".join(f"S LA_E_{i} alaw x A07 spoof notrim eval\n" for i in ids)
-    write(
+    write_lists(
         tmp_path,
         {"keys/LA/CM/trial_metadata.txt": keys},
         *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in ids if i > 20),
@@ -446,7 +432,7 @@ def test_an_id_in_two_places_is_not_guessed(tmp_path):
 
 
 def test_ids_of_a_plain_list_are_not_looked_for_elsewhere(tmp_path):
-    write(tmp_path, {"a/labels.csv": "path,label\n1,real\n2,fake\n"}, "b/wav/1.wav", "b/wav/2.wav")
+    write_lists(tmp_path, {"a/labels.csv": "path,label\n1,real\n2,fake\n"}, "b/wav/1.wav", "b/wav/2.wav")
     with pytest.raises(DataError, match="none of its 2 recordings"):
         find_recordings([tmp_path / "a/labels.csv"])
 
@@ -471,7 +457,7 @@ def test_keys_may_be_unpacked_beside_the_recordings(tmp_path):
 
 
 def test_a_recording_listed_by_two_names_is_refused(tmp_path):
-    write(tmp_path, {"l.csv": "path,label\na.wav,real\n./a.wav,real\n"}, "a.wav")
+    write_lists(tmp_path, {"l.csv": "path,label\na.wav,real\n./a.wav,real\n"}, "a.wav")
     with pytest.raises(DataError, match=r"\./a.wav is listed twice"):
         find_recordings([tmp_path / "l.csv"])
 
@@ -484,26 +470,26 @@ def test_a_recording_listed_by_two_names_is_refused(tmp_path):
     ],
 )
 def test_columns_that_happen_to_have_our_names(text, columns, tmp_path):
-    write(tmp_path, {"l.csv": text}, "a.wav", "b.wav")
+    write_lists(tmp_path, {"l.csv": text}, "a.wav", "b.wav")
     first, _ = find_recordings([tmp_path / "l.csv"]).utterances
     assert (first.name, first.label, first.columns) == ("a.wav", "bonafide", columns)
 
 
 def test_a_column_of_paths_alone(tmp_path):
-    write(tmp_path, {"l.csv": "path\na.wav\n", "bom.txt": "\ufeffb.wav\n"}, "a.wav", "b.wav")
+    write_lists(tmp_path, {"l.csv": "path\na.wav\n", "bom.txt": "\ufeffb.wav\n"}, "a.wav", "b.wav")
     assert found(tmp_path / "l.csv")[0] == {"a.wav": ""}
     assert found(tmp_path / "bom.txt")[0] == {"b.wav": ""}
 
 
 def test_the_root_must_be_a_folder(tmp_path):
-    write(tmp_path, {"l.csv": "path,label\na.wav,real\n"}, "a.wav")
+    write_lists(tmp_path, {"l.csv": "path,label\na.wav,real\n"}, "a.wav")
     for root in ("a.wav", "gone"):
         with pytest.raises(DataError, match="no such folder"):
             find_recordings([tmp_path / "l.csv"], root=tmp_path / root)
 
 
 def test_metadata_with_other_labels_does_not_hide_the_folders(tmp_path):
-    write(tmp_path, {"metadata.csv": "file_name,label\na.wav,0\n"}, "real/a.wav", "fake/b.wav")
+    write_lists(tmp_path, {"metadata.csv": "file_name,label\na.wav,0\n"}, "real/a.wav", "fake/b.wav")
     assert found(tmp_path)[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
 
 
@@ -537,7 +523,7 @@ PATHS = ("Real/a.wav", "Fake/b, c.wav", "d.mp3")
     ],
 )
 def test_csv_and_tsv_of_path_and_label(name, text, tmp_path):
-    write(tmp_path, {name: text}, *PATHS)
+    write_lists(tmp_path, {name: text}, *PATHS)
     expected = dict(zip(PATHS, ("bonafide", "spoof", "bonafide"), strict=True))
     assert found(tmp_path / name)[0] == expected
     (tmp_path / "lists").mkdir()
@@ -556,7 +542,7 @@ def test_speech_df_arenas_absolute_paths(tmp_path):
 
 
 def test_a_list_of_something_else_is_no_list(tmp_path):
-    write(tmp_path, {"meta.csv": "file,duration\na.wav,3\n"}, "real/a.wav", "fake/b.wav")
+    write_lists(tmp_path, {"meta.csv": "file,duration\na.wav,3\n"}, "real/a.wav", "fake/b.wav")
     labels, ignored = found(tmp_path)
     assert labels == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
     assert ignored == {"meta.csv"}
@@ -564,7 +550,7 @@ def test_a_list_of_something_else_is_no_list(tmp_path):
 
 def test_a_list_without_labels(tmp_path):
     name = "ASVspoof2021_LA_eval/ASVspoof2021.LA.cm.eval.trl.txt"
-    write(
+    write_lists(
         tmp_path, {name: "LA_E_1\nLA_E_3\n"}, *(f"ASVspoof2021_LA_eval/flac/LA_E_{i}.flac" for i in (1, 2, 3))
     )
     assert found(tmp_path / name)[0] == {"LA_E_1.flac": "", "LA_E_3.flac": ""}
@@ -590,7 +576,7 @@ def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
 
 
 def test_a_missing_recording_is_noted_and_kept(tmp_path):
-    write(tmp_path, {"l.csv": "path,label\na.wav,real\ngone.wav,fake\nb.wav,fake\n"}, "a.wav", "b.wav")
+    write_lists(tmp_path, {"l.csv": "path,label\na.wav,real\ngone.wav,fake\nb.wav,fake\n"}, "a.wav", "b.wav")
     result = find_recordings([tmp_path / "l.csv"])
     assert [u.name for u in result.utterances] == ["a.wav", "b.wav", "gone.wav"]
     assert result.notes[1:] == [f"{tmp_path / 'l.csv'}, row 3: there is no recording gone.wav"]

@@ -3,25 +3,16 @@
 import multiprocessing
 import os
 import signal
-import sys
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import tone, write_bad_files
 
 from antispoofing.data.recordings import find_recordings
 from data_utils import AudioError, Clips, load_audio, make_loader, pad
-
-
-def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """[n, channels]: a chirp in noise, louder in each next channel."""
-    rng = np.random.default_rng(rate)
-    t = np.arange(int(seconds * rate)) / rate
-    wave = 0.2 * np.sin(2 * np.pi * (200 + 300 * t) * t) + 0.02 * rng.standard_normal(len(t))
-    return np.stack([wave * (1 + channel) / channels for channel in range(channels)], axis=1)
-
 
 FORMATS = [
     ("wav", "PCM_16"),
@@ -66,31 +57,6 @@ def test_pad_cuts_or_repeats_end_to_end():
     assert len(pad(np.zeros(20000, np.float32))) == 64600
     with pytest.raises(ValueError, match="without samples"):
         pad(np.zeros(0))
-
-
-def write_bad_files(folder) -> dict[str, str]:
-    """Files that cannot be read, and a word of the reason for each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "text.wav").write_text("this is not sound")
-    (folder / "nothing.mp3").write_bytes(b"")
-    (folder / "movie.m4a").write_bytes(b"\x00\x00\x00 ftypM4A " + bytes(100))
-    soundfile.write(folder / "huge.wav", np.full((100, 2), 3e38), 16000, subtype="FLOAT")
-    soundfile.write(folder / "no_samples.wav", np.zeros(0), 16000)
-    soundfile.write(folder / "not_numbers.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
-    reasons = {
-        "text.wav": "libsndfile",
-        "nothing.mp3": "empty",
-        "movie.m4a": "libsndfile",
-        "huge.wav": "not numbers",
-        "no_samples.wav": "no samples",
-        "not_numbers.wav": "not numbers",
-    }
-    if sys.platform != "win32":
-        (folder / "dangling.wav").symlink_to(folder / "gone")
-        reasons["dangling.wav"] = "No such file"
-        os.mkfifo(folder / "pipe.wav")
-        reasons["pipe.wav"] = "not a regular file"
-    return reasons
 
 
 def test_unreadable_files_say_why(tmp_path):

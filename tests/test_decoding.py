@@ -1,6 +1,5 @@
 """Formats that libsndfile does not know, and parts of recordings in every format."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import soundfile
+from helpers import FFMPEG_FORMATS, black, speech_like, write_by_ffmpeg
 from scipy.signal import correlate
 
 import data_utils
@@ -19,28 +19,6 @@ from data_utils import AUDIO_INFO, AudioError, audio_info, load_audio, make_load
 NONE = Augmentation()
 
 
-def speech_like(seconds: float, rate: int) -> np.ndarray:
-    """[n, 2]: low noise that comes and goes, which every codec keeps; the channels are alike."""
-    rng = np.random.default_rng(0)
-    t = np.arange(int(seconds * rate)) / rate
-    noise = np.convolve(rng.standard_normal(len(t)), np.hanning(rate // 1000), "same")
-    wave = 0.2 * noise / np.abs(noise).max() * (1.5 + np.sin(9 * t))
-    return np.stack([wave, wave], axis=1).astype(np.float32)
-
-
-# File name: codec, sample rate, channels. PyAV writes them with ffmpeg's own encoders.
-FFMPEG_FORMATS = {
-    "a.m4a": ("aac", 44100, 2),
-    "lossless.m4a": ("alac", 48000, 2),
-    "a.aac": ("aac", 22050, 1),
-    "video.mp4": ("aac", 48000, 2),
-    "a.webm": ("libopus", 48000, 2),
-    "a.mka": ("aac", 44100, 2),
-    "a.wma": ("wmav2", 44100, 2),
-    "a.amr": ("libopencore_amrnb", 8000, 1),
-    "a.3gp": ("libopencore_amrnb", 8000, 1),
-    "a.ac3": ("ac3", 48000, 2),
-}
 SNDFILE_FORMATS = {
     "a.wav": ("WAV", "PCM_16", 22051),
     "low.wav": ("WAV", "ULAW", 8000),
@@ -49,33 +27,6 @@ SNDFILE_FORMATS = {
     "a.ogg": ("OGG", "VORBIS", 44100),
     "a.opus": ("OGG", "OPUS", 48000),
 }
-
-
-def black() -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
-
-
-def write_by_ffmpeg(path: Path, seconds: float) -> np.ndarray:
-    """[n, 2] that was encoded."""
-    codec, rate, channels = FFMPEG_FORMATS[path.name]
-    wave = speech_like(seconds, rate)
-    with av.open(
-        path, "w", format={".wma": "asf", ".aac": "adts", ".mka": "matroska"}.get(path.suffix)
-    ) as file:
-        layout = "stereo" if channels == 2 else "mono"
-        stream = file.add_stream(codec, rate=rate, layout=layout)
-        if path.suffix == ".wma":
-            stream.bit_rate = 128000
-        if path.stem == "video":
-            video = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
-            for _ in range(5):
-                file.mux(video.encode(black()))
-            file.mux(video.encode())
-        frame = av.AudioFrame.from_ndarray(wave[:, :channels].T.copy(), format="fltp", layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return wave
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,15 @@
 """Several processes under torchrun: the results of one, and no failure that leaves the others waiting."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_evaluate_custom_for import fine_tuned_from
+from helpers import ROOT, copy_samples, errors_in, fine_tuned_from, finish_torchrun, start_torchrun, torchrun
 
 import evaluate_custom
 import evaluate_custom_for
@@ -23,9 +19,6 @@ from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import DataError, DeviceError
 from antispoofing.project import SAMPLES
-
-ROOT = Path(__file__).parents[1]
-SECONDS = 240  # many times what any of these needs
 
 # evaluate_custom.py, except that each process lists what it decodes, and that number 1 may be made to fail
 WATCHED = """
@@ -48,39 +41,6 @@ sys.exit(evaluate_custom.main())
 """
 
 
-def start(folder: Path, *args, **variables) -> subprocess.Popen:
-    """torchrun with these arguments, in a folder of its own."""
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, args)],
-        cwd=folder,
-        env=env | {"PYTHONPATH": str(ROOT)} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Its exit code, stdout and stderr; a failure if it does not end."""
-    with process:
-        try:
-            shown, said = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # upon which it ends its processes
-            pytest.fail(f"it hangs: {process.communicate(timeout=60)}")
-    return process.returncode, shown, said
-
-
-def torchrun(folder: Path, n: int, *args, **variables) -> tuple[int, str, str]:
-    return finish(start(folder, "--standalone", "--nproc-per-node", n, *args, **variables))
-
-
-def errors_in(said: str) -> list[str]:
-    """Our own lines, among torchrun's."""
-    return [line for line in said.splitlines() if line.startswith("error")]
-
-
 @pytest.fixture
 def one_process(monkeypatch):
     """Runs a script's main in this process, with as many threads as n on each machine have together."""
@@ -96,16 +56,8 @@ def one_process(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def write_data(folder: Path, n: int) -> None:
-    """The first n of the samples of each class."""
-    for label in ("Real", "Fake"):
-        (folder / label).mkdir(parents=True)
-        for path in sorted((SAMPLES / "custom" / label).iterdir())[:n]:
-            shutil.copy(path, folder / label)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; without the date of the start, which stands in some."""
+    """Every file below a folder; without the date of the start_torchrun, which stands in some."""
     return {
         str(p.relative_to(folder)): re.sub(rb'  "started": .*\n', b"", p.read_bytes())
         for p in folder.rglob("*")
@@ -114,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
-    write_data(tmp_path / "data", 12)
+    copy_samples(tmp_path / "data", 12)
     for i in (1, 5, 20):
         Path(find_recordings([tmp_path / "data"]).utterances[i].path).write_bytes(b"no recording")
     (tmp_path / "data/Fake/odd.wav").write_bytes(b"")  # 25 recordings, 4 batches
@@ -141,7 +93,7 @@ def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
 
 
 def test_more_processes_than_batches(tmp_path, one_process):
-    write_data(tmp_path / "data", 2)
+    copy_samples(tmp_path / "data", 2)
     args = ("--data", tmp_path / "data", "--checkpoint", STAND_IN, "--no-audit")
     assert one_process(evaluate_custom.main, tmp_path / "one", 3, *args) == 0
     (tmp_path / "three").mkdir()
@@ -151,7 +103,7 @@ def test_more_processes_than_batches(tmp_path, one_process):
 
 
 def test_before_and_after_in_two_processes(tmp_path, one_process, monkeypatch, capsys):
-    write_data(tmp_path / "data", 9)
+    copy_samples(tmp_path / "data", 9)
     monkeypatch.chdir(tmp_path)
     shutil.copy(STAND_IN, "start.safetensors")
     fine_tuned_from(tmp_path / "start.safetensors", Path("tuned.safetensors"))
@@ -168,7 +120,7 @@ def test_before_and_after_in_two_processes(tmp_path, one_process, monkeypatch, c
 
 
 def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
-    write_data(tmp_path / "data", 5)
+    copy_samples(tmp_path / "data", 5)
     archive = shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "data")
     args = ("--data", "data.zip", "--checkpoint", STAND_IN, "--no-audit", "--batch-size", 3)
     for name in ("one", "here", "there"):
@@ -181,10 +133,10 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
         port = free.getsockname()[1]
     options = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port)
     machines = [
-        start(tmp_path / name, *options, "--node-rank", i, ROOT / "evaluate_custom.py", *args)
+        start_torchrun(tmp_path / name, *options, "--node-rank", i, ROOT / "evaluate_custom.py", *args)
         for i, name in enumerate(("here", "there"))
     ]
-    (code, _, said), other = map(finish, machines)
+    (code, _, said), other = map(finish_torchrun, machines)
     assert (code, errors_in(said)) == (0, [])
     assert other[:2] == (0, "")
     assert (tmp_path / "there/data.zip.extracted").is_dir()
@@ -203,7 +155,7 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
         (
             "antispoofing/__main__.py",
             ("audit", "--data", SAMPLES),
-            "audit runs in one process: start it without torchrun",
+            "audit runs in one process: start_torchrun it without torchrun",
         ),
     ],
 )
@@ -217,7 +169,7 @@ def test_what_all_processes_meet_is_said_once(script, args, words, tmp_path):
 
 @pytest.mark.parametrize("failure", ["mendable", "not"])
 def test_a_process_that_fails_ends_all(failure, tmp_path):
-    write_data(tmp_path / "data", 8)
+    copy_samples(tmp_path / "data", 8)
     script = tmp_path / "watched.py"
     script.write_text(WATCHED)
     args = ("--data", "data", "--checkpoint", STAND_IN, "--no-audit", "--workers", 0)

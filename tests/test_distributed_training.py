@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_distributed import ROOT, errors_in, finish, start, torchrun
-from test_resuming import SETTINGS, results, write_data
+from helpers import (
+    ROOT,
+    SETTINGS,
+    errors_in,
+    finish_torchrun,
+    start_torchrun,
+    torchrun,
+    training_results,
+    write_splits,
+)
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import find_recordings
@@ -69,7 +77,7 @@ if __name__ == "__main__":  # under torchrun
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """The same global batches: losses, which may differ by 1e-4, and gradients' norms, to rounding."""
-    write_data(tmp_path / "data")
+    write_splits(tmp_path / "data")
     code, shown, said = torchrun(tmp_path, 2, __file__, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
     assert code == 0, said
     found = json.loads(shown)
@@ -82,8 +90,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.fixture
 def workplace(tmp_path):
-    """The data, and what SETTINGS start from, beside folders to run in."""
-    write_data(tmp_path / "data")
+    """The data, and what SETTINGS start_torchrun from, beside folders to run in."""
+    write_splits(tmp_path / "data")
     torch.manual_seed(0)
     config = dataclasses.replace(PRESETS["small"], clip_samples=8000)
     save_detector(Detector(config), tmp_path / "start.safetensors")
@@ -99,19 +107,19 @@ def test_told_to_stop_two_processes_go_on_as_if_never_stopped(workplace):
     assert "Fine-tuning ../start.safetensors on cpu, in 2 processes: 2 epochs, 8 steps" in shown
     assert shown.count("left out of training: real/1.wav") == 1
 
-    process = start(workplace / "stopped", "--standalone", "--nproc-per-node", 2, *script)
+    process = start_torchrun(workplace / "stopped", "--standalone", "--nproc-per-node", 2, *script)
     state = workplace / "stopped/results/for" / STATE
     while not state.exists():  # after the first step
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    code, shown, _ = finish(process)
+    code, shown, _ = finish_torchrun(process)
     assert code != 0
     assert "stopped by SIGTERM; the same command goes on after step" in shown
     code, shown, said = torchrun(workplace / "stopped", 2, *script)
     assert (code, errors_in(said)) == (0, [])
     assert "It goes on after step" in shown
-    assert results(workplace / "stopped") == results(workplace / "whole")
+    assert training_results(workplace / "stopped") == training_results(workplace / "whole")
 
 
 def test_a_loss_that_is_no_number_names_the_clips_of_all_processes(workplace):

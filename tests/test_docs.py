@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import filled
+from helpers import filled
 
 import antispoofing.__main__
 import evaluate_custom

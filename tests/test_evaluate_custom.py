@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ import pytest
 import scipy.stats
 import soundfile
 import torch
+from helpers import read_metrics, read_scores, tone, write_bad_files
 from PIL import Image
-from test_data_utils import tone, write_bad_files
 
 import evaluate_custom
 from antispoofing import distributed, metrics
@@ -49,15 +48,6 @@ def write_clips(folder, rates=(8000, 16000, 22050, 44100, 48000), formats=("wav"
 def run(*args) -> int:
     args = [*map(str, args)]
     return evaluate_custom.main(args if "--workers" in args else [*args, "--workers", "0"])
-
-
-def read_scores(folder) -> dict[str, dict]:
-    with open(folder / "scores.csv", encoding="utf-8", newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file)}
-
-
-def read_metrics(folder) -> dict:
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector, capsys):

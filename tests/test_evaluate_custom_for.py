@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import fine_tuned_from
 from PIL import Image
 
 import evaluate_custom_for
@@ -18,30 +19,6 @@ from antispoofing.metrics import compute_metrics
 from antispoofing.report import plots
 from antispoofing.scoring.score import score_recordings
 from model import PRESETS, Detector
-
-EPOCH = {
-    "epoch": 1,
-    "validation_loss": 0.3,
-    "validation_auc": 0.9,
-    "validation_auc_low": 0.8,
-    "validation_auc_high": 0.95,
-    "validation_eer": 0.1,
-    "validation_threshold": 0.0,
-}
-
-
-def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
-    """Another detector, whose file says that it was fine-tuned from `start`."""
-    torch.manual_seed(seed)
-    detector = Detector(PRESETS["small"])
-    before = load_detector(start, device="cpu")
-    detector.provenance = {
-        "started_from": {"file": str(start), "sha256": before.sha256, "provenance": before.provenance}
-        | origin,
-        "epoch": EPOCH,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_detector(detector, path)
 
 
 def write_clips(folder: Path, n=6) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import official_shapes
+from helpers import official_shapes, read_history
 from PIL import Image
-from test_tracking import read_history
 
 import fine_tune_for
 from antispoofing.commands import fine_tuning

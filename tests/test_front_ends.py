@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import SMALL_SIZES
+from helpers import SMALL_SIZES
 
 import evaluate_custom
 from antispoofing import project

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import assert_as_published, filled, official_shapes, reference
+from helpers import assert_as_published, filled, official_shapes, reference
 
 import evaluate_custom
 from antispoofing.detectors.loading import load_detector

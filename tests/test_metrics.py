@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import REFERENCE
+from helpers import REFERENCE
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from antispoofing.metrics import (

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import assert_as_published, official_shapes, reference
+from helpers import assert_as_published, official_shapes, reference
 
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.devices import PRECISIONS, resolve_device

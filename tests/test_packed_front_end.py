@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import assert_as_published, reference
+from helpers import assert_as_published, reference
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors import devices

@@ -1,8 +1,6 @@
 """A training that is killed, told to stop, or out of room goes on as if nothing had happened."""
 
-import csv
 import dataclasses
-import json
 import os
 import random
 import shlex
@@ -12,20 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
-from test_tracking import read_records
+from helpers import EPOCHS, SETTINGS, STEPS, read_records, training_results, write_splits
 
 from antispoofing.detectors.loading import save_detector
-from antispoofing.files import sha256_of
 from antispoofing.training.history import STATE
 from model import PRESETS, Detector
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # many times what any of these needs
-EPOCHS, STEPS = 2, 4
 
 # fine_tune_for.py, but killed in the midst of the n-th time that it writes tensors
 KILLED_WRITING = """
@@ -67,35 +61,6 @@ sys.exit(fine_tune_for.main())
 """
 
 
-def write_data(folder: Path) -> None:
-    """Fake-or-Real's layout: 16 and 2 x 6 clips, noise and tones, one that cannot be read."""
-    rng = np.random.default_rng(0)
-    for split, n in (("training", STEPS * 4), ("validation", 6), ("testing", 6)):
-        for i in range(n):
-            label = ("fake", "real")[i % 2]
-            path = folder / split / label / f"{i}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            wave = 0.05 * rng.standard_normal(12000)
-            if label == "fake":
-                wave += 0.03 * np.sin(0.3 * np.arange(len(wave)))
-            soundfile.write(path, wave, 16000)
-    (folder / "training" / "real" / "1.wav").write_bytes(b"no recording")
-
-
-SETTINGS = (
-    "--data",
-    "../data",
-    "--checkpoint",
-    "../start.safetensors",
-    "--epochs",
-    EPOCHS,
-    "--batch-size",
-    4,
-)
-SETTINGS += ("--learning-rate", 1e-3, "--crop", "random", "--rawboost", 5, "--augment", "codec", "speed")
-SETTINGS += ("--save-every", 1, "--workers", 1, "--no-audit")
-
-
 class Run:
     """fine_tune_for.py, or what stands in for it, in a folder of its own; it has begun to train."""
 
@@ -129,29 +94,11 @@ class Run:
         return code, *(file.read_text() for file in self.files)
 
 
-def results(folder: Path) -> dict:
-    """What must not depend on interruptions: all but the time that it took."""
-    results = folder / "results" / "for"
-    with open(results / "history.csv", encoding="utf-8", newline="") as file:
-        rows = [
-            {name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)
-        ]
-    found = json.loads((results / "testing" / "metrics.json").read_text(encoding="utf-8"))
-    files = ("final_model.safetensors", "last_model.safetensors", "testing/scores.csv")
-    return {name: sha256_of(results / name) for name in files} | {
-        "history": rows,
-        "metrics": {name: value for name, value in found.items() if name not in ("command", "started")},
-        "files": sorted(
-            path.name for path in results.rglob("*") if path.is_file() and "wandb" not in path.parts
-        ),
-    }
-
-
 @pytest.fixture(scope="module")
 def never_killed(tmp_path_factory):
-    """A folder with the data and what to start from; the results, and the seconds that it took."""
+    """A folder with the data and what to start from; the training_results, and the seconds that it took."""
     folder = tmp_path_factory.mktemp("resuming")
-    write_data(folder / "data")
+    write_splits(folder / "data")
     torch.manual_seed(0)
     save_detector(
         Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)), folder / "start.safetensors"
@@ -161,7 +108,7 @@ def never_killed(tmp_path_factory):
     code, shown, said = run.end()
     assert code == 0, said
     assert "It goes on" not in shown
-    found = results(folder / "whole")
+    found = training_results(folder / "whole")
     assert len(found["history"]) == EPOCHS
     assert STATE not in found["files"]
     return folder, found, time.perf_counter() - started
@@ -178,7 +125,7 @@ def test_killed_at_random_moments(never_killed, request):
         run.end()
     code, _, said = Run(folder / "killed").end()
     assert code == 0, said
-    assert results(folder / "killed") == expected
+    assert training_results(folder / "killed") == expected
 
 
 def test_killed_while_it_writes(never_killed):
@@ -190,7 +137,7 @@ def test_killed_while_it_writes(never_killed):
     code, shown, said = Run(folder / "writing").end()
     assert code == 0, said
     assert "It goes on after step" in shown
-    assert results(folder / "writing") == expected
+    assert training_results(folder / "writing") == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -207,7 +154,7 @@ def test_told_to_stop_it_saves(number, never_killed):
     code, shown, said = Run(here, "--save-every", 1000).end()
     assert code == 0, said
     assert "It goes on after step" in shown
-    assert results(here) == expected
+    assert training_results(here) == expected
 
 
 def test_weights_and_biases_goes_on_in_the_same_run(never_killed):
@@ -244,4 +191,4 @@ def test_a_full_disk_leaves_the_last_state(never_killed):
     code, shown, said = Run(here).end()
     assert code == 0, said
     assert "It goes on after step 2 of epoch 1." in shown
-    assert results(here) == expected
+    assert training_results(here) == expected

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_archives import write_zip
-from test_data_utils import tone, write_bad_files
+from helpers import tone, write_bad_files, write_zip
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import Utterance

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from test_data_sets import touch, write
+from helpers import touch, write_lists
 
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import Utterance
@@ -29,7 +29,7 @@ def asvspoof_2019(root, eval_audio=True):
         lists[f"LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.{name}.txt"] = "\n".join(rows) + "\n"
         if folder != "eval" or eval_audio:
             recordings += [f"LA/ASVspoof2019_LA_{folder}/flac/LA_{letter}_{i}.flac" for i in (1, 2)]
-    write(root, lists, *recordings)
+    write_lists(root, lists, *recordings)
 
 
 def in_the_wild(root, speakers=10, of_each=4):
@@ -37,7 +37,7 @@ def in_the_wild(root, speakers=10, of_each=4):
         (f"{i}.wav", f"speaker {i % speakers}", ("spoof", "bona-fide")[i // speakers % 2])
         for i in range(speakers * of_each)
     ]
-    write(
+    write_lists(
         root,
         {"meta.csv": "file,speaker,label\n" + "".join(",".join(row) + "\n" for row in rows)},
         *(row[0] for row in rows),

@@ -1,13 +1,9 @@
 """wandb: what it keeps is what the training gave, and nothing of it can stop a training."""
 
-import json
-import struct
-from pathlib import Path
-
 import pytest
 import wandb
+from helpers import read_history
 from matplotlib.figure import Figure
-from wandb.proto import wandb_internal_pb2
 
 from antispoofing.training import tracking
 from antispoofing.training.history import EpochResult
@@ -15,43 +11,6 @@ from antispoofing.training.tracking import Tracker
 
 RESULT = EpochResult(1, 0.7, 0.6, 0.9, 0.85, 0.95, 0.2, 0.1, 5e-5, 3.0)
 TESTING = {"metrics": {"auc": 0.8, "eer": 0.25}, "intervals_95": {"auc": [0.7, 0.9], "eer": [0.2, 0.3]}}
-
-
-def read_records(path: Path) -> list:
-    """The protocol buffers in a .wandb file: 7 bytes of header, then a LevelDB log."""
-    data, records, parts, at = path.read_bytes(), [], b"", 7
-    assert data[:4] == b":W&B"
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:  # the rest of a block that cannot hold a header
-            at += 32768 - at % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", data, at + 4)
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            records.append(wandb_internal_pb2.Record.FromString(parts))
-            parts = b""
-    return records
-
-
-def read_history(folder: Path) -> tuple[list[dict], dict, dict]:
-    """The rows, the configuration and the last summary of the one offline run in a folder."""
-    wandb.teardown()  # its service writes the end of the file when it closes
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    rows, config, summary = [], {}, {}
-    for record in read_records(path):
-        kind = record.WhichOneof("record_type")
-        if kind == "history":
-            rows.append(_values(record.history.item))
-        elif kind == "run":
-            config |= _values(record.run.config.update)
-        elif kind == "summary":
-            summary |= _values(record.summary.update)
-    return rows, config, summary
-
-
-def _values(items) -> dict:
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
 def test_an_offline_run_holds_what_was_logged(not_logged_in, tmp_path, logged):

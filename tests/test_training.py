@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import fresh_detector
 
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import load_detector, save_detector
@@ -19,28 +20,6 @@ from antispoofing.training.loop import Hooks, fine_tune
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.state import write_state
 from antispoofing.training.stopping import Stopped
-from model import PRESETS, Detector
-
-CONFIG = dataclasses.replace(PRESETS["small"], clip_samples=8000)
-
-
-def fresh_detector(seed=0):
-    torch.manual_seed(seed)
-    return Detector(CONFIG).eval()
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """16 half-second clips: noise, and noise with a tone in it, real and fake at random."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for i in range(16):
-        label = "real" if i % 2 else "fake"
-        (folder / label).mkdir(exist_ok=True)
-        wave = 0.05 * rng.standard_normal(8000)
-        wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
-        soundfile.write(folder / label / f"{i}.wav", wave, 16000)
-    return find_recordings([folder]).utterances
 
 
 def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):

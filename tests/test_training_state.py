@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import CONFIG, clips, fresh_detector  # noqa: F401, a fixture
+from helpers import fresh_detector
 
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
@@ -26,7 +26,7 @@ RECIPE = TrainingConfig(epochs=1, batch_size=8)
 
 
 @pytest.fixture(scope="module")
-def trained(clips, tmp_path_factory):  # noqa: F811
+def trained(clips, tmp_path_factory):
     """A folder with a state, after an epoch, and its identity."""
     folder = tmp_path_factory.mktemp("trained")
     detector = fresh_detector()
@@ -49,7 +49,7 @@ def rewrite(folder: Path, change) -> None:
     checkpoints.write_safetensors(folder / STATE, tensors, header, "training")
 
 
-def test_a_state_is_found_again(trained, clips):  # noqa: F811
+def test_a_state_is_found_again(trained, clips):
     folder, identity = trained
     state = find_state(folder, identity)
     assert (state.epoch, state.step, len(state.history), state.is_new) == (2, 0, 1, False)

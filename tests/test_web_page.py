@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import soundfile
+from helpers import write_zip
 from PIL import Image
-from test_archives import write_zip
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import Utterance

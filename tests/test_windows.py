@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import tone
 from PIL import Image
-from test_data_utils import tone
 
 from antispoofing import text
 from antispoofing.detectors.loading import load_detector

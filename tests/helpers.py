@@ -1,0 +1,365 @@
+"""What several tests need: recordings, lists, detectors, processes, and reading back what was written."""
+
+import ast
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from antispoofing.detectors.loading import load_detector, save_detector
+from antispoofing.files import sha256_of
+from antispoofing.project import SAMPLES
+from model import PRESETS, Detector
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "tests" / "reference"
+SECONDS = 240  # until a process counts as hanging: many times what any needs
+
+
+def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """The weights of the reference runs: normal deviates seeded by the key's name, scaled by its kind."""
+    if key.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    generator = np.random.Generator(np.random.Philox(zlib.crc32(key.encode()) ^ seed))
+    values = generator.standard_normal(shape, dtype=np.float32)
+    if key.endswith("running_var"):
+        values = 1 + 0.2 * np.tanh(values)
+    elif key.endswith("running_mean"):
+        values = 0.1 * values
+    elif key.endswith("weight_g"):
+        values = 1 + 0.1 * np.tanh(values)
+    elif len(shape) < 2:
+        values = 0.1 * values + (1 if key.endswith("weight") else 0)
+    else:
+        values = values / np.sqrt(np.prod(shape[1:]))
+    return values.astype(np.float32)
+
+
+def official_shapes() -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in an official XLS-R 300M detector file."""
+    with open(REFERENCE / "keys_xlsr300m.tsv", encoding="utf-8") as file:
+        return {name: ast.literal_eval(shape) for name, shape, _ in csv.reader(file, delimiter="\t")}
+
+
+def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Tensors of these shapes, filled by their names."""
+    return {key: torch.from_numpy(fill(key, shape, seed)) for key, shape in shapes.items()}
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    """What the published implementation gave: "small" or "xlsr300m"."""
+    with np.load(REFERENCE / f"{name}_seed0.npz") as arrays:
+        return dict(arrays)
+
+
+def assert_as_published(detector, name: str) -> None:
+    """Features and logits of the reference waves, against those of the published implementation."""
+    expected = reference(name)
+    with torch.inference_mode():
+        features = detector.features(torch.from_numpy(expected["waves"]))
+        logits = detector.back_end(features)
+    np.testing.assert_allclose(features[:, ::20, ::8], expected["features"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.mean((1, 2)), expected["feature_mean"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(features.flatten(1).std(1), expected["feature_std"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
+
+
+SMALL_SIZES = {
+    "conv_channels": 32,
+    "width": 64,
+    "layers": 2,
+    "heads": 4,
+    "ffn": 128,
+    "pos_kernel": 16,
+    "pos_groups": 4,
+}
+
+
+def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """[n, channels]: a chirp in noise, louder in each next channel."""
+    rng = np.random.default_rng(rate)
+    t = np.arange(int(seconds * rate)) / rate
+    wave = 0.2 * np.sin(2 * np.pi * (200 + 300 * t) * t) + 0.02 * rng.standard_normal(len(t))
+    return np.stack([wave * (1 + channel) / channels for channel in range(channels)], axis=1)
+
+
+def write_bad_files(folder) -> dict[str, str]:
+    """Files that cannot be read, and a word of the reason for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.wav").write_text("this is not sound")
+    (folder / "nothing.mp3").write_bytes(b"")
+    (folder / "movie.m4a").write_bytes(b"\x00\x00\x00 ftypM4A " + bytes(100))
+    soundfile.write(folder / "huge.wav", np.full((100, 2), 3e38), 16000, subtype="FLOAT")
+    soundfile.write(folder / "no_samples.wav", np.zeros(0), 16000)
+    soundfile.write(folder / "not_numbers.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
+    reasons = {
+        "text.wav": "libsndfile",
+        "nothing.mp3": "empty",
+        "movie.m4a": "libsndfile",
+        "huge.wav": "not numbers",
+        "no_samples.wav": "no samples",
+        "not_numbers.wav": "not numbers",
+    }
+    if sys.platform != "win32":
+        (folder / "dangling.wav").symlink_to(folder / "gone")
+        reasons["dangling.wav"] = "No such file"
+        os.mkfifo(folder / "pipe.wav")
+        reasons["pipe.wav"] = "not a regular file"
+    return reasons
+
+
+def speech_like(seconds: float, rate: int) -> np.ndarray:
+    """[n, 2]: low noise that comes and goes, which every codec keeps; the channels are alike."""
+    rng = np.random.default_rng(0)
+    t = np.arange(int(seconds * rate)) / rate
+    noise = np.convolve(rng.standard_normal(len(t)), np.hanning(rate // 1000), "same")
+    wave = 0.2 * noise / np.abs(noise).max() * (1.5 + np.sin(9 * t))
+    return np.stack([wave, wave], axis=1).astype(np.float32)
+
+
+# File name: codec, sample rate, channels. PyAV writes them with ffmpeg's own encoders.
+FFMPEG_FORMATS = {
+    "a.m4a": ("aac", 44100, 2),
+    "lossless.m4a": ("alac", 48000, 2),
+    "a.aac": ("aac", 22050, 1),
+    "video.mp4": ("aac", 48000, 2),
+    "a.webm": ("libopus", 48000, 2),
+    "a.mka": ("aac", 44100, 2),
+    "a.wma": ("wmav2", 44100, 2),
+    "a.amr": ("libopencore_amrnb", 8000, 1),
+    "a.3gp": ("libopencore_amrnb", 8000, 1),
+    "a.ac3": ("ac3", 48000, 2),
+}
+
+
+def black() -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+
+
+def write_by_ffmpeg(path: Path, seconds: float) -> np.ndarray:
+    """[n, 2] that was encoded."""
+    codec, rate, channels = FFMPEG_FORMATS[path.name]
+    wave = speech_like(seconds, rate)
+    with av.open(
+        path, "w", format={".wma": "asf", ".aac": "adts", ".mka": "matroska"}.get(path.suffix)
+    ) as file:
+        layout = "stereo" if channels == 2 else "mono"
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        if path.suffix == ".wma":
+            stream.bit_rate = 128000
+        if path.stem == "video":
+            video = file.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+            for _ in range(5):
+                file.mux(video.encode(black()))
+            file.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(wave[:, :channels].T.copy(), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return wave
+
+
+def write_zip(path: Path, files: dict[str, bytes], **options) -> Path:
+    """A zip archive of these files, by name."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def touch(root: Path, *names: str) -> None:
+    """Empty files, and the folders they are in."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def write_lists(root, lists, *recordings):
+    """Lists of labels by path, each with its text, and recordings."""
+    for name, text in lists.items():
+        touch(root, name)
+        (root / name).write_text(text, encoding="utf-8")
+    touch(root, *recordings)
+
+
+def read_records(path: Path) -> list:
+    """The protocol buffers in a .wandb file: 7 bytes of header, then a LevelDB log."""
+    from wandb.proto import wandb_internal_pb2  # a second to import: only when used
+
+    data, records, parts, at = path.read_bytes(), [], b"", 7
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block that cannot hold a header
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(wandb_internal_pb2.Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def read_history(folder: Path) -> tuple[list[dict], dict, dict]:
+    """The rows, the configuration and the last summary of the one offline run in a folder."""
+    import wandb
+
+    wandb.teardown()  # its service writes the end of the file when it closes
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    rows, config, summary = [], {}, {}
+    for record in read_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            rows.append(_values(record.history.item))
+        elif kind == "run":
+            config |= _values(record.run.config.update)
+        elif kind == "summary":
+            summary |= _values(record.summary.update)
+    return rows, config, summary
+
+
+def _values(items) -> dict:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+SHORT_CLIPS = dataclasses.replace(PRESETS["small"], clip_samples=8000)
+
+
+def fresh_detector(seed: int = 0) -> Detector:
+    """Random weights, for clips of half a second."""
+    torch.manual_seed(seed)
+    return Detector(SHORT_CLIPS).eval()
+
+
+def read_scores(folder) -> dict[str, dict]:
+    with open(folder / "scores.csv", encoding="utf-8", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def read_metrics(folder) -> dict:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+EPOCH = {
+    "epoch": 1,
+    "validation_loss": 0.3,
+    "validation_auc": 0.9,
+    "validation_auc_low": 0.8,
+    "validation_auc_high": 0.95,
+    "validation_eer": 0.1,
+    "validation_threshold": 0.0,
+}
+
+
+def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
+    """Another detector, whose file says that it was fine-tuned from `start`."""
+    torch.manual_seed(seed)
+    detector = Detector(PRESETS["small"])
+    before = load_detector(start, device="cpu")
+    detector.provenance = {
+        "started_from": {"file": str(start), "sha256": before.sha256, "provenance": before.provenance}
+        | origin,
+        "epoch": EPOCH,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_detector(detector, path)
+
+
+EPOCHS, STEPS = 2, 4
+# Of fine_tune_for.py, in a folder beside one with what `write_splits` writes and one with a detector.
+SETTINGS = (
+    *("--data", "../data", "--checkpoint", "../start.safetensors", "--epochs", EPOCHS, "--batch-size", 4),
+    *("--learning-rate", 1e-3, "--crop", "random", "--rawboost", 5, "--augment", "codec", "speed"),
+    *("--save-every", 1, "--workers", 1, "--no-audit"),
+)
+
+
+def write_splits(folder: Path) -> None:
+    """Fake-or-Real's layout: 16 and 2 x 6 clips, noise and tones, one that cannot be read."""
+    rng = np.random.default_rng(0)
+    for split, n in (("training", STEPS * 4), ("validation", 6), ("testing", 6)):
+        for i in range(n):
+            label = ("fake", "real")[i % 2]
+            path = folder / split / label / f"{i}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wave = 0.05 * rng.standard_normal(12000)
+            if label == "fake":
+                wave += 0.03 * np.sin(0.3 * np.arange(len(wave)))
+            soundfile.write(path, wave, 16000)
+    (folder / "training" / "real" / "1.wav").write_bytes(b"no recording")
+
+
+def training_results(folder: Path) -> dict:
+    """What must not depend on interruptions: all but the time that it took."""
+    results = folder / "results" / "for"
+    with open(results / "history.csv", encoding="utf-8", newline="") as file:
+        rows = [
+            {name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)
+        ]
+    found = json.loads((results / "testing" / "metrics.json").read_text(encoding="utf-8"))
+    files = ("final_model.safetensors", "last_model.safetensors", "testing/scores.csv")
+    return {name: sha256_of(results / name) for name in files} | {
+        "history": rows,
+        "metrics": {name: value for name, value in found.items() if name not in ("command", "started")},
+        "files": sorted(
+            path.name for path in results.rglob("*") if path.is_file() and "wandb" not in path.parts
+        ),
+    }
+
+
+def start_torchrun(folder: Path, *args, **variables) -> subprocess.Popen:
+    """torchrun with these arguments, in a folder of its own."""
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *map(str, args)],
+        cwd=folder,
+        env=env | {"PYTHONPATH": str(ROOT)} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish_torchrun(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Its exit code, stdout and stderr; a failure if it does not end."""
+    with process:
+        try:
+            shown, said = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)  # upon which it ends its processes
+            pytest.fail(f"it hangs: {process.communicate(timeout=60)}")
+    return process.returncode, shown, said
+
+
+def torchrun(folder: Path, n: int, *args, **variables) -> tuple[int, str, str]:
+    """n processes on this machine: exit code, stdout and stderr."""
+    return finish_torchrun(start_torchrun(folder, "--standalone", "--nproc-per-node", n, *args, **variables))
+
+
+def errors_in(said: str) -> list[str]:
+    """Our own lines, among torchrun's."""
+    return [line for line in said.splitlines() if line.startswith("error")]
+
+
+def copy_samples(folder: Path, n: int) -> None:
+    """The first n of the samples of each class."""
+    for label in ("Real", "Fake"):
+        (folder / label).mkdir(parents=True)
+        for path in sorted((SAMPLES / "custom" / label).iterdir())[:n]:
+            shutil.copy(path, folder / label)
