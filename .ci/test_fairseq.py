@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import small_config, small_official, small_pth
 from helpers import assert_as_published, filled, official_shapes, read_metrics, read_scores
+from test_detectors_pretrained import features, hugging_face
 from test_fine_tune_for import workplace
-from test_front_ends import features, hugging_face
 
 import evaluate_custom
 import evaluate_custom_for

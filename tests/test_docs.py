@@ -42,10 +42,10 @@ ELSEWHERE = [
     ("python benchmarks/", ".ci/test_benchmarks.py", "benchmarks"),
     ("torchrun --nproc-per-node", "tests/test_distributed.py", "--nproc-per-node"),
     ("torchrun --nnodes", "tests/test_distributed.py", "--nnodes"),
-    ("accelerate launch --multi_gpu", "tests/test_distributed_training.py", "--multi_gpu"),
-    ("python -m antispoofing download", "tests/test_download.py", "command.main("),
-    ("python fine_tune_for.py --download", "tests/test_download.py", "--download"),
-    ("python evaluate_custom.py --checkpoint hub:", "tests/test_download.py", "hub:owner/one"),
+    ("accelerate launch --multi_gpu", "tests/test_training_distributed.py", "--multi_gpu"),
+    ("python -m antispoofing download", "tests/test_data_download.py", "command.main("),
+    ("python fine_tune_for.py --download", "tests/test_data_download.py", "--download"),
+    ("python evaluate_custom.py --checkpoint hub:", "tests/test_data_download.py", "hub:owner/one"),
     ("at=http://127.0.0.1", "tests/test_app.py", "As curl does it"),
 ]
 
