@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -174,7 +175,17 @@ def write_by_ffmpeg(path: Path, seconds: float) -> np.ndarray:
     return wave
 
 
-def write_zip(path: Path, files: dict[str, bytes], **options) -> Path:
+def recording() -> bytes:
+    wave = 0.1 * np.random.default_rng(0).standard_normal(1600)
+    soundfile.write(file := io.BytesIO(), wave, 16000, format="WAV")
+    return file.getvalue()
+
+
+# A data set, as an archive may hold one.
+CLIPS = {"Set/Set/Real/a.wav": recording(), "Set/Set/Fake/b.wav": recording(), "Set/Set/notes.pdf": b"%PDF"}
+
+
+def write_zip(path: Path, files: dict[str, bytes] = CLIPS, **options) -> Path:
     """A zip archive of these files, by name."""
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, content in files.items():

@@ -13,21 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers import write_zip
+from helpers import CLIPS, recording, write_zip
 
 from antispoofing.data import archives
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import find_recordings, find_splits
 from antispoofing.errors import DataError
-
-
-def recording() -> bytes:
-    wave = 0.1 * np.random.default_rng(0).standard_normal(1600)
-    soundfile.write(file := io.BytesIO(), wave, 16000, format="WAV")
-    return file.getvalue()
-
-
-CLIPS = {"Set/Set/Real/a.wav": recording(), "Set/Set/Fake/b.wav": recording(), "Set/Set/notes.pdf": b"%PDF"}
 
 
 def write_tar(path, files=CLIPS, mode="w:gz", change=lambda member: member):

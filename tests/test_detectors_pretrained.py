@@ -250,7 +250,9 @@ class Other:
 
 
 @pytest.mark.parametrize("load", [load_front_end, load_detector])
-@pytest.mark.parametrize(("beside", "name"), [(RunsCode(), "mkdir"), (Other(), r"test_front_ends\.Other")])
+@pytest.mark.parametrize(
+    ("beside", "name"), [(RunsCode(), "mkdir"), (Other(), r"test_detectors_pretrained\.Other")]
+)
 def test_anything_else_is_refused_and_not_run(beside, name, load, small_official, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place in ("args", "cfg", "extra_state"):

@@ -57,7 +57,7 @@ def one_process(monkeypatch):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; without the date of the start_torchrun, which stands in some."""
+    """Every file below a folder; without the date of the start, which stands in some."""
     return {
         str(p.relative_to(folder)): re.sub(rb'  "started": .*\n', b"", p.read_bytes())
         for p in folder.rglob("*")
@@ -155,7 +155,7 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
         (
             "antispoofing/__main__.py",
             ("audit", "--data", SAMPLES),
-            "audit runs in one process: start_torchrun it without torchrun",
+            "audit runs in one process: start it without torchrun",
         ),
     ],
 )

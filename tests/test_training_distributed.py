@@ -90,7 +90,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.fixture
 def workplace(tmp_path):
-    """The data, and what SETTINGS start_torchrun from, beside folders to run in."""
+    """The data, and what SETTINGS start from, beside folders to run in."""
     write_splits(tmp_path / "data")
     torch.manual_seed(0)
     config = dataclasses.replace(PRESETS["small"], clip_samples=8000)

@@ -96,7 +96,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def never_killed(tmp_path_factory):
-    """A folder with the data and what to start from; the training_results, and the seconds that it took."""
+    """A folder with the data and what to start from; the results, and the seconds that it took."""
     folder = tmp_path_factory.mktemp("resuming")
     write_splits(folder / "data")
     torch.manual_seed(0)
