@@ -233,7 +233,10 @@ def _norm_nodes(bn: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
 
 
 def _attention_vector(size: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.xavier_normal_(torch.empty(size, 1)))
+    vector = torch.empty(size, 1)
+    if not vector.is_meta:  # on that device, normal_ imports torch._dynamo: more than a second
+        nn.init.xavier_normal_(vector)
+    return nn.Parameter(vector)
 
 
 class GraphAttention(nn.Module):

@@ -4,29 +4,31 @@ import logging
 import os
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # else those of several processes wait for each other
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from helpers import SMALL_SIZES, filled
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
+from antispoofing.data.recordings import find_recordings
+from antispoofing.detectors.checkpoints import official_name
+from antispoofing.detectors.loading import save_detector
+from model import PRESETS, Detector, DetectorConfig, XLSRConfig
 
 
 @pytest.fixture(scope="session")
 def small_config():
     """The configuration of the small reference network: an XLS-R of toy size."""
-    from model import DetectorConfig, XLSRConfig
-
     return DetectorConfig(front_end=XLSRConfig(**SMALL_SIZES))
 
 
 @pytest.fixture(scope="session")
 def small_official(small_config) -> dict[str, torch.Tensor]:
     """The small reference network's tensors under official names, pre-training-only ones included."""
-    from antispoofing.detectors.checkpoints import official_name
-    from model import Detector
-
     state = Detector(small_config).state_dict()
     shapes = {official_name(name): tuple(value.shape) for name, value in state.items()}
     front = "ssl_model.model."
@@ -53,8 +55,6 @@ def clips(tmp_path_factory):
         wave = 0.05 * rng.standard_normal(8000)
         wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
         soundfile.write(folder / label / f"{i}.wav", wave, 16000)
-    from antispoofing.data.recordings import find_recordings
-
     return find_recordings([folder]).utterances
 
 
@@ -63,6 +63,52 @@ def small_pth(small_official, tmp_path) -> Path:
     path = tmp_path / "small.pth"
     torch.save(small_official, path)
     return path
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """for-2seconds/ with 12 and 2 x 4 clips, noise and tones, and a detector to start from."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, n in (("training", 12), ("validation", 4), ("testing", 4)):
+        for i in range(n):
+            label = ("fake", "real")[i % 2]
+            folder = Path("for-2seconds", split, label)
+            folder.mkdir(parents=True, exist_ok=True)
+            wave = 0.05 * rng.standard_normal(8000)
+            if label == "fake":
+                wave += 0.2 * np.sin(0.3 * np.arange(8000))
+            soundfile.write(folder / f"file{i}.wav_16k.wav", wave, 16000)
+    torch.manual_seed(0)
+    save_detector(Detector(PRESETS["small"]), "start.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def hugging_face(tmp_path) -> Path:
+    """The folder that transformers itself writes: config.json and model.safetensors."""
+    torch.manual_seed(1)
+    config = transformers.Wav2Vec2Config(
+        hidden_size=SMALL_SIZES["width"],
+        num_hidden_layers=SMALL_SIZES["layers"],
+        num_attention_heads=SMALL_SIZES["heads"],
+        intermediate_size=SMALL_SIZES["ffn"],
+        conv_dim=[SMALL_SIZES["conv_channels"]] * 7,
+        num_conv_pos_embeddings=SMALL_SIZES["pos_kernel"],
+        num_conv_pos_embedding_groups=SMALL_SIZES["pos_groups"],
+        conv_bias=True,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_codevectors_per_group=8,
+        codevector_dim=32,
+        proj_codevector_dim=32,
+    )
+    model = transformers.Wav2Vec2ForPreTraining(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # biases and norms too: not 0 and 1
+    model.save_pretrained(tmp_path / "wav2vec2-xls-r-300m")
+    return tmp_path / "wav2vec2-xls-r-300m"
 
 
 class Logged(logging.Handler):

@@ -7,9 +7,7 @@ import io
 import json
 import os
 import shutil
-import signal
 import struct
-import subprocess
 import sys
 import zipfile
 import zlib
@@ -18,7 +16,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 import soundfile
 import torch
 
@@ -29,7 +26,6 @@ from model import PRESETS, Detector
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
-SECONDS = 240  # until a process counts as hanging: many times what any needs
 
 
 def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -78,6 +74,13 @@ def assert_as_published(detector, name: str) -> None:
     np.testing.assert_allclose(features.mean((1, 2)), expected["feature_mean"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(features.flatten(1).std(1), expected["feature_std"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
+
+
+def features(detector) -> torch.Tensor:
+    """[2, T, width]: what the front end gives for two waves of noise."""
+    waves = 0.1 * torch.randn(2, 20000, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return detector.features(waves)
 
 
 SMALL_SIZES = {
@@ -332,40 +335,6 @@ def training_results(folder: Path) -> dict:
             path.name for path in results.rglob("*") if path.is_file() and "wandb" not in path.parts
         ),
     }
-
-
-def start_torchrun(folder: Path, *args, **variables) -> subprocess.Popen:
-    """torchrun with these arguments, in a folder of its own."""
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, args)],
-        cwd=folder,
-        env=env | {"PYTHONPATH": str(ROOT)} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish_torchrun(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Its exit code, stdout and stderr; a failure if it does not end."""
-    with process:
-        try:
-            shown, said = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # upon which it ends its processes
-            pytest.fail(f"it hangs: {process.communicate(timeout=60)}")
-    return process.returncode, shown, said
-
-
-def torchrun(folder: Path, n: int, *args, **variables) -> tuple[int, str, str]:
-    """n processes on this machine: exit code, stdout and stderr."""
-    return finish_torchrun(start_torchrun(folder, "--standalone", "--nproc-per-node", n, *args, **variables))
-
-
-def errors_in(said: str) -> list[str]:
-    """Our own lines, among torchrun's."""
-    return [line for line in said.splitlines() if line.startswith("error")]
 
 
 def copy_samples(folder: Path, n: int) -> None:

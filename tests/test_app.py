@@ -16,7 +16,8 @@ import pytest
 import soundfile
 import torch
 from helpers import tone, write_zip
-from serving import SCRIPT, served, write_calibrated
+from processes import run
+from serving import served, write_calibrated
 
 import app
 import evaluate_custom
@@ -236,11 +237,9 @@ def test_the_detectors_that_are_offered(tmp_path, monkeypatch, capsys):
 
 def test_a_port_in_use_is_told_in_one_line(server, tmp_path):
     port = server.address.rstrip("/").rsplit(":", 1)[1]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert done.stderr == f"error: cannot listen on 127.0.0.1, port {port}: name another with --port\n"
+    ended = run(app.main, "--port", port, folder=tmp_path)
+    assert ended.code == 2
+    assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: name another with --port\n"
 
 
 def test_gradios_own_client(server, tmp_path):

@@ -1,4 +1,4 @@
-"""`--frontend fairseq` where there is no fairseq, or no use for it; with it, see `.ci/test_fairseq.py`."""
+"""`--frontend fairseq` without fairseq, or of no use; with it, see `optional/test_fairseq.py`."""
 
 import sys
 

@@ -8,7 +8,6 @@ import torch
 from helpers import assert_as_published, reference
 
 from antispoofing.commands.tasks import STAND_IN
-from antispoofing.detectors import devices
 from antispoofing.detectors.devices import PRECISIONS, resolve_precision
 from antispoofing.detectors.loading import export_official, load_detector, save_detector
 from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR, for_scoring
@@ -179,4 +178,3 @@ def test_precision_of_the_results(load):
     assert for_scoring(load("int8")).describe()["precision"] == "int8"
     again = for_scoring(load_detector(STAND_IN, device="cpu", precision="int8"))
     assert for_scoring(again) is again
-    assert devices.PRECISIONS[0] == "fp32"

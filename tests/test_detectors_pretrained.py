@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from helpers import SMALL_SIZES
+from helpers import features
 
 import evaluate_custom
 from antispoofing import project
@@ -92,33 +92,6 @@ def fairseq_file(small_official, tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def hugging_face(tmp_path) -> Path:
-    """The folder that transformers itself writes: config.json and model.safetensors."""
-    torch.manual_seed(1)
-    config = transformers.Wav2Vec2Config(
-        hidden_size=SMALL_SIZES["width"],
-        num_hidden_layers=SMALL_SIZES["layers"],
-        num_attention_heads=SMALL_SIZES["heads"],
-        intermediate_size=SMALL_SIZES["ffn"],
-        conv_dim=[SMALL_SIZES["conv_channels"]] * 7,
-        num_conv_pos_embeddings=SMALL_SIZES["pos_kernel"],
-        num_conv_pos_embedding_groups=SMALL_SIZES["pos_groups"],
-        conv_bias=True,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        num_codevectors_per_group=8,
-        codevector_dim=32,
-        proj_codevector_dim=32,
-    )
-    model = transformers.Wav2Vec2ForPreTraining(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))  # biases and norms too: not 0 and 1
-    model.save_pretrained(tmp_path / "wav2vec2-xls-r-300m")
-    return tmp_path / "wav2vec2-xls-r-300m"
-
-
 def rewrite(folder: Path, change, name="pytorch_model.bin") -> None:
     """Change the tensors of a Hugging Face folder, and the kind of file."""
     tensors = change(safetensors.torch.load_file(folder / "model.safetensors"))
@@ -132,12 +105,6 @@ def rewrite(folder: Path, change, name="pytorch_model.bin") -> None:
 def configure(folder: Path, **changes) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def features(detector) -> torch.Tensor:
-    waves = 0.1 * torch.randn(2, 20000, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        return detector.features(waves)
 
 
 def same(tensors):

@@ -1,44 +1,45 @@
-"""Several processes under torchrun: the results of one, and no failure that leaves the others waiting."""
+"""Several processes that are one group: the results of one, and no failure that leaves the others waiting."""
 
+import functools
 import json
+import os
 import re
 import shutil
-import socket
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, copy_samples, errors_in, fine_tuned_from, finish_torchrun, start_torchrun, torchrun
+from helpers import copy_samples, fine_tuned_from
+from processes import run_group, start_group
 
+import antispoofing.__main__
 import evaluate_custom
 import evaluate_custom_for
 from antispoofing import distributed
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.devices import resolve_device
-from antispoofing.errors import DataError, DeviceError
+from antispoofing.errors import DataError, DeviceError, UserError
 from antispoofing.project import SAMPLES
-
-# evaluate_custom.py, except that each process lists what it decodes, and that number 1 may be made to fail
-WATCHED = """
-import functools, os, sys
-import evaluate_custom
 from antispoofing.scoring import score
 from data_utils import load_with_info
 
-rank, failure = os.environ.get("RANK", "alone"), os.environ.get("FAILURE")
 
-def watched(path, *args):
-    if failure and rank == "1":
-        raise OSError("out of order") if failure == "mendable" else RuntimeError("out of order")
-    with open(f"decoded-{rank}.txt", "a") as file:
-        print(path, file=file)
-    return load_with_info(path, *args)
+def watched(argv: list[str]) -> int:
+    """evaluate_custom.py, but each process lists what it decodes, and number 1 may be made to fail."""
+    distributed.GRACE = 0.1  # for nothing ends the others of this group
 
-score.score_recordings = functools.partial(score.score_recordings, load=watched)
-sys.exit(evaluate_custom.main())
-"""
+    def load(path, *args):
+        if "FAILURE" in os.environ and distributed.rank() == 1:
+            raise OSError("out of order")
+        with open(f"decoded-{distributed.rank()}.txt", "a") as file:
+            print(path, file=file)
+        return load_with_info(path, *args)
+
+    score.score_recordings = functools.partial(score.score_recordings, load=load)
+    return evaluate_custom.main(argv)
 
 
 @pytest.fixture
@@ -75,13 +76,11 @@ def test_two_processes_give_the_results_of_one(tmp_path, one_process, capsys):
     assert one_process(evaluate_custom.main, tmp_path / "one", 2, *args, 1) == 2
     expected = capsys.readouterr()
 
-    script = tmp_path / "watched.py"
-    script.write_text(WATCHED)
-    (tmp_path / "two").mkdir()
-    code, shown, said = torchrun(tmp_path / "two", 2, script, *args, 1)
-    assert code != 0
-    assert errors_in(said) == expected.err.splitlines() == ["error: gone.pth: no such file"]
-    assert shown == expected.out.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
+    main, other = run_group(2, watched, *args, 1, folder=tmp_path / "two")
+    assert main.code == other.code == 2
+    assert main.stderr == expected.err == "error: gone.pth: no such file\n"
+    assert main.stdout == expected.out.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
+    assert other[1:] == ("", "")
     results = contents(tmp_path / "two/results")
     assert results == contents(tmp_path / "one/results")
     assert json.loads(results["custom/detector/metrics.json"])["counts"]["failed"] == 4
@@ -96,9 +95,8 @@ def test_more_processes_than_batches(tmp_path, one_process):
     copy_samples(tmp_path / "data", 2)
     args = ("--data", tmp_path / "data", "--checkpoint", STAND_IN, "--no-audit")
     assert one_process(evaluate_custom.main, tmp_path / "one", 3, *args) == 0
-    (tmp_path / "three").mkdir()
-    code, _, said = torchrun(tmp_path / "three", 3, ROOT / "evaluate_custom.py", *args)
-    assert (code, errors_in(said)) == (0, [])
+    ended = run_group(3, evaluate_custom.main, *args, folder=tmp_path / "three")
+    assert [(process.code, process.stderr) for process in ended] == 3 * [(0, "")]
     assert contents(tmp_path / "three/results") == contents(tmp_path / "one/results")
 
 
@@ -110,10 +108,9 @@ def test_before_and_after_in_two_processes(tmp_path, one_process, monkeypatch, c
     args = ("--data", tmp_path / "data", "--checkpoint", tmp_path / "tuned.safetensors")
     assert one_process(evaluate_custom_for.main, tmp_path / "one", 2, *args) == 0
     expected = capsys.readouterr().out
-    (tmp_path / "two").mkdir()
-    code, shown, said = torchrun(tmp_path / "two", 2, ROOT / "evaluate_custom_for.py", *args)
-    assert (code, errors_in(said)) == (0, [])
-    assert shown == expected.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
+    main, other = run_group(2, evaluate_custom_for.main, *args, folder=tmp_path / "two")
+    assert other == (main.code, "", main.stderr) == (0, "", "")
+    assert main.stdout == expected.replace("on cpu, fp32", "on cpu, fp32, in 2 processes")
     results = contents(tmp_path / "two/results")
     assert results == contents(tmp_path / "one/results")
     assert "custom_for/change.png" in results
@@ -128,17 +125,9 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
         shutil.copy(archive, tmp_path / name)
     assert one_process(evaluate_custom.main, tmp_path / "one", 1, *args, machines=2) == 0
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port)
-    machines = [
-        start_torchrun(tmp_path / name, *options, "--node-rank", i, ROOT / "evaluate_custom.py", *args)
-        for i, name in enumerate(("here", "there"))
-    ]
-    (code, _, said), other = map(finish_torchrun, machines)
-    assert (code, errors_in(said)) == (0, [])
-    assert other[:2] == (0, "")
+    folders = [tmp_path / "here", tmp_path / "there"]
+    main, other = (process.end() for process in start_group(2, evaluate_custom.main, *args, folders=folders))
+    assert other == (main.code, "", main.stderr) == (0, "", "")
     assert (tmp_path / "there/data.zip.extracted").is_dir()
     assert not (tmp_path / "there/results").exists()
     here, one = (contents(tmp_path / name / "results") for name in ("here", "one"))
@@ -148,125 +137,105 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
 
 
 @pytest.mark.parametrize(
-    ("script", "args", "words"),
+    ("main", "args", "words"),
     [
-        ("evaluate_custom.py", ("--data", "gone", "--checkpoint", STAND_IN), "gone: no such file or folder"),
-        ("evaluate_custom.py", ("--checkpoints",), "unrecognized arguments: --checkpoints"),
+        (evaluate_custom.main, ("--data", "gone", "--checkpoint", STAND_IN), "gone: no such file or folder"),
+        (evaluate_custom.main, ("--checkpoints",), "unrecognized arguments: --checkpoints"),
         (
-            "antispoofing/__main__.py",
+            antispoofing.__main__.main,
             ("audit", "--data", SAMPLES),
             "audit runs in one process: start it without torchrun",
         ),
     ],
 )
-def test_what_all_processes_meet_is_said_once(script, args, words, tmp_path):
-    code, shown, said = torchrun(tmp_path, 2, ROOT / script, *args)
-    assert code != 0
-    assert shown == ""
-    assert said.count(words) == 1
-    assert "process 1 of 2" not in said
+def test_what_all_processes_meet_is_said_once(main, args, words, tmp_path):
+    first, other = run_group(2, main, *args, folder=tmp_path)
+    assert first.code == other.code == 2
+    assert first.stdout == other.stdout == other.stderr == ""
+    assert first.stderr.count(words) == 1
+    assert "process 1 of 2" not in first.stderr
 
 
-@pytest.mark.parametrize("failure", ["mendable", "not"])
-def test_a_process_that_fails_ends_all(failure, tmp_path):
+def test_a_process_that_fails_fails_all(tmp_path):
     copy_samples(tmp_path / "data", 8)
-    script = tmp_path / "watched.py"
-    script.write_text(WATCHED)
     args = ("--data", "data", "--checkpoint", STAND_IN, "--no-audit", "--workers", 0)
-    code, _, said = torchrun(tmp_path, 2, script, *args, FAILURE=failure)
-    assert code != 0
-    if failure == "mendable":
-        assert errors_in(said) == ["error (process 1 of 2): out of order"]
-    else:
-        assert errors_in(said) == []
-        assert said.count("RuntimeError: out of order") == 1
+    main, other = run_group(2, watched, *args, folder=tmp_path, FAILURE="1")
+    assert main.code == other.code == 2
+    assert main.stderr == "error: another process has ended, or cannot be reached\n"
+    assert other.stderr == "error (process 1 of 2): out of order\n"
     assert not list((tmp_path / "results").rglob("*.csv"))
 
 
-IN_GROUP = """
-import os, time
-import numpy as np
-import torch
-import torch.distributed as dist
-from antispoofing import distributed
-from antispoofing.errors import DataError, UserError
-
-rank = distributed.rank()
-
 def outcome(work, *alike):
+    """What `together` gives, or the error that it raises with the process that it comes from."""
     try:
         return distributed.together(work, *alike)
     except (UserError, SystemExit) as error:
         return type(error).__name__, *error.args, error.process
 
+
 def fail(error):
     raise error
 
+
 def take_turn():
-    time.sleep(1 - rank)
+    time.sleep((1 - distributed.rank()) / 2)
     with open("turns.txt", "a") as file:
-        file.write(str(rank))
+        file.write(str(distributed.rank()))
     return "done"
+
 
 def fail_in_turn():
     take_turn()
-    fail(DataError("a", f"b{rank}"))
+    fail(DataError("a", f"b{distributed.rank()}"))
 
-torch.set_num_threads(7)
-if rank == 1:
-    os.environ["OMP_NUM_THREADS"] = "7"  # as a user sets it
-try:
-    with distributed.group():
-        assert torch.get_num_threads() == (distributed.cores(), 7)[rank]
-        print("only the main one")
-        assert distributed.exchange(f"I am {rank}") == ["I am 0", "I am 1"]
-        assert outcome(take_turn) == "done"
-        assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
-        missing = lambda: open("gone") if rank else 3
-        assert outcome(missing) == ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
-        assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, 0)
-        colours = lambda result: {"size": 1, "colour": ("blue", "red")[rank]}
-        unlike = "its colour is not that of process 0: red, not blue"
-        assert outcome(lambda: 3, colours) == ("DataError", unlike, 1)
 
-        values = np.array([[-0.0, np.nan], [1e300, -np.inf], [0.1, 5e-324]])
-        mine = [[1], [0, 2]][rank]
-        given = np.full_like(values, np.nan)
-        given[mine] = values[mine]
-        distributed.merge(given, np.array(mine))
-        assert given.tobytes() == values.tobytes()
-        for wrong in ([0, 1], [[0, 1], [0, 1, 2]][rank], [rank]):  # twice and never, twice, never
-            try:
-                distributed.merge(given, np.array(wrong))
-            except RuntimeError as error:
-                assert "shared wrongly" in str(error)
-            else:
-                raise AssertionError("it was not noticed")
-        for step in (
-            lambda: distributed.merge(given, np.array(mine)) if rank else distributed.exchange(3),
-            lambda: distributed.merge(given[rank:], np.array(mine)),
-        ):
-            try:
-                step()
-            except RuntimeError as error:
-                assert "out of step" in str(error)
-            else:
-                raise AssertionError("it was not noticed")
+def collect(rank: int) -> None:
+    """Everything that processes do together, on each of two."""
+    assert torch.get_num_threads() == (distributed.cores(), 7)[rank]
+    print("only the main one")
+    assert distributed.exchange(f"I am {rank}") == ["I am 0", "I am 1"]
+    assert outcome(take_turn) == "done"
+    assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
+    missing = ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
+    assert outcome(lambda: Path("gone").read_text() if rank else 3) == missing
+    assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, 0)
+    unlike = "its colour is not that of process 0: red, not blue"
+    colours = {"size": 1, "colour": ("blue", "red")[rank]}
+    assert outcome(lambda: 3, lambda result: colours) == ("DataError", unlike, 1)
+
+    values = np.array([[-0.0, np.nan], [1e300, -np.inf], [0.1, 5e-324]])
+    mine = [[1], [0, 2]][rank]
+    given = np.full_like(values, np.nan)
+    given[mine] = values[mine]
+    distributed.merge(given, np.array(mine))
+    assert given.tobytes() == values.tobytes()
+    for wrong in ([0, 1], [[0, 1], [0, 1, 2]][rank], [rank]):  # twice and never, twice, never
+        with pytest.raises(RuntimeError, match="shared wrongly"):
+            distributed.merge(given, np.array(wrong))
+    with pytest.raises(RuntimeError, match="out of step"):
+        distributed.merge(given, np.array(mine)) if rank else distributed.exchange(3)
+    with pytest.raises(RuntimeError, match="out of step"):
+        distributed.merge(given[rank:], np.array(mine))
+
+
+def in_group(_: list[str]) -> int:
+    rank = distributed.rank()
+    torch.set_num_threads(7)
+    if rank == 1:
+        os.environ["OMP_NUM_THREADS"] = "7"  # as a user sets it
+    with pytest.raises(KeyError), distributed.group():
+        collect(rank)
         raise KeyError
-except KeyError:
-    assert not dist.is_initialized()
-    open(f"done-{rank}.txt", "x").close()
-"""
+    assert not torch.distributed.is_initialized()
+    return 5
 
 
 def test_what_processes_do_together(tmp_path):
-    script = tmp_path / "in_group.py"
-    script.write_text(IN_GROUP)
-    code, shown, said = torchrun(tmp_path, 2, script)
-    assert code == 0, said
-    assert shown == "only the main one\n"
+    main, other = run_group(2, in_group, folder=tmp_path)
+    assert main == (5, "only the main one\n", "")
+    assert other == (5, "", "")
     assert (tmp_path / "turns.txt").read_text() == "010"  # one of a machine first; the rest only if it can
-    assert sorted(path.name for path in tmp_path.glob("done-*")) == ["done-0.txt", "done-1.txt"]
 
 
 def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: int) -> None:

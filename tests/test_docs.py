@@ -39,10 +39,10 @@ ELSEWHERE = [
     ("python3 -m venv .venv", ".ci/run", "^python3 -m venv"),
     ("python -m pytest", ".ci/run", "pytest"),
     ("python app.py", "tests/serving.py", "app.py"),
-    ("python benchmarks/", ".ci/test_benchmarks.py", "benchmarks"),
-    ("torchrun --nproc-per-node", "tests/test_distributed.py", "--nproc-per-node"),
-    ("torchrun --nnodes", "tests/test_distributed.py", "--nnodes"),
-    ("accelerate launch --multi_gpu", "tests/test_training_distributed.py", "--multi_gpu"),
+    ("python benchmarks/", "tests/optional/test_benchmarks.py", "benchmarks"),
+    ("torchrun --nproc-per-node", "tests/test_torchrun.py", "--nproc-per-node"),
+    ("torchrun --nnodes", "tests/test_torchrun.py", "--nnodes"),
+    ("accelerate launch --multi_gpu", "tests/test_torchrun.py", "--multi_gpu"),
     ("python -m antispoofing download", "tests/test_data_download.py", "command.main("),
     ("python fine_tune_for.py --download", "tests/test_data_download.py", "--download"),
     ("python evaluate_custom.py --checkpoint hub:", "tests/test_data_download.py", "hub:owner/one"),
@@ -272,7 +272,7 @@ def test_every_program_has_its_options_listed():
 
 # What pages name beside options of this project's programs: those of torchrun, accelerate and pytest.
 OTHERS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--multi_gpu"}
-OTHERS |= {"--num_processes", "--kills", "--write-docs"}
+OTHERS |= {"--num_processes", "--dist", "--kills", "--write-docs"}
 
 
 def test_every_option_that_is_named_exists(monkeypatch):

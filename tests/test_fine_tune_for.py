@@ -30,25 +30,6 @@ from antispoofing.training.tracking import Tracker
 from model import PRESETS, Detector
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """for-2seconds/ with 12 and 2 x 4 clips, noise and tones, and a detector to start from."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for split, n in (("training", 12), ("validation", 4), ("testing", 4)):
-        for i in range(n):
-            label = ("fake", "real")[i % 2]
-            folder = Path("for-2seconds", split, label)
-            folder.mkdir(parents=True, exist_ok=True)
-            wave = 0.05 * rng.standard_normal(8000)
-            if label == "fake":
-                wave += 0.2 * np.sin(0.3 * np.arange(8000))
-            soundfile.write(folder / f"file{i}.wav_16k.wav", wave, 16000)
-    torch.manual_seed(0)
-    save_detector(Detector(PRESETS["small"]), "start.safetensors")
-    return tmp_path
-
-
 def run(*args, wandb=False) -> int:
     options = ["--workers", "0"] + ([] if wandb else ["--no-wandb"])
     return fine_tune_for.main([*map(str, args), *options])

@@ -18,6 +18,8 @@ import evaluate_custom
 from antispoofing.detectors.loading import load_detector
 from antispoofing.detectors.packed import for_scoring
 
+pytestmark = pytest.mark.slow
+
 PREFIXES = {"LA_model.pth": "", "Best_LA_model_for_DF.pth": "module."}
 
 

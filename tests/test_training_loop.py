@@ -41,7 +41,7 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     start = tmp_path / "start.safetensors"
     save_detector(fresh_detector(), start)
     detector = load_detector(start, device="cpu")
-    config = TrainingConfig(epochs=4, learning_rate=1e-3, batch_size=8)
+    config = TrainingConfig(epochs=12, learning_rate=1e-3, batch_size=8)
     hooks = Hooks(on_epoch=lambda history, scored: kept.update({len(history): scored}))
     history = fine_tune(detector, clips, clips, config, tmp_path, hooks=hooks)
     best = min(history, key=lambda result: (result.validation_eer, result.validation_loss))
@@ -67,7 +67,7 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     fitted = Calibration.fit(again.scores_of("bonafide"), again.scores_of("spoof"), calibration.fitted_on)
     assert calibration.slope == pytest.approx(fitted.slope, rel=1e-2)
     last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
-    assert last.provenance["epoch"]["epoch"] == 4
+    assert last.provenance["epoch"]["epoch"] == 12
     waves = 0.1 * torch.randn(2, 8000)
     torch.testing.assert_close(last.score(waves), detector.eval().score(waves), atol=1e-6, rtol=0)
 

@@ -56,5 +56,6 @@ def test_empty_folders_go_with_their_files(folder):
     assert not (folder / "4").exists()
 
 
-def test_a_folder_that_is_not_there_yet_is_empty(tmp_path):
+def test_a_folder_that_is_not_there_yet_is_left_so(tmp_path):
     sweep(tmp_path / "none", 1, 1)
+    assert not (tmp_path / "none").exists()

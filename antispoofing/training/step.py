@@ -94,7 +94,7 @@ class Optimization:
             self.network = DistributedDataParallel(
                 detector,
                 device_ids=[device] if on_cuda else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
             )
         self.norms = [m for m in detector.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

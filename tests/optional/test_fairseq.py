@@ -4,8 +4,6 @@ At both sizes, in evaluation and in training, and from what fairseq's pre-traini
 OmegaConf itself has pickled.
 """
 
-# ruff: noqa: F401, F811 (fixtures are imported, and named again as arguments)
-
 import argparse
 import dataclasses
 from functools import partial
@@ -14,16 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import small_config, small_official, small_pth
-from helpers import assert_as_published, filled, official_shapes, read_metrics, read_scores
-from test_detectors_pretrained import features, hugging_face
-from test_fine_tune_for import workplace
+from helpers import assert_as_published, features, filled, official_shapes, read_metrics, read_scores
 
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
 from antispoofing import project
-from antispoofing.commands import tasks
 from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, official_name
 from antispoofing.detectors.loading import export_official, load_detector, load_front_end, save_detector

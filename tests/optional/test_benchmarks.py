@@ -1,23 +1,19 @@
 """The benchmarks run, and give figures of everything they name."""
 
-# ruff: noqa: F401, F811 (fixtures are imported, and named again as arguments)
-
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import small_config
-from helpers import copy_samples
+from helpers import ROOT, copy_samples
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import save_detector
 from model import Detector
 
 LORA = ", LoRA, checkpointing"
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def run(folder, name, *args) -> str:
