@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# The folder of the detectors' authors.
+# The folder of the detectors' authors on Google Drive, and a file there, by its id.
 DRIVE = "https://drive.google.com/drive/folders/1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB"
+DRIVE_FILE = "https://drive.google.com/uc?id="
 
 # Any file of the Hugging Face Hub.
 HUB = "hub:"

@@ -1,15 +1,13 @@
 """Fetch what the project needs: the data set, the published detectors, any detector on the Hugging Face Hub.
 
-A file under way is called `.part`. It outlives a failure, and the next run goes on from it.
+What has come of a file is in a folder beside it, called `.part`. It outlives a failure, and the next run goes
+on from it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,19 +21,12 @@ from tqdm import tqdm
 from antispoofing.data import archives
 from antispoofing.errors import DownloadError
 from antispoofing.files import sha256_of
-from antispoofing.published import DRIVE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED, PublishedFile
+from antispoofing.published import DRIVE, DRIVE_FILE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 30.0  # seconds without a byte until a connection counts as lost
-TRIES = 6  # in a row that bring nothing new
-BACK_OFF = 1.0  # seconds after the first of these, doubled after each other
-
-_CONTENT_RANGE = re.compile(r"bytes (?:(?P<first>\d+)-\d+|\*)/(?P<total>\d+|\*)")
-
-
-class _Interrupted(Exception):
-    """A try that failed where another may not."""
+RETRIES = 6  # of a connection that is lost or does not come about: after half a minute all have failed
 
 
 def get(name: str, folder: Path = Path()) -> Path:
@@ -49,22 +40,19 @@ def get(name: str, folder: Path = Path()) -> Path:
         target = folder / source.name
         with _told_in_one_line(target):
             if not _is_there(target, sha256_of(source), None):
-                folder.mkdir(parents=True, exist_ok=True)
-                _publish(shutil.copyfile(source, _part(target)), target, None, None)
+                _publish(shutil.copyfile(source, _begin(target)), target, None, None)
         return target
     known = PUBLISHED[name]
-    if known.source == DRIVE:
-        return _fetch_from_drive(known, folder / known.name)
     return fetch(known.source, folder / known.name, sha256=known.sha256, size=known.size)
 
 
 def fake_or_real(folder: Path = Path()) -> Path:
-    """Fetch Fake-or-Real's two-second clips into a folder and extract them; where they then are."""
+    """Fetch Fake-or-Real's two-second clips into a folder and extract them; return where they then are."""
     return archives.extract(get("for-2sec", folder))
 
 
 def resolve(checkpoint: str | Path) -> Path:
-    """The file, fetched, for a `hub:` specification; anything else is a path, and stays as it is."""
+    """Fetch the file of a `hub:` specification and return its path; anything else is a path already."""
     text = Path(checkpoint).as_posix()  # on Windows, a Path has turned its slash round
     return hub_file(text) if text.startswith(HUB) else Path(checkpoint)
 
@@ -75,7 +63,7 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None
     A file that is there already and is right is not fetched again; one that is not right stays as it is.
 
     Args:
-        url: http or https.
+        url: http or https; or DRIVE, for the file of the target's name in that folder.
         target: what to call it; its folder is made where it is not there.
         sha256: in hexadecimal, or how it begins; the whole is then logged.
         size: in bytes.
@@ -83,138 +71,72 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None
     Raises:
         DownloadError: it cannot be fetched or written, is not what it should be, or something else is there.
     """
-    part = _part(target)
-    with _told_in_one_line(target):
+    what = f"{target}, from {url}"
+    with _told_in_one_line(what):
         if not _is_there(target, sha256, size):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, part, size)
-            _publish(part, target, sha256, size)
-    return target
-
-
-def _download(url: str, part: Path, size: int | None) -> None:
-    """Make `part` whole, in as many tries as bring it further."""
-    furthest = failures = 0
-    with httpx2.Client(follow_redirects=True, timeout=TIMEOUT) as client:
-        while True:
+            location = _on_drive(target.name) if url == DRIVE else url
+            whole = _begin(target)
             try:
-                return _try(client, url, part, size)
-            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:  # or a redirect to one
-                raise DownloadError(f"{url}: {_one_line(error)}") from error
-            except (_Interrupted, httpx2.TransportError) as error:
-                reached, _ = _begun(url, part)
-                failures = 1 if reached > furthest else failures + 1
-                furthest = max(furthest, reached)
-                trouble = f"{url}: {_one_line(error)}"
-                if failures == TRIES:
-                    kept = f"; {reached:,} bytes are kept, to go on from" if reached else ""
-                    raise DownloadError(trouble + kept) from error
-            wait = BACK_OFF * 2 ** (failures - 1)
-            logger.warning("%s; trying again in %g s", trouble, wait)
-            time.sleep(wait)
-
-
-def _try(client: httpx2.Client, url: str, part: Path, size: int | None) -> None:
-    """One request for what is missing of `part`; returns when nothing is.
-
-    Raises:
-        _Interrupted, httpx2.TransportError: another try may bring more.
-        DownloadError: none would.
-    """
-    offset, origin = _begun(url, part)
-    if offset and offset == size:
-        return
-    headers = {"Accept-Encoding": "identity"}  # what is compressed on the way cannot be resumed
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-        if origin["validator"]:  # if the file is another by now, the whole of it comes
-            headers["If-Range"] = origin["validator"]
-    with client.stream("GET", url, headers=headers) as response:
-        start, total = _place(response, part, offset, origin)
-        if size is not None and total not in (None, size):
-            raise DownloadError(f"{url} has {total:,} bytes, not {size:,}")
-        if start and start == total:
-            return
-        expected, reached = size if total is None else total, start
-        with _progress_bar(part.stem, expected, start) as bar, part.open("r+b" if start else "wb") as file:
-            if not start:  # now that the old content is gone, and cannot be taken for the new
-                origin = {"url": url, "validator": _validator(response), "total": total}
-                _origin(part).write_text(json.dumps(origin))
-            file.seek(start)
-            for chunk in response.iter_raw():
-                reached += len(chunk)
-                if expected is not None and reached > expected:
-                    _discard(part)
-                    raise DownloadError(f"{url} sends more than the {expected:,} bytes that it should have")
-                file.write(chunk)
-                bar.update(len(chunk))
-    if expected is not None and reached < expected:
-        raise _Interrupted(f"the connection ended after {reached:,} of {expected:,} bytes")
-
-
-def _place(response: httpx2.Response, part: Path, offset: int, origin: dict) -> tuple[int, int | None]:
-    """Where in the file the body begins, and the file's length where it is told.
-
-    Raises:
-        _Interrupted: the server is in trouble, or does not go on from `part`, which is then removed.
-        DownloadError: the server refuses.
-    """
-    status = response.status_code
-    if status == 200:
-        length = response.headers.get("Content-Length")
-        return 0, None if length is None else int(length)
-    if offset and status in (206, 416):  # the rest; there is no rest
-        told = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if told:
-            total = origin["total"] if told["total"] == "*" else int(told["total"])
-            first = total if status == 416 else int(told["first"] or -1)
-            same = _validator(response) in ("", origin["validator"]) and origin["total"] in (None, total)
-            if same and first == offset:
-                return offset, total
-        _discard(part)
-        raise _Interrupted("the server does not go on where the connection ended: from the beginning")
-    answer = f"the server answers {status} {response.reason_phrase}"
-    raise _Interrupted(answer) if status >= 500 else DownloadError(f"{response.url}: {answer}")
-
-
-def _begun(url: str, part: Path) -> tuple[int, dict]:
-    """How many bytes of a URL's content are in `part`, and of which content: its validator and length."""
-    try:
-        origin = json.loads(_origin(part).read_text())
-        return (part.stat().st_size, origin) if origin["url"] == url else (0, {})
-    except (FileNotFoundError, ValueError):  # the latter: an interrupt while it was written
-        return 0, {}
-
-
-def _validator(response: httpx2.Response) -> str:
-    """What the server calls this content, for If-Range, which takes no weak ETag; "" if nothing."""
-    etag = response.headers.get("ETag", "")
-    validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-    return validator if validator.isascii() else ""  # else it cannot be sent back
-
-
-def _fetch_from_drive(known: PublishedFile, target: Path) -> Path:
-    """As `fetch`, of a known file that is found by its name in a Google Drive folder."""
-    with _told_in_one_line(f"{target}, from {known.source}"):
-        if _is_there(target, known.sha256, known.size):
-            return target
-        listed = gdown.download_folder(url=known.source, skip_download=True, quiet=True, timeout=TIMEOUT)
-        ids = {Path(file.path).name: file.id for file in listed}
-        if known.name not in ids:
-            raise DownloadError(f"{known.source} has no {known.name}, only {', '.join(sorted(ids))}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _progress_bar(known.name, known.size) as bar:
-            gdown.download(
-                id=ids[known.name],
-                output=str(_part(target)),
-                quiet=True,
-                resume=True,
-                progress=lambda done, total: bar.update(done - bar.n),
-                timeout=TIMEOUT,
-                retries=TRIES,
-            )
-        _publish(_part(target), target, known.sha256, known.size)
+                _download(location, whole, size)
+            except DownloadError:
+                _discard(whole)
+                raise
+            except (OSError, gdown.DownloadError) as error:
+                # gdown names an option of its own command to go on with, and ours needs none.
+                said = _one_line(error).partition(". The received bytes are kept")[0]
+                raise DownloadError(f"{what}: {said}{_kept(whole)}") from error
+            _publish(whole, target, sha256, size)
     return target
+
+
+def _on_drive(name: str) -> str:
+    """Return the URL of a file in the Google Drive folder DRIVE. Raises DownloadError if it is not there."""
+    listed = gdown.download_folder(
+        url=DRIVE, skip_download=True, quiet=True, timeout=TIMEOUT, use_cookies=False
+    )
+    ids = {Path(file.path).name: file.id for file in listed}
+    if name not in ids:
+        raise DownloadError(f"{DRIVE} has no {name}, only {', '.join(sorted(ids))}")
+    return DRIVE_FILE + ids[name]
+
+
+def _download(url: str, whole: Path, size: int | None) -> None:
+    """Download a file under the name `whole`; until it is whole, gdown keeps what has come beside it.
+
+    Raises:
+        DownloadError: it has another size, or no later run can go on from what has come.
+        gdown.DownloadError, OSError: it cannot be had or written (the errors of requests are OSErrors).
+    """
+    with tqdm(desc=whole.name, total=size, unit="B", unit_scale=True, disable=None) as bar:
+
+        def check_and_show(done: int, total: int | None) -> None:
+            if size is not None and (total not in (None, size) or done > size):
+                raise DownloadError(f"{url} sends {max(done, total or 0):,} bytes, not {size:,}")
+            bar.total = total
+            bar.update(done - bar.n)
+
+        for afresh in (False, False, True):
+            if afresh:
+                _discard(whole)
+                whole.parent.mkdir()
+            try:
+                gdown.download(
+                    url=url,
+                    output=str(whole),
+                    quiet=True,
+                    use_cookies=False,
+                    resume=True,
+                    progress=check_and_show,
+                    timeout=TIMEOUT,
+                    retries=RETRIES,
+                )
+                return
+            except gdown.DownloadError as error:
+                # The server does not go on from what has come: it has no ranges, or another file by now. If
+                # it is only in trouble, the second try says so, and nothing is lost.
+                if "byte range" not in str(error):
+                    raise
+    raise DownloadError(f"{url}: the connection breaks off, and the server does not go on from there")
 
 
 def hub_file(spec: str) -> Path:
@@ -278,38 +200,45 @@ def _check_hub_file(path: Path, sha256: str | None) -> None:
             )
 
 
-def _part(target: Path) -> Path:
-    return Path(f"{target}.part")
+def _begin(target: Path) -> Path:
+    """Make a folder for what comes of a file; return what to call the file until it is checked."""
+    folder = Path(f"{target}.part")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / target.name
 
 
-def _origin(part: Path) -> Path:
-    """The file that tells what `part` is the beginning of."""
-    return Path(f"{part}.json")
+def _discard(whole: Path) -> None:
+    shutil.rmtree(whole.parent)
 
 
-def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _origin(part).unlink(missing_ok=True)
+def _kept(whole: Path) -> str:
+    """Tell how much has come of a file; where that is nothing, remove its folder instead."""
+    kept = sum(path.stat().st_size for path in whole.parent.iterdir())
+    if kept:
+        return f"; {kept:,} bytes are kept, and the same command goes on from there"
+    _discard(whole)
+    return ""
 
 
 def _is_there(target: Path, sha256: str | None, size: int | None) -> bool:
-    """Whether the file is there, and right. Raises DownloadError if another one is."""
+    """Tell whether the file is there, and right. Raises DownloadError if another one is."""
     if target.exists() and (fault := _fault(target, sha256, size)):
         raise DownloadError(f"{target} is there already, but {fault}: it stays as it is; move it away")
     return target.exists()
 
 
-def _publish(part: Path, target: Path, sha256: str | None, size: int | None) -> None:
+def _publish(whole: Path, target: Path, sha256: str | None, size: int | None) -> None:
     """Give a whole file its name. Raises DownloadError, and removes it, if it is not the right one."""
-    if fault := _fault(part, sha256, size):
-        _discard(part)
+    if fault := _fault(whole, sha256, size):
+        _discard(whole)
         raise DownloadError(f"{target}: what came {fault}, and is deleted")
-    part.replace(target)
-    _discard(part)
+    whole.chmod(whole.parent.stat().st_mode & 0o666)  # gdown leaves files that only their owner can read
+    whole.replace(target)
+    _discard(whole)
 
 
 def _fault(path: Path, sha256: str | None, size: int | None) -> str:
-    """What is wrong with a file, "" if nothing; logs the whole sha256 if only its beginning is given."""
+    """Return what is wrong with a file, or ""; log the whole sha256 if only its beginning is given."""
     if not path.is_file():
         return "is not a file"
     if size is not None and path.stat().st_size != size:
@@ -318,17 +247,13 @@ def _fault(path: Path, sha256: str | None, size: int | None) -> str:
     if sha256 and not digest.startswith(sha256.lower()):
         return f"has the sha256 {digest}, not {sha256}"
     if sha256 and len(sha256) < len(digest):
-        logger.info("%s has the sha256 %s", path.name.removesuffix(".part"), digest)
+        logger.info("%s has the sha256 %s", path.name, digest)
     return ""
-
-
-def _progress_bar(name: str, total: int | None, initial: int = 0) -> tqdm:
-    return tqdm(desc=name, total=total, initial=initial, unit="B", unit_scale=True, disable=None)
 
 
 @contextmanager
 def _told_in_one_line(what: str | Path) -> Iterator[None]:
-    """Raises what a disk, a network or a library says as a DownloadError that names `what`."""
+    """Raise what a disk, a network or a library says as a DownloadError that names `what`."""
     try:
         yield
     except (OSError, httpx2.HTTPError, gdown.DownloadError) as error:
