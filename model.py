@@ -88,11 +88,6 @@ class DetectorConfig:
 
 _FRONT_END_CONFIGS = {"xlsr": XLSRConfig, "spectrogram": SpectrogramConfig}
 
-PRESETS = {
-    "xlsr-300m": DetectorConfig(),
-    "small": DetectorConfig(front_end=SpectrogramConfig()),
-}
-
 
 # ------------------------------------------------------------------- front ends
 

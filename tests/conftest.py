@@ -12,12 +12,12 @@ import pytest
 import soundfile
 import torch
 import transformers
-from helpers import SMALL_SIZES, filled
+from helpers import PRESETS, SMALL_SIZES, filled
 
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.loading import save_detector
-from model import PRESETS, Detector, DetectorConfig, XLSRConfig
+from model import Detector, DetectorConfig, XLSRConfig
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,11 @@ import torch
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.files import sha256_of
 from antispoofing.project import SAMPLES
-from model import PRESETS, Detector
+from model import Detector, DetectorConfig, SpectrogramConfig
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
+PRESETS = {"xlsr-300m": DetectorConfig(), "small": DetectorConfig(front_end=SpectrogramConfig())}
 
 
 def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

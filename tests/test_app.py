@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import tone, write_zip
+from helpers import PRESETS, tone, write_zip
 from processes import run
 from serving import served, write_calibrated
 
@@ -26,7 +26,7 @@ from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import CheckpointError, UserError
 from antispoofing.project import SAMPLES
 from antispoofing.web.page import _told
-from model import PRESETS, Detector
+from model import Detector
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from helpers import PRESETS
 
 import evaluate_custom
 import evaluate_custom_for
@@ -12,7 +13,7 @@ from antispoofing.commands import tasks
 from antispoofing.detectors.fairseq import FairseqXLSR
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import CheckpointError, FairseqError
-from model import PRESETS, Detector
+from model import Detector
 
 SCRIPTS = {
     evaluate_custom: ("--data", project.SAMPLES / "custom"),

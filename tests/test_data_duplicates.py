@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from helpers import tone, write_bad_files, write_by_ffmpeg
+from helpers import PRESETS, tone, write_bad_files, write_by_ffmpeg
 
 import evaluate_custom
 import fine_tune_for
@@ -16,7 +16,7 @@ from antispoofing.data import duplicates
 from antispoofing.data.duplicates import find_duplicates, fingerprint
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.loading import save_detector
-from model import PRESETS, Detector
+from model import Detector
 
 
 def groups_of(*folders) -> list[list[str]]:

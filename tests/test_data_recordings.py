@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from helpers import tone, touch, write_lists
+from helpers import PRESETS, tone, touch, write_lists
 
 import evaluate_custom
 from antispoofing.data.layouts import SPLITS
@@ -20,7 +20,7 @@ from antispoofing.data.recordings import find_recordings, find_splits
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DataError
 from data_utils import load_audio, pad
-from model import PRESETS, Detector
+from model import Detector
 
 
 def found(*paths):

@@ -9,11 +9,12 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from helpers import PRESETS
 
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
 from antispoofing.detectors.loading import export_official, load_detector, save_detector
 from antispoofing.errors import CheckpointError
-from model import PRESETS, Detector
+from model import Detector
 
 
 def test_official_to_own_file_and_back_keeps_every_tensor(small_pth, small_official, small_config, tmp_path):

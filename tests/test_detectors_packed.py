@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import assert_as_published, reference
+from helpers import PRESETS, assert_as_published, reference
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.devices import PRECISIONS, resolve_precision
 from antispoofing.detectors.loading import export_official, load_detector, save_detector
 from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR, for_scoring
 from antispoofing.errors import CheckpointError, DeviceError
-from model import PRESETS, Detector
+from model import Detector
 
 CPU = torch.device("cpu")
 CPU_PRECISIONS = ("fp32", "bf16", "int8")

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from helpers import features
+from helpers import PRESETS, features
 
 import evaluate_custom
 from antispoofing import project
@@ -23,7 +23,7 @@ from antispoofing.detectors.loading import export_official, load_detector, load_
 from antispoofing.detectors.pretrained import is_front_end
 from antispoofing.errors import CheckpointError
 from antispoofing.files import sha256_of
-from model import PRESETS, Detector
+from model import Detector
 
 WEIGHT_NORM = {
     "parametrizations.weight.original0": "weight_g",

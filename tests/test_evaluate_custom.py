@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import soundfile
 import torch
-from helpers import read_metrics, read_scores, tone, write_bad_files
+from helpers import PRESETS, read_metrics, read_scores, tone, write_bad_files
 from PIL import Image
 
 import evaluate_custom
@@ -18,7 +18,7 @@ from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import ProcessError
 from antispoofing.report import plots, screen
 from data_utils import load_audio, pad
-from model import PRESETS, Detector
+from model import Detector
 
 SCRIPT = Path(evaluate_custom.__file__)
 

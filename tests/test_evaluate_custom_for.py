@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import fine_tuned_from
+from helpers import PRESETS, fine_tuned_from
 from PIL import Image
 
 import evaluate_custom_for
@@ -18,7 +18,7 @@ from antispoofing.files import sha256_of
 from antispoofing.metrics import compute_metrics
 from antispoofing.report import plots
 from antispoofing.scoring.score import score_recordings
-from model import PRESETS, Detector
+from model import Detector
 
 
 def write_clips(folder: Path, n=6) -> None:

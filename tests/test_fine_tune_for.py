@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import official_shapes, read_history
+from helpers import PRESETS, official_shapes, read_history
 from PIL import Image
 
 import fine_tune_for
@@ -27,7 +27,7 @@ from antispoofing.training.augment import KINDS
 from antispoofing.training.history import STATE, EpochResult
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.tracking import Tracker
-from model import PRESETS, Detector
+from model import Detector
 
 
 def run(*args, wandb=False) -> int:

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import assert_as_published, official_shapes, reference
+from helpers import PRESETS, assert_as_published, official_shapes, reference
 
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.devices import PRECISIONS, resolve_device
 from antispoofing.detectors.loading import load_detector
 from antispoofing.errors import DeviceError
-from model import PRESETS, Detector, DetectorConfig, XLSRConfig
+from model import Detector, DetectorConfig, XLSRConfig
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

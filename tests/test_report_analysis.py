@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import soundfile
-from helpers import write_by_ffmpeg
+from helpers import PRESETS, write_by_ffmpeg
 
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
@@ -14,7 +14,7 @@ from antispoofing.report.groups import clip_properties, groups_of, is_whole, wit
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.score import score_recordings
 from antispoofing.scoring.scored import Scored
-from model import PRESETS, Detector
+from model import Detector
 
 
 def scored_of(bonafide, spoof, folders=("",)) -> Scored:

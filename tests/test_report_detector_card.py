@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from helpers import PRESETS
 
 from antispoofing import published
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import load_detector
 from antispoofing.report.detector_card import NOT_KNOWN, detector_card
-from model import PRESETS, Detector
+from model import Detector
 
 EPOCH = {
     "validation_loss": 0.3,

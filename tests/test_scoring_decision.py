@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PRESETS
 from sklearn.linear_model import LogisticRegression
 
 from antispoofing.errors import CheckpointError
 from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
-from model import PRESETS, Detector
+from model import Detector
 
 RNG = np.random.default_rng(0)
 

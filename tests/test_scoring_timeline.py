@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import tone
+from helpers import PRESETS, tone
 from PIL import Image
 
 from antispoofing import text
@@ -18,7 +18,7 @@ from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.score import score_windows
 from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, overall, window_starts
 from data_utils import AudioError, load_audio, pad
-from model import PRESETS, Detector
+from model import Detector
 
 WINDOW, HOP = 64600, 32300
 UNCALIBRATED = Rule()

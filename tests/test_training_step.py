@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from helpers import PRESETS
 from torch.nn import functional as F
 
 from antispoofing.commands.tasks import STAND_IN
@@ -13,7 +14,7 @@ from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import TrainingError
 from antispoofing.training.recipe import TrainingConfig, learning_rate
 from antispoofing.training.step import Optimization, Part
-from model import PRESETS, Detector
+from model import Detector
 
 SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 RATE = 1e-5  # a step that does not move what rounding decides: which nodes come first, which is the largest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import tone, write_bad_files, write_zip
+from helpers import PRESETS, tone, write_bad_files, write_zip
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import Utterance
@@ -20,7 +20,7 @@ from antispoofing.web import api, service
 from antispoofing.web.limits import Limits
 from antispoofing.web.service import Service
 from data_utils import load_audio, pad
-from model import PRESETS, Detector
+from model import Detector
 
 CALIBRATION = {"slope": 2.0, "intercept": -1.0, "bound": 5.0, "fitted_on": "some clips"}
 
