@@ -92,7 +92,6 @@ def score_recordings(
     *,
     batch_size: int | None = None,
     workers: int | None = 0,
-    start_method: str | None = None,
     offset: float = 0.0,
     load: Load = load_with_info,
 ) -> Scored:
@@ -104,7 +103,6 @@ def score_recordings(
     Args:
         batch_size: the most clips computed together; None for what suits the device.
         workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
-        start_method: see `data_utils.make_loader`.
         offset, load: see `data_utils.Clips`.
     """
     config = detector.config
@@ -125,7 +123,7 @@ def score_recordings(
         batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
         paths = [utterance.path for utterance in utterances]
         clips = Clips(paths, config.sample_rate, config.clip_samples, offset, load)
-        loader = make_loader(clips, batches, workers, start_method)
+        loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None: where there is no terminal
         with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
