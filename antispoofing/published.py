@@ -52,10 +52,10 @@ PUBLISHED = {
 
 # What the published detectors' files are called, in the order in which they are reported.
 DETECTOR_NAMES = (
-    "best_la_model.pth",
+    "best_la_model.pth",  # in the assignment
     "LA_model.pth",
     "Best_LA_model_for_DF.pth",
-    "best_SSL_model_LA.pth",
+    "best_SSL_model_LA.pth",  # these two in the authors' README
     "best_SSL_model_DF.pth",
 )
 
