@@ -176,22 +176,22 @@ def test_an_import_that_is_put_in_is_found_and_named(at, line, fault, tmp_path):
     assert fault.format(last=last) in faults(tmp_path)
 
 
-NO_TORCH = """
+NOTHING_SLOW = """
 import sys
 
-class NoTorch:
+class NothingSlow:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
+        if name.split(".")[0] in ("torch", "librosa", "sklearn"):
             raise ImportError(name)
 
-sys.meta_path.insert(0, NoTorch())
+sys.meta_path.insert(0, NothingSlow())
 """
 
 
 def run_without_torch(code: str, folder: Path) -> str:
-    """What a program prints where to import torch is an error."""
+    """What a program prints where to import torch, librosa or scikit-learn is an error."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", f"{NO_TORCH}\n{code}"]
+    command = [sys.executable, "-c", f"{NOTHING_SLOW}\n{code}"]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
