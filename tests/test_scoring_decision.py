@@ -1,4 +1,4 @@
-"""From scores to verdicts: the calibration against scikit-learn, the rules by hand."""
+"""From scores to verdicts: the calibration, and the rules by hand."""
 
 import math
 from pathlib import Path
@@ -6,27 +6,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import PRESETS
-from sklearn.linear_model import LogisticRegression
+from scipy.special import expit, logit
 
 from antispoofing.errors import CheckpointError
+from antispoofing.scoring import decision
 from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
 from model import Detector
 
 RNG = np.random.default_rng(0)
 
 
-def test_a_calibration_is_logistic_regression_with_classes_of_the_same_weight():
-    bonafide, spoof = RNG.normal(3, 2, 500), RNG.normal(-1, 1, 2000)
+@pytest.mark.parametrize(
+    ("bonafide", "spoof"),
+    [
+        (RNG.normal(3, 2, 500), RNG.normal(-1, 1, 2000)),
+        (RNG.normal(50, 1, 1000), RNG.normal(-50, 1, 1000)),  # far apart
+        (RNG.normal(1e8, 1e8, 50), RNG.normal(-1e8, 1e8, 70)),
+        (RNG.normal(1e6 + 1e-3, 1e-3, 50), RNG.normal(1e6 - 1e-3, 1e-3, 70)),
+        (np.append(RNG.normal(1, 1, 500), 1e6), RNG.normal(-1, 1, 500)),  # one that outweighs all
+        (np.array([3.0]), RNG.normal(0, 1, 1000)),
+    ],
+)
+def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spoof):
+    """At the maximum of the likelihood the residuals balance: by themselves, and times the scores."""
     calibration = Calibration.fit(bonafide, spoof, "x")
-    # with Platt's targets each clip counts a little for the other class, too
-    scores = np.concatenate([bonafide, spoof, bonafide, spoof])[:, None]
-    labels = np.repeat([1, 0, 0, 1], [500, 2000, 500, 2000])
-    parts = [(501 / 502) / 500, (2001 / 2002) / 2000, (1 / 502) / 500, (1 / 2002) / 2000]
-    weights = np.repeat(parts, [500, 2000, 500, 2000])
-    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(scores, labels, weights * 1e3)
-    assert calibration.slope == pytest.approx(model.coef_[0, 0], rel=1e-3)
-    prior = np.log((parts[0] * 500 + parts[3] * 2000) / (parts[1] * 2000 + parts[2] * 500))
-    assert calibration.intercept == pytest.approx(model.intercept_[0] - prior, rel=1e-3)
+    scores, numbers = np.concatenate([bonafide, spoof]), (len(bonafide), len(spoof))
+    weights = np.repeat([0.5 / n for n in numbers], numbers)  # both classes weigh the same
+    targets = np.repeat([1 - 1 / (numbers[0] + 2), 1 / (numbers[1] + 2)], numbers)  # Platt's
+    log_odds = calibration.slope * scores + calibration.intercept + logit(weights @ targets)
+    residuals = weights * (expit(log_odds) - targets)
+    assert residuals.sum() == pytest.approx(0, abs=1e-7)
+    assert residuals @ (scores - scores.mean()) / scores.std() == pytest.approx(0, abs=1e-7)
+
+
+def test_a_fit_that_does_not_converge_gives_none_and_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(decision, "_MOST_STEPS", 1)
+    assert Calibration.fit(RNG.normal(3, 2, 50), RNG.normal(-1, 1, 20), "70 clips") is None
+    assert "no calibration on 70 clips, so its two logits decide: lbfgs failed to converge" in caplog.text
 
 
 def test_a_calibration_gives_log_likelihood_ratios():
@@ -63,9 +79,12 @@ def test_classes_that_do_not_overlap_give_a_finite_slope(gap):
     assert calibration.intercept == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize("bonafide", [[-1.0, -2.0], [3.0, 4.0]])
-def test_a_calibration_never_turns_scores_round(bonafide):
-    assert Calibration.fit(np.array(bonafide), np.array([3.0, 4.0]), "x") is None
+@pytest.mark.parametrize(
+    ("bonafide", "spoof"),
+    [([-1.0, -2.0], [3.0, 4.0]), ([3.0, 4.0], [3.0, 4.0]), ([1.0], [1.0, 1.0]), ([0, 1] * 5, [0, 1])],
+)
+def test_scores_that_do_not_speak_for_real_give_no_calibration(bonafide, spoof):
+    assert Calibration.fit(np.array(bonafide, float), np.array(spoof, float), "x") is None
 
 
 def test_a_calibration_is_kept_in_a_file():

@@ -8,12 +8,14 @@ give none.
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy  # its optimize takes a while to import: only when first used
+import scipy  # its special loads when first used
 
 from antispoofing import classes
 from antispoofing.detectors.provenance import stored_calibration
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 SURE = 0.95  # what is less probable than this, for either class, is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
+
+_TOLERANCE = 1e-8  # of the regression's gradient, where a clip's weights sum up to 1
+_MOST_STEPS = 1000  # of the regression, which takes 5 to 25
+
+logger = logging.getLogger(__name__)
 
 REAL, FAKE, NOT_SURE = classes.REAL.word, classes.FAKE.word, "not sure"
 
@@ -46,7 +53,7 @@ class Calibration:
 
     @classmethod
     def fit(cls, bonafide: np.ndarray, spoof: np.ndarray, fitted_on: str) -> Calibration | None:
-        """Logistic regression in which both classes weigh the same, whatever their numbers.
+        """Fit one by logistic regression in which both classes weigh the same, whatever their numbers.
 
         The targets are Platt's, (n + 1) / (n + 2) and 1 / (n + 2) ("Probabilistic outputs for support vector
         machines", 1999), so that classes which do not overlap give no infinite slope. The log odds of their
@@ -57,25 +64,35 @@ class Calibration:
             bonafide, spoof: the scores [n] of each class, of recordings that the detector was not trained on.
 
         Returns:
-            None where the slope is not above 0: higher scores do not speak for real.
+            None where the slope is not above 0, for higher scores do not speak for real; and where the
+            regression does not converge, which is logged.
         """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression  # half a second: only to fit
+
         scores = np.concatenate([bonafide, spoof])
         numbers = [len(bonafide), len(spoof)]
         weights = np.repeat([0.5 / n for n in numbers], numbers)
         targets = np.repeat([(numbers[0] + 1) / (numbers[0] + 2), 1 / (numbers[1] + 2)], numbers)
-        center, scale = scores.mean(), scores.std() or 1.0
-        standard = (scores - center) / scale
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            log_odds = parameters[0] * standard + parameters[1]
-            each = np.logaddexp(0, log_odds) - targets * log_odds
-            slopes = weights * (scipy.special.expit(log_odds) - targets)
-            return float(weights @ each), np.array([slopes @ standard, slopes.sum()])
-
-        slope, intercept = scipy.optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS").x / [scale, 1]
-        intercept -= slope * center + scipy.special.logit(weights @ targets)
-        bound = math.log(min(numbers) + 1)
-        return cls(float(slope), float(intercept), bound, fitted_on) if slope > 0 else None
+        center, scale = scores.mean(), scores.std() or 1.0  # scores of any magnitude converge alike
+        # scikit-learn takes no targets between the classes: each clip counts for both, as its target says.
+        clips = np.tile((scores - center) / scale, 2)[:, None]
+        labels = np.repeat([BONAFIDE, SPOOF], len(scores))
+        shares = np.concatenate([weights * targets, weights * (1 - targets)])
+        model = LogisticRegression(C=np.inf, tol=_TOLERANCE, max_iter=_MOST_STEPS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                model.fit(clips, labels, shares)
+            except ConvergenceWarning as warning:
+                reason = str(warning).splitlines()[0]
+                logger.warning("no calibration on %s, so its two logits decide: %s", fitted_on, reason)
+                return None
+        if model.coef_[0, 0] <= _TOLERANCE:
+            return None
+        slope = model.coef_[0, 0] / scale
+        intercept = model.intercept_[0] - slope * center - scipy.special.logit(weights @ targets)
+        return cls(float(slope), float(intercept), math.log(min(numbers) + 1), fitted_on)
 
     @classmethod
     def from_provenance(cls, provenance: dict) -> Calibration | None:
