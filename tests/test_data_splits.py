@@ -117,12 +117,12 @@ def test_several_sets_at_once(tmp_path):
 
 def test_a_set_without_splits_is_parted_by_speaker(tmp_path):
     in_the_wild(tmp_path)
-    splits = find_training_data([tmp_path], "speaker", fraction=0.3, seed=1)
-    assert len(splits.training) == 28
-    assert len(splits.validation) == 12
+    splits = find_training_data([tmp_path], "speaker", fraction=0.2, seed=1)
+    assert Counter(u.label for u in splits.training) == {"spoof": 16, "bonafide": 16}
+    assert Counter(u.label for u in splits.validation) == {"spoof": 4, "bonafide": 4}
     assert shared_values(splits.training, splits.validation, "speaker") == set()
     assert splits.testing == {}
-    again = find_training_data([tmp_path], "speaker", fraction=0.3, seed=1)
+    again = find_training_data([tmp_path], "speaker", fraction=0.2, seed=1)
     assert names(again.validation) == names(splits.validation)
     drawn = [find_training_data([tmp_path], "speaker", seed=seed).validation for seed in range(5)]
     assert len({tuple(names(utterances)) for utterances in drawn}) > 1
@@ -156,18 +156,78 @@ def test_single_recordings_may_be_held_out():
     training, validation = hold_out(recordings(), EACH, 0.25, seed=0)
     assert Counter(u.label for u in validation) == {"spoof": 3, "bonafide": 3}
     assert shared_values(training, validation, "attack")
+    assert names(training) == sorted(names(training), key=names(recordings()).index)  # the order stays
+    assert names(hold_out(recordings(), EACH, 0.25, seed=0)[1]) == names(validation)
+    assert names(hold_out(recordings(), EACH, 0.25, seed=1)[1]) != names(validation)
+
+
+def spoken(speakers: dict[str, tuple[int, int]]) -> list[Utterance]:
+    """So many real and so many fake recordings of each speaker."""
+    return [
+        Utterance("", f"{speaker}-{label}-{i}.wav", label, columns={"speaker": speaker})
+        for speaker, numbers in speakers.items()
+        for label, n in zip(("bonafide", "spoof"), numbers, strict=True)
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n"), [(0.5, 6), (0.4, 6), (0.3, 4), (0.25, 3), (0.17, 2), (0.08, 1), (0.01, 1)]
+)
+@pytest.mark.parametrize("by", ["speaker", EACH])
+def test_the_fraction_is_rounded_to_a_half_a_third_and_so_on(by, fraction, n):
+    """Of 12 speakers with as many recordings each; and one speaker at least."""
+    of_each = {"speaker": (2, 3), EACH: (1, 1)}[by]
+    _, validation = hold_out(spoken({f"s{i}": of_each for i in range(12)}), by, fraction, seed=0)
+    assert Counter(u.label for u in validation) == {"bonafide": n * of_each[0], "spoof": n * of_each[1]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "speakers",
+    [
+        {"a": (1, 1), "b": (1, 1)},  # fewer than folds
+        {"a": (9, 0), "b": (2, 0), "c": (0, 5), "d": (0, 1)},  # none of them both
+        {"a": (1, 0), "b": (1, 0), **{f"s{i}": (0, 40) for i in range(20)}},  # a rare class
+        {"a": (100, 1), "b": (1, 100), "c": (1, 1)},
+    ],
+)
+def test_few_speakers_are_parted_with_both_classes_on_both_sides(speakers, seed):
+    training, validation = hold_out(spoken(speakers), "speaker", 0.2, seed)
+    assert shared_values(training, validation, "speaker") == set()
+    for part in (training, validation):
+        assert {u.label for u in part} == {"bonafide", "spoof"}
+    assert sorted(names(training) + names(validation)) == sorted(names(spoken(speakers)))
+
+
+@pytest.mark.parametrize(
+    "speakers",
+    [
+        {"a": (5, 5)},
+        {"a": (5, 0), "b": (0, 5)},
+        {"a": (5, 0), "b": (0, 5), "c": (0, 5), "d": (0, 5)},  # one speaker has all that is real
+        {"a": (9, 9), "b": (9, 0)},
+        {"a": (1, 0), "b": (0, 1)},  # each recording by itself
+        {"a": (5, 0), "b": (5, 0)},
+    ],
+)
+def test_a_class_of_one_speaker_cannot_be_parted(speakers):
+    with pytest.raises(DataError, match="--validation-split speaker: too few values to have real and fake"):
+        hold_out(spoken(speakers), "speaker", 0.2, seed=0)
 
 
 def test_what_cannot_be_parted_is_said(tmp_path):
     in_the_wild(tmp_path / "wild", speakers=1)
     fake_or_real(tmp_path / "for")
     touch(tmp_path / "one" / "real", "a.wav")
+    touch(tmp_path / "unlabelled", "real/a.wav", "real/b.wav", "fake/c.wav", "fake/d.wav", "other/e.wav")
     for paths, by, words in (
         (["wild"], None, "to hold out a part for validation, say by what with --validation-split"),
         (["wild"], "speaker", "too few values"),
         (["wild"], "attack", "there is speaker, recording"),
         (["for"], "speaker", "have validation splits of their own"),
-        (["one"], EACH, "too few values"),
+        (["one"], EACH, "one must hold real and fake recordings, and only such"),
+        (["unlabelled"], EACH, "unlabelled must hold real and fake recordings, and only such"),
     ):
         with pytest.raises(DataError, match=words):
             find_training_data([tmp_path / path for path in paths], by)

@@ -349,6 +349,13 @@ def test_options_that_would_do_nothing_are_refused(workplace, capsys):
     assert "--validation-fraction is of --validation-split" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("fraction", ["0", "0.51", "1", "nan", "x"])
+def test_more_than_half_or_nothing_is_not_held_out(fraction, workplace, capsys):
+    with pytest.raises(SystemExit):
+        run("--data", "list.csv", "--validation-split", "speaker", "--validation-fraction", fraction)
+    assert "argument --validation-fraction: " in capsys.readouterr().err
+
+
 def official_keys_of_two_layers() -> set[str]:
     layers = tuple(f"ssl_model.model.encoder.layers.{i}." for i in range(2, 24))
     return {key for key in official_shapes() if not key.startswith(layers)}

@@ -64,9 +64,9 @@ def not_negative(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """An argparse type: a number between 0 and 1."""
-    if not 0 < finite(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    """An argparse type: a number above 0, up to a half."""
+    if not 0 < finite(text) <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 0.5")
     return finite(text)
 
 

@@ -40,7 +40,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "the list of labels, or recording",
     )
     group.add_argument(
-        "--validation-fraction", type=options.fraction, metavar="X", help=f"of these (default: {FRACTION})"
+        "--validation-fraction",
+        type=options.fraction,
+        metavar="X",
+        help=f"of these, up to 0.5, rounded to 1/2, 1/3, 1/4, ... (default: {FRACTION})",
     )
     group.add_argument(
         "--sampling",

@@ -53,7 +53,7 @@ def find_training_data(
         paths: folders, lists of labels or archives, as for `recordings.find_recordings`.
         held_out_by: a column of the lists of labels (speaker, attack, ...): what has one value there is
             held out, or not, as a whole. Or EACH.
-        fraction: of such a set that is held out, of each class.
+        fraction: of such a set that is held out, of each class, as for `hold_out`.
         seed: of what that is.
 
     Raises:
@@ -68,9 +68,7 @@ def find_training_data(
             of_set = _held_out(path, held_out_by, fraction, seed, splits.notes)
             has_held_out = True
         for split, found in of_set.items():
-            missing = set(LABELS) ^ {u.label for u in found.utterances}
-            if missing:
-                raise DataError(f"{path}: {split} must hold real and fake recordings, and only such")
+            _check_classes(f"{path}: {split}", found)
         for split, found in of_set.items():
             shared = shared_values(of_set["training"].utterances, found.utterances, "speaker")
             if shared and split != "training":  # who is heard in training is no test of a stranger
@@ -92,8 +90,10 @@ def hold_out(
     """Part recordings into those to train on and those held out, no value of a column in both.
 
     Args:
+        utterances: labelled ones.
         by: the column; what has no value there (bona fide recordings have no attack) goes by itself. Or EACH.
-        fraction: of each class that is held out, at least; whole groups may make it more.
+        fraction: of each class that is held out, up to a half. It is rounded to 1/k, and k is never more than
+            either class has values. Values are held out as a whole, so the share is only about 1/k.
         seed: of which.
 
     Raises:
@@ -103,24 +103,38 @@ def hold_out(
     if by != EACH and by not in columns:
         there = ", ".join([*columns, EACH])
         raise DataError(f"--validation-split {by}: nothing tells that of these recordings; there is {there}")
-    values = [u.columns.get(by, "") for u in utterances]
-    groups: dict[object, list[int]] = {}
-    for i, value in enumerate(values):
-        groups.setdefault(value or i, []).append(i)
-    order = list(groups.values())
-    wanted = {label: fraction * count for label, count in Counter(u.label for u in utterances).items()}
-    held_out: set[int] = set()
-    for place in np.random.default_rng(seed).permutation(len(order)).tolist():
-        if any(wanted[utterances[i].label] > 0 for i in order[place]):
-            held_out |= set(order[place])
-            for i in order[place]:
-                wanted[utterances[i].label] -= 1
-    parts = ([], [])
-    for i, utterance in enumerate(utterances):
-        parts[i in held_out].append(utterance)
-    if any(set(LABELS) - {u.label for u in part} for part in parts):
-        raise DataError(f"--validation-split {by}: too few values to have real and fake on both sides")
-    return parts
+    numbers: dict[object, int] = {}
+    values = [u.columns.get(by, "") or i for i, u in enumerate(utterances)]
+    groups = [numbers.setdefault(value, len(numbers)) for value in values]
+    for part in _folds([u.label for u in utterances], groups, fraction, seed):
+        training, held_out = ([utterances[i] for i in indices] for indices in part)
+        if all({u.label for u in side} == set(LABELS) for side in (training, held_out)):
+            return training, held_out
+    raise DataError(f"--validation-split {by}: too few values to have real and fake on both sides")
+
+
+def _folds(
+    labels: Sequence[str], groups: Sequence[int], fraction: float, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return ways to part recordings, each as the indices of those to train on and of those held out.
+
+    About the same share of both classes is held out, and groups stay whole. A class of a single group cannot
+    be on both sides: then there is no way.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split  # half a second: only here
+
+    of_class = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
+    n_folds = min(max(2, round(1 / fraction)), *(of_class[label] for label in LABELS))
+    if n_folds < 2:
+        return []
+    indices = np.arange(len(labels))
+    if len(set(groups)) == len(groups):
+        parts = train_test_split(indices, test_size=1 / n_folds, random_state=seed, stratify=labels)
+        return [(np.sort(parts[0]), np.sort(parts[1]))]
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    folds = list(splitter.split(indices, labels, groups))
+    # Whatever the seed, the first fold has the group whose classes are least balanced.
+    return [folds[i] for i in np.random.default_rng(seed).permutation(n_folds)]
 
 
 def shared_values(a: Sequence[Utterance], b: Sequence[Utterance], column: str) -> set[str]:
@@ -166,6 +180,12 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | N
     return found
 
 
+def _check_classes(where: str, found: Recordings) -> None:
+    """Raise a DataError unless all recordings are labelled, and both classes there."""
+    if {u.label for u in found.utterances} != set(LABELS):
+        raise DataError(f"{where} must hold real and fake recordings, and only such")
+
+
 def _held_out(
     path: Path, by: str | None, fraction: float, seed: int, notes: list[str]
 ) -> dict[str, Recordings]:
@@ -177,6 +197,7 @@ def _held_out(
         )
     found = find_recordings([path])
     notes += found.shown_notes()
+    _check_classes(str(path), found)
     parts = hold_out(found.utterances, by, fraction, seed)
     names = ("training", "validation")
     return {name: replace(found, utterances=part) for name, part in zip(names, parts, strict=True)}
