@@ -1,6 +1,8 @@
 """Whole recordings: windows that are scored as if alone, and the stretches that sound synthetic."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from antispoofing import text
 from antispoofing.detectors.loading import load_detector
 from antispoofing.detectors.packed import for_scoring
-from antispoofing.errors import DataError
+from antispoofing.errors import DataError, UserError
 from antispoofing.report import plots, screen
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.score import score_windows
@@ -214,3 +216,24 @@ def test_the_spectrogram_shows_a_tone_at_its_frequency():
     levels = plots._spectrogram(np.sin(2 * np.pi * 3000 * np.arange(48000) / 16000), 16000)
     assert np.ptp(levels.argmax(axis=0)) <= 1
     assert levels.argmax(axis=0)[50] == pytest.approx(3000 / 8000 * (len(levels) - 1), abs=1)
+    assert np.ptp(levels) == pytest.approx(80)
+
+
+def test_librosa_without_a_place_for_what_numba_compiles_is_told_with_its_remedy(monkeypatch):
+    def unloadable(name):  # numba's words
+        raise RuntimeError(f"cannot cache function {name!r}: no locator available for file 'x.py'")
+
+    librosa = ModuleType("librosa")
+    librosa.__getattr__ = unloadable
+    monkeypatch.setitem(sys.modules, "librosa", librosa)
+    with pytest.raises(UserError, match="set NUMBA_CACHE_DIR to a folder"):
+        plots._spectrogram(noise(16000), 16000)
+
+
+@pytest.mark.parametrize(("seconds", "columns"), [(3, 376), (120, 2001), (600, 2001)])
+def test_a_spectrogram_has_no_more_columns_than_can_be_seen(seconds, columns):
+    wave = np.zeros(seconds * 16000, np.float32)
+    wave[len(wave) // 4] = 1
+    levels = plots._spectrogram(wave, 16000)
+    assert levels.shape == (257, columns)
+    assert levels.max(axis=0).argmax() == pytest.approx(columns / 4, abs=1)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy  # its stats take half a second to import: only when first used
 
 from antispoofing.classes import FAKE, REAL
+from antispoofing.errors import UserError
 from antispoofing.metrics import ErrorRates
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
@@ -163,17 +164,25 @@ def _envelope(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> tuple[
     return starts / sample_rate, np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)
 
 
-def _spectrogram(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> np.ndarray:
-    """Power in dB [frequencies, times] of Hann windows of 32 ms, of at most so many times."""
-    size = max(2, round(0.032 * sample_rate))
-    wave = np.pad(wave, (0, max(0, size - len(wave))))
-    starts = np.linspace(
-        0, len(wave) - size, min(columns, 1 + (len(wave) - size) // (size // 4)), dtype=np.int64
-    )
-    frames = np.stack([wave[start : start + size] for start in starts]) * scipy.signal.get_window(
-        "hann", size
-    )
-    return 10 * np.log10(np.abs(np.fft.rfft(frames)).T ** 2 + 1e-10)
+def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return the power in dB [frequencies, times] of Hann windows of 32 ms, down to 80 dB below the loudest.
+
+    The windows are a quarter of their length apart, or farther, so that there are no more than about 2000.
+
+    Raises:
+        UserError: librosa cannot be loaded, since numba can write what it compiles for it nowhere.
+    """
+    try:
+        from librosa import power_to_db, stft  # a second: only when there is something to draw
+    except RuntimeError as error:  # numba's, which names no remedy
+        raise UserError(
+            "no spectrogram can be drawn: numba, which librosa needs, may write what it compiles neither "
+            "beside librosa nor into the home folder; set NUMBA_CACHE_DIR to a folder that it may write to"
+        ) from error
+    size = max(4, round(0.032 * sample_rate))
+    wave = np.pad(wave, (0, max(0, size - len(wave))))  # librosa warns where one does not fit
+    spectrum = stft(wave, n_fft=size, hop_length=max(size // 4, len(wave) // 2000))
+    return power_to_db(np.abs(spectrum) ** 2, top_db=80)
 
 
 def _figure(width: float, height: float) -> Figure:
