@@ -49,6 +49,8 @@ _CONTAINERS = (
 
 # Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
 # lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
+# librosa.load resamples a part by itself: of 44.1 kHz noise with a peak of 0.25, 4 s from 12.3 s on are up to
+# 0.099 from the same samples of the whole, here 7e-8.
 _RESAMPLER_REACH = 0.5  # s
 
 
@@ -82,8 +84,9 @@ def load_audio(
 ) -> np.ndarray:
     """Decode, average the channels, resample (soxr, high quality), cut.
 
-    Gives the samples of `librosa.load(path, sr=sample_rate)`, without librosa's seconds of import; with
-    `offset` and `max_samples`, that part of them, but only what is needed for it is decoded and resampled.
+    Gives the samples of `librosa.load(path, sr=sample_rate)`, without the second that it takes to import
+    librosa; with `offset` and `max_samples`, that part of them, but only what is needed for it is decoded and
+    resampled.
 
     Args:
         path: an audio file, or a video with an audio track, in any format that libsndfile or ffmpeg reads.

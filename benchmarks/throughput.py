@@ -7,7 +7,7 @@ The original way: fairseq (where it is not installed, transformers) in fp32, eac
 librosa, one clip at a time. Every round runs each way over the same clips, in turn; figures are medians over
 the rounds, ratios are taken within a round. The machine's peak is its fastest matrix product, of several that
 occur in the 300M network, measured in each round; the fraction of it that is reached is of the network alone,
-with four clips for each core, in memory. Needs tests/requirements.txt (librosa).
+with four clips for each core, in memory.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ RawBoost: Tak, Kamble, Patino, Todisco and Evans, "RawBoost: A Raw Data Boosting
 applied to Automatic Speaker Verification Anti-Spoofing", ICASSP 2022 (arXiv 2111.04433). The default
 parameters are the published ones, for 16 kHz. Two things are more exact here: a filter's delay is compensated
 to the sample (published: one sample too far), and its peak is found at 2049 frequencies (published: 512).
+Neither librosa nor audiomentations has it.
 """
 
 from __future__ import annotations
