@@ -13,6 +13,7 @@ import soundfile
 import torch
 import transformers
 from helpers import PRESETS, SMALL_SIZES, filled
+from matplotlib.figure import Figure
 
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.checkpoints import official_name
@@ -140,6 +141,12 @@ def logged():
     yield handler
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are empty files, which take no time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ OPTIONS = (
 PLAIN = ("--epochs", 1, "--batch-size", 4, "--learning-rate", 1e-3, "--no-audit")
 
 
-def test_every_option_is_recorded_and_changes_the_training(workplace):
+def test_every_option_is_recorded_and_changes_the_training(workplace, no_pictures):
     """Each by a real run of the command with the small preset."""
     torch.manual_seed(0)
     save_detector(Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)), "start.safetensors")

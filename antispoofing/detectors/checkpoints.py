@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 DETECTOR = "detector"  # what the header of a detector's safetensors file is called
 
+_MAPPED = 2**26  # bytes of a file that are read until it is opened anew: what was read stays mapped
+
 FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
 PRETRAINING_ONLY = tuple(
     FRONT + name
@@ -109,11 +111,19 @@ def errors_of(path: Path) -> Iterator[None]:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
+    """Read the tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
     metadata, keys = _opened(path, lambda file: (file.metadata() or {}, list(file.keys())))
-    tensors = {}
-    for key in keys:  # each opened anew: else all stays mapped as well
-        tensors[key] = _opened(path, lambda file, key=key: file.get_tensor(key).clone())
+    tensors: dict[str, Tensor] = {}
+
+    def read_some(file: Any) -> None:
+        n_bytes = 0
+        while keys and n_bytes < _MAPPED:
+            key = keys.pop(0)
+            tensors[key] = file.get_tensor(key).clone()
+            n_bytes += tensors[key].nbytes
+
+    while keys:
+        _opened(path, read_some)
     return tensors, metadata
 
 
