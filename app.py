@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     with Sandbox(READERS) as sandbox:  # its processes start while the detectors are read
         service = Service(_detectors(args), sandbox, limits)
         # What is imported when it is first used is imported now, and not while somebody waits.
-        html.judged(service, [next(CUSTOM_SAMPLES.rglob("*.flac"))], list(service.judges))
+        html.results_html(service, [next(CUSTOM_SAMPLES.rglob("*.flac"))], list(service.detectors))
         server.serve(service, args.host, args.port, args.max_queue)
     return 0
 

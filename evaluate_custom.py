@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     them is raised: a UserError, or OSError (--output).
     """
     scoring = options.ScoringOptions.from_args(args)
-    checkpoints, found = distributed.together(
+    checkpoints, found = distributed.on_all_ranks(
         lambda: _find(args),
         lambda result: {
             "number of detectors": len(result[0]),
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     names: dict[str, str] = {}  # of detectors, by sha256
     for path in checkpoints:
         try:
-            detector, rule = distributed.together(
+            detector, rule = distributed.on_all_ranks(
                 lambda path=path: _load(path, scoring, args),
                 lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
@@ -165,7 +165,7 @@ def _report(scored: dict[str, tuple[Scored, dict]], args: argparse.Namespace) ->
         properties = clip_properties(any_scored)
         words = [analyse(name, *labelled[name], properties, args.threshold, args.seed) for name in labelled]
         words += compare_all({name: scored for name, (scored, _) in labelled.items()}, args.seed)
-        tasks.tell_analysis(args.output, figures, words)
+        tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics and pictures are in {', '.join(str(args.output / name) for name in scored)}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
     """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
     scoring = options.ScoringOptions.from_args(args)
-    before, after, found = distributed.together(
+    before, after, found = distributed.on_all_ranks(
         lambda: _find(args, scoring),
         lambda result: {
             "detectors": [d and tasks.identity(d) for d in result[:2]],
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     words.append(analyse(AFTER, *scored[AFTER], properties, threshold, args.seed))
     figures = screen.results({name: summary for name, (_, summary) in scored.items()})
     figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
-    tasks.tell_analysis(args.output, figures, words)
+    tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
     return 0
 
@@ -144,7 +144,7 @@ def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
                 f"{tasks.FINE_TUNED} was fine-tuned from the stand-in detector, for demonstration. Fine-tune "
                 "a published one, or name this one with --checkpoint"
             )
-        tasks.say_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
+        tasks.print_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
         return [CUSTOM_SAMPLES]
     if not data:
         raise DataError(tasks.NO_CUSTOM)

@@ -66,11 +66,11 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     from antispoofing.training.state import identify
 
     scoring = options.ScoringOptions.from_args(args)
-    config, splits, detector = distributed.together(lambda: _find(args, scoring))
+    config, splits, detector = distributed.on_all_ranks(lambda: _find(args, scoring))
     identity = identify(detector, splits.training, splits.validation, config)
     how = {"resume": args.resume, "restart": args.restart}
     with ExitStack() as stack:
-        state = distributed.together(
+        state = distributed.on_all_ranks(
             lambda: fine_tuning.starting_state(args.output, identity, **how, stack=stack),
             lambda found: identity | {STATE: (found.epoch, found.step)},
         )
@@ -123,14 +123,14 @@ def _train(
 
     if distributed.is_main() and state.is_new:
         tasks.audit(fine_tuning.by_name(splits), args.output, not args.no_audit)
-    of_epoch = steps_of_an_epoch(config, len(splits.training))
-    steps = config.epochs * of_epoch
+    from_epoch = steps_of_an_epoch(config, len(splits.training))
+    steps = config.epochs * from_epoch
     fine_tuning.announce(args.output, config, steps, detector, state)
     settings = dataclasses.asdict(config) | {"detector": detector.describe()}
     is_logged = distributed.is_main() and not args.no_wandb
     try:
         with Tracker(args.output, settings, state.run, enabled=is_logged) as tracker:
-            done = (state.epoch - 1) * of_epoch + state.step
+            done = (state.epoch - 1) * from_epoch + state.step
             progress = fine_tuning.Progress(args.output, config, steps, done, tracker)
             history = fine_tune(
                 detector,
@@ -142,7 +142,7 @@ def _train(
                 workers=args.workers,
                 state=state,
                 save_every=args.save_every,
-                hooks=Hooks(progress.on_step, fine_tuning.say_left_out, progress.on_epoch),
+                hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
             )
             if len(history) < config.epochs:
                 print(f"ended early: {config.patience} epochs without a better one")

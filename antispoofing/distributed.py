@@ -111,28 +111,30 @@ def finish(code: int) -> None:
         os._exit(code)
 
 
-def exchange(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The values of all processes, by their numbers, on each of them. All must come here.
 
     Raises:
         ProcessError: another process has ended, or is out of reach.
     """
-    return [value] if size() == 1 else _gather("exchange", value)
+    return [value] if size() == 1 else _gather("all_gather", value)
 
 
-def together(work: Callable[[], T], alike: Callable[[T], dict[str, object]] = lambda result: {}) -> T:
+def on_all_ranks(
+    work: Callable[[], T], must_agree: Callable[[T], dict[str, object]] = lambda result: {}
+) -> T:
     """Do what may fail on every process; then all of them have it, or none goes on.
 
     One process of each machine does it first, then the others: an archive is unpacked once.
 
     Args:
-        alike: what of the result must be the same on all processes, by name.
+        must_agree: what of the result must be the same on all processes, by name.
 
     Raises:
         UserError: on all processes, what it raised on any (an OSError as a UserError), with `process`.
         SystemExit: likewise, of a wrong command line.
-        DataError: on all processes, results are not alike.
-        ProcessError: as `exchange`.
+        DataError: on all processes, if the results do not agree.
+        ProcessError: as `all_gather`.
     """
     if size() == 1:
         return work()
@@ -141,12 +143,12 @@ def together(work: Callable[[], T], alike: Callable[[T], dict[str, object]] = la
         if has_turn:
             try:
                 result = work()
-                outcome = alike(result)
+                outcome = must_agree(result)
             except (UserError, SystemExit) as error:
                 outcome = error
             except OSError as error:
                 outcome = UserError(str(error))
-        outcomes = _gather("together", outcome)
+        outcomes = _gather("on_all_ranks", outcome)
         for process, of_one in enumerate(outcomes):
             if isinstance(of_one, BaseException):
                 raise _from(process, of_one)
@@ -163,25 +165,25 @@ def _from(process: int, error: BaseException) -> BaseException:
     return error
 
 
-def share(n: int, batch_size: int, lanes: Sequence[int]) -> list[range]:
+def shard(n: int, batch_size: int, streams: Sequence[int]) -> list[range]:
     """This process's batches of n items.
 
     There are as many for each lane, or one less, and all of one size, or one less: no lane waits long for
-    the last. What they are depends on the number of all lanes, but not on whose they are.
+    the last. What they are depends on the number of all streams, but not on whose they are.
 
     Args:
         batch_size: the largest.
-        lanes: how many batches each process works on at once.
+        streams: how many batches each process works on at once.
     """
-    total = sum(lanes)
+    total = sum(streams)
     rounds = -(-n // (batch_size * total))
     count = min(n, rounds * total)
     batches = [range(number * n // count, (number + 1) * n // count) for number in range(count)]
-    first = sum(lanes[: rank()])
-    return [batch for i, batch in enumerate(batches) if first <= i % total < first + lanes[rank()]]
+    first = sum(streams[: rank()])
+    return [batch for i, batch in enumerate(batches) if first <= i % total < first + streams[rank()]]
 
 
-def merge(values: np.ndarray, mine: np.ndarray) -> None:
+def all_merge(values: np.ndarray, mine: np.ndarray) -> None:
     """Fill in the other processes' rows, byte by byte.
 
     Args:
@@ -189,7 +191,7 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
         mine: [m] the indices of these.
 
     Raises:
-        ProcessError: as `exchange`.
+        ProcessError: as `all_gather`.
         RuntimeError: not every row is one process's.
     """
     if size() == 1 or len(values) == 0:
@@ -197,13 +199,13 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     import torch
     import torch.distributed as dist
 
-    _gather(f"merge {values.shape}", None)
+    _gather(f"all_merge {values.shape}", None)
     times = torch.zeros(len(values), 1, dtype=torch.int64)
     times[mine] = 1
     own = values.view(np.uint8).reshape(len(values), -1)  # shares its memory
     rows = torch.zeros(own.shape, dtype=torch.uint8)
     rows[mine] = torch.from_numpy(own[mine])
-    with lost_in_one_line():
+    with as_process_errors():
         dist.all_reduce(times)
         dist.all_reduce(rows)
     if not (times == 1).all():
@@ -211,39 +213,39 @@ def merge(values: np.ndarray, mine: np.ndarray) -> None:
     own[:] = rows.numpy()
 
 
-def total(*values: float) -> list[float]:
-    """Each value's sum over all processes, on each of them. Raises ProcessError as `exchange`."""
+def all_sum(*values: float) -> list[float]:
+    """Each value's sum over all processes, on each of them. Raises ProcessError as `all_gather`."""
     if size() == 1:
         return [float(value) for value in values]
     import torch
     import torch.distributed as dist
 
     sums = torch.tensor(values, dtype=torch.float64)
-    with lost_in_one_line():
+    with as_process_errors():
         dist.all_reduce(sums)
     return sums.tolist()
 
 
-def average(tensors: Sequence[torch.Tensor]) -> None:
-    """Put the mean of all processes' into float tensors. Raises ProcessError as `exchange`."""
+def all_mean(tensors: Sequence[torch.Tensor]) -> None:
+    """Put the mean of all processes' into float tensors. Raises ProcessError as `all_gather`."""
     if size() == 1 or not tensors:
         return
     import torch
     import torch.distributed as dist
 
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    with lost_in_one_line():
+    with as_process_errors():
         dist.all_reduce(flat)
     for tensor, values in zip(tensors, (flat / size()).split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view_as(tensor))
 
 
 def _gather(what: str, value: object) -> list:
-    """As `exchange`; a RuntimeError where another process has come to something else, and never a wait."""
+    """As `all_gather`; a RuntimeError where another process has come to something else, and never a wait."""
     import torch.distributed as dist
 
     values: list = [None] * size()
-    with lost_in_one_line():
+    with as_process_errors():
         dist.all_gather_object(values, (what, value))
     if any(other != what for other, _ in values):
         raise RuntimeError(f"the processes are out of step: {[other for other, _ in values]}")
@@ -251,7 +253,7 @@ def _gather(what: str, value: object) -> list:
 
 
 @contextmanager
-def lost_in_one_line(marks: Sequence[str] = ("",)) -> Iterator[None]:
+def as_process_errors(marks: Sequence[str] = ("",)) -> Iterator[None]:
     """Around what processes do together: a RuntimeError with one of these words becomes a ProcessError."""
     try:
         yield

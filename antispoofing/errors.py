@@ -7,7 +7,7 @@ class UserError(ValueError):
     Of several arguments each is a line: what is wrong with several rows of one file.
 
     Attributes:
-        process: where all processes of a group raise it, the one that it comes from (`distributed.together`).
+        process: the one that raised it, where it is raised on all of a group (`distributed.on_all_ranks`).
     """
 
     process: int | None = None

@@ -150,7 +150,7 @@ def _bootstrap(
 ) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
     """95 % percentile intervals, and standard errors [2], of a statistic (auc, eer) of drawn clips."""
 
-    def of_resamples(bonafide_clips: np.ndarray, spoof_clips: np.ndarray, axis: int) -> np.ndarray:
+    def resampled(bonafide_clips: np.ndarray, spoof_clips: np.ndarray, axis: int) -> np.ndarray:
         values = np.array([statistic(*pair) for pair in zip(bonafide_clips, spoof_clips, strict=True)])
         progress.update(len(values))
         return values.T
@@ -160,7 +160,7 @@ def _bootstrap(
     ) as progress:
         result = scipy.stats.bootstrap(
             (np.arange(n_bonafide), np.arange(n_spoof)),
-            of_resamples,
+            resampled,
             n_resamples=n_resamples,
             batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # bounds the memory
             vectorized=True,

@@ -42,7 +42,7 @@ from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.detectors.packed import Int8Linear, Linear, for_scoring
 from antispoofing.report.comparison import compare
-from antispoofing.scoring.score import computer, score_recordings
+from antispoofing.scoring.score import parallel_batches, score_recordings
 from antispoofing.scoring.scored import Scored
 from data_utils import CLIP_SAMPLES, SAMPLE_RATE, load_audio, pad
 from model import Detector
@@ -114,13 +114,13 @@ def matrix_peak(precision: str, repeats: int = 5) -> float:
 def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> float:
     """For a clip, of batches in memory: two for each core."""
     waves = 0.1 * torch.randn(clips, detector.config.clip_samples)
-    with computer(detector) as (compute, lanes):
+    with parallel_batches(detector) as (compute, streams):
 
         def on_all_cores() -> None:
-            for _ in compute((None, waves) for _ in range(2 * lanes)):
+            for _ in compute((None, waves) for _ in range(2 * streams)):
                 pass
 
-        return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (2 * clips * lanes)
+        return statistics.median(seconds(on_all_cores) for _ in range(repeats)) / (2 * clips * streams)
 
 
 def gflop_per_clip(detector: Detector) -> float:

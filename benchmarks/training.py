@@ -35,7 +35,7 @@ from throughput import machine, peak_memory_gb, random_detector, ratio
 from antispoofing import text
 from antispoofing.detectors.loading import load_detector
 from antispoofing.training.recipe import TrainingConfig
-from antispoofing.training.step import Optimization, Part
+from antispoofing.training.step import MicroBatch, Optimization
 
 ORIGINAL = "original"
 BASE = TrainingConfig()
@@ -95,7 +95,7 @@ def _take_steps(way: str, checkpoint: Path, batch_size: int, steps: int) -> Meas
         optimization = Optimization(detector, config)
         optimizer = optimization.optimizer
         optimization.train_mode()
-        part = Part(waves, targets, [str(i) for i in range(batch_size)])
+        part = MicroBatch(waves, targets, [str(i) for i in range(batch_size)])
 
         def step(number: int) -> None:
             optimization.step([part], 1, number, 1e-6)

@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 from antispoofing.detectors.loading import load_detector, save_detector
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.project import SAMPLES
 from model import Detector, DetectorConfig, SpectrogramConfig
 
@@ -329,7 +329,7 @@ def training_results(folder: Path) -> dict:
         ]
     found = json.loads((results / "testing" / "metrics.json").read_text(encoding="utf-8"))
     files = ("final_model.safetensors", "last_model.safetensors", "testing/scores.csv")
-    return {name: sha256_of(results / name) for name in files} | {
+    return {name: file_sha256(results / name) for name in files} | {
         "history": rows,
         "metrics": {name: value for name, value in found.items() if name not in ("command", "started")},
         "files": sorted(

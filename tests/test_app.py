@@ -25,7 +25,7 @@ from antispoofing.commands.tasks import FINE_TUNED, STAND_IN
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import CheckpointError, UserError
 from antispoofing.project import SAMPLES
-from antispoofing.web.page import _told
+from antispoofing.web.page import _with_user_errors_shown
 from model import Detector
 
 
@@ -204,9 +204,9 @@ def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
 def test_a_bug_is_told_without_its_traceback():
     """What is not a UserError is not turned into words: gradio then shows none, the server's log has all."""
     with pytest.raises(gradio.Error, match="a b"):
-        _told(raiser(UserError("a b")))()
+        _with_user_errors_shown(raiser(UserError("a b")))()
     with pytest.raises(ZeroDivisionError):
-        _told(raiser(ZeroDivisionError("secret")))()
+        _with_user_errors_shown(raiser(ZeroDivisionError("secret")))()
 
 
 def raiser(error):

@@ -19,7 +19,7 @@ from antispoofing.detectors.loading import save_detector
 from model import Detector
 
 
-def groups_of(*folders) -> list[list[str]]:
+def property_groups(*folders) -> list[list[str]]:
     splits = {
         folder.name if len(folders) > 1 else "": find_recordings([folder]).utterances for folder in folders
     }
@@ -43,7 +43,7 @@ def test_formats_that_keep_every_sample_are_the_same(tmp_path):
         frame.sample_rate = 22050
         file.mux(stream.encode(frame))
         file.mux(stream.encode())
-    assert groups_of(tmp_path) == [["a.wav", "b.wav", "c.flac", "d.aiff", "e.wav", "f.m4a"]]
+    assert property_groups(tmp_path) == [["a.wav", "b.wav", "c.flac", "d.aiff", "e.wav", "f.m4a"]]
 
 
 def test_what_differs_at_all_is_not_the_same(tmp_path):
@@ -55,7 +55,7 @@ def test_what_differs_at_all_is_not_the_same(tmp_path):
     soundfile.write(tmp_path / "shorter.wav", wave[:-1], 16000)
     soundfile.write(tmp_path / "faster.wav", wave, 16001)
     soundfile.write(tmp_path / "lossy.mp3", wave, 16000)
-    assert groups_of(tmp_path) == []
+    assert property_groups(tmp_path) == []
 
 
 def test_of_long_recordings_the_beginning_and_the_length_count(tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_of_long_recordings_the_beginning_and_the_length_count(tmp_path, monkeyp
     soundfile.write(tmp_path / "b.flac", wave, 8000)
     soundfile.write(tmp_path / "cut.wav", wave[: 8000 * 7], 8000)
     soundfile.write(tmp_path / "end.wav", wave[: 8000 * 2], 8000)
-    assert groups_of(tmp_path) == [["a.wav", "b.flac"]]
+    assert property_groups(tmp_path) == [["a.wav", "b.flac"]]
 
 
 def test_classes_and_splits(tmp_path):
@@ -110,7 +110,7 @@ def test_channels_are_averaged_as_for_scoring(tmp_path):
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1).astype(np.int16), 8000)
     soundfile.write(tmp_path / "mean.wav", ((left + right) // 2).astype(np.int16), 8000)
     soundfile.write(tmp_path / "left.wav", left.astype(np.int16), 8000)
-    assert groups_of(tmp_path) == [["mean.wav", "stereo.wav"]]
+    assert property_groups(tmp_path) == [["mean.wav", "stereo.wav"]]
 
 
 def test_where_no_file_can_be_written_is_said_before_the_work(tmp_path, capsys):

@@ -22,7 +22,7 @@ from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY
 from antispoofing.detectors.loading import export_official, load_detector, load_front_end, save_detector
 from antispoofing.detectors.pretrained import is_front_end
 from antispoofing.errors import CheckpointError
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from model import Detector
 
 WEIGHT_NORM = {
@@ -132,7 +132,7 @@ def test_fairseq_file_gives_the_features_of_the_same_tensors(legacy, small_offic
     assert not alone.training
     assert [p.requires_grad for p in alone.parameters()] == [p.requires_grad for p in whole.parameters()]
     assert alone.path == tmp_path / "alone.pt"
-    assert alone.sha256 == sha256_of(alone.path)
+    assert alone.sha256 == file_sha256(alone.path)
     assert alone.provenance == {
         "front_end_file": "alone.pt",
         "front_end_sha256": alone.sha256,
@@ -162,7 +162,7 @@ def test_hugging_face_folder_gives_the_features_of_transformers(
     torch.testing.assert_close(features(detector), expected, atol=1e-6, rtol=0)
     assert detector.path == hugging_face / name
     assert detector.provenance["front_end_file"] == name
-    assert detector.provenance["front_end_sha256"] == sha256_of(hugging_face / name)
+    assert detector.provenance["front_end_sha256"] == file_sha256(hugging_face / name)
     left_out = export_official(detector, tmp_path / "official.pth")
     assert left_out == ([] if prefix is same else list(PRETRAINING_ONLY))
     if prefix is same:
@@ -189,7 +189,7 @@ def test_training_leaves_the_file_alone(hugging_face):
     with torch.no_grad():
         for parameter in detector.parameters():
             parameter.zero_()
-    assert sha256_of(hugging_face / "model.safetensors") == detector.sha256
+    assert file_sha256(hugging_face / "model.safetensors") == detector.sha256
 
 
 def test_the_file_may_change_once_it_is_read(fairseq_file, small_config):
@@ -251,7 +251,7 @@ def _without(key):
             lambda m: m | {"mask_emb": torch.zeros(3)},
             r"key mask_emb has shape \(3,\), expected \(64,\)$",
         ),
-        (lambda m: m | {"mask_emb": argparse.Namespace()}, r"'mask_emb' is a StandIn, not a tensor$"),
+        (lambda m: m | {"mask_emb": argparse.Namespace()}, r"'mask_emb' is a Placeholder, not a tensor$"),
         (lambda m: m | {"mask_emb": torch.zeros(64).to_sparse()}, "mask_emb is not a plain dense"),
         (lambda m: {k: v for k, v in m.items() if "layers.1." not in k}, r"and 19 more\)$"),
     ],

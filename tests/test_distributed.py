@@ -167,9 +167,9 @@ def test_a_process_that_fails_fails_all(tmp_path):
 
 
 def outcome(work, *alike):
-    """What `together` gives, or the error that it raises with the process that it comes from."""
+    """What `on_all_ranks` gives, or the error that it raises with the process that it comes from."""
     try:
-        return distributed.together(work, *alike)
+        return distributed.on_all_ranks(work, *alike)
     except (UserError, SystemExit) as error:
         return type(error).__name__, *error.args, error.process
 
@@ -194,7 +194,7 @@ def collect(rank: int) -> None:
     """Everything that processes do together, on each of two."""
     assert torch.get_num_threads() == (distributed.cores(), 7)[rank]
     print("only the main one")
-    assert distributed.exchange(f"I am {rank}") == ["I am 0", "I am 1"]
+    assert distributed.all_gather(f"I am {rank}") == ["I am 0", "I am 1"]
     assert outcome(take_turn) == "done"
     assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
     missing = ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
@@ -208,15 +208,15 @@ def collect(rank: int) -> None:
     mine = [[1], [0, 2]][rank]
     given = np.full_like(values, np.nan)
     given[mine] = values[mine]
-    distributed.merge(given, np.array(mine))
+    distributed.all_merge(given, np.array(mine))
     assert given.tobytes() == values.tobytes()
     for wrong in ([0, 1], [[0, 1], [0, 1, 2]][rank], [rank]):  # twice and never, twice, never
         with pytest.raises(RuntimeError, match="shared wrongly"):
-            distributed.merge(given, np.array(wrong))
+            distributed.all_merge(given, np.array(wrong))
     with pytest.raises(RuntimeError, match="out of step"):
-        distributed.merge(given, np.array(mine)) if rank else distributed.exchange(3)
+        distributed.all_merge(given, np.array(mine)) if rank else distributed.all_gather(3)
     with pytest.raises(RuntimeError, match="out of step"):
-        distributed.merge(given[rank:], np.array(mine))
+        distributed.all_merge(given[rank:], np.array(mine))
 
 
 def in_group(_: list[str]) -> int:
@@ -250,20 +250,20 @@ def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: in
 
 @pytest.mark.parametrize("n", [0, 1, 5, 23, 24, 25, 1000])
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
-@pytest.mark.parametrize("lanes", [[1, 1], [2, 2, 2], [1, 4]])
-def test_whole_batches_are_shared_out_once(n, batch_size, lanes, monkeypatch):
-    """The batches of one process with as many lanes, evenly, and never more rounds than it takes."""
-    alone = distributed.share(n, batch_size, [sum(lanes)])
+@pytest.mark.parametrize("streams", [[1, 1], [2, 2, 2], [1, 4]])
+def test_whole_batches_are_shared_out_once(n, batch_size, streams, monkeypatch):
+    """The batches of one process with as many streams, evenly, and never more rounds than it takes."""
+    alone = distributed.shard(n, batch_size, [sum(streams)])
     assert [i for batch in alone for i in batch] == list(range(n))
     sizes = set(map(len, alone))
     assert max(sizes, default=0) <= batch_size
     assert len(sizes) < 2 or max(sizes) - min(sizes) == 1
-    rounds = -(-n // (batch_size * sum(lanes)))
+    rounds = -(-n // (batch_size * sum(streams)))
     shared = []
-    for rank in range(len(lanes)):
-        as_one_of(monkeypatch, rank, len(lanes), 0, 1)
-        mine = distributed.share(n, batch_size, lanes)
-        assert len(mine) <= rounds * lanes[rank]
+    for rank in range(len(streams)):
+        as_one_of(monkeypatch, rank, len(streams), 0, 1)
+        mine = distributed.shard(n, batch_size, streams)
+        assert len(mine) <= rounds * streams[rank]
         shared += mine
     assert sorted(shared, key=lambda batch: batch.start) == alone
 
@@ -286,10 +286,10 @@ def test_without_all_that_torchrun_sets_there_is_one_process(monkeypatch):
     assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
     with distributed.group():
         assert not torch.distributed.is_initialized()
-        assert distributed.exchange(4) == [4]
+        assert distributed.all_gather(4) == [4]
         with pytest.raises(DataError) as caught:
-            distributed.together(lambda: find_recordings(["gone"]))
+            distributed.on_all_ranks(lambda: find_recordings(["gone"]))
     assert caught.value.process is None
     values = np.array([[1.0]])
-    distributed.merge(values, np.array([0]))
+    distributed.all_merge(values, np.array([0]))
     assert values == 1

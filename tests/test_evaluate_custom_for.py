@@ -14,7 +14,7 @@ import evaluate_custom_for
 from antispoofing.commands import tasks
 from antispoofing.detectors import provenance
 from antispoofing.detectors.loading import load_detector, save_detector
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.metrics import compute_metrics
 from antispoofing.report import plots
 from antispoofing.scoring.score import score_recordings
@@ -59,9 +59,9 @@ def test_before_and_after_side_by_side(workplace, capsys):
         ("fine-tuned", tasks.FINE_TUNED, "after"),
     ):
         content = read(folder / name / "metrics.json")
-        assert content["detector"]["sha256"] == sha256_of(path)
+        assert content["detector"]["sha256"] == file_sha256(path)
         scored = score_recordings(load_detector(path, device="cpu"), found.utterances)
-        values = compute_metrics(scored.scores_of("bonafide"), scored.scores_of("spoof"))
+        values = compute_metrics(scored.scores_with_label("bonafide"), scored.scores_with_label("spoof"))
         for metric in ("auc", "eer"):
             assert content["metrics"][metric] == pytest.approx(values[metric])
             assert paired[metric][when] == pytest.approx(values[metric])

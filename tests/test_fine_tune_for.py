@@ -20,7 +20,7 @@ from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT
 from antispoofing.detectors.loading import load_detector, load_front_end, save_detector
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.report import plots
 from antispoofing.scoring.scored import Scored
 from antispoofing.training.augment import KINDS
@@ -70,7 +70,7 @@ def test_the_whole_run(not_logged_in, workplace, capsys):
         for name in ("loss", "auc", "eer"):
             assert logged[f"validation/{name}"] == float(row[f"validation_{name}"])
         assert logged["train/epoch_loss"] == float(row["train_loss"])
-    assert found["detector"]["sha256"] == sha256_of(folder / "final_model.safetensors")
+    assert found["detector"]["sha256"] == file_sha256(folder / "final_model.safetensors")
     with Image.open(folder / "history.png") as image:
         assert min(image.size) > 400
 
@@ -173,10 +173,10 @@ def test_a_front_end_alone_gets_a_fresh_back_end(
     final = load_detector("results/for/final_model.safetensors", device="cpu")
     assert final.provenance["started_from"] == {
         "file": "xlsr2_300m.pt",
-        "sha256": sha256_of("xlsr2_300m.pt"),
+        "sha256": file_sha256("xlsr2_300m.pt"),
         "provenance": {
             "front_end_file": "xlsr2_300m.pt",
-            "front_end_sha256": sha256_of("xlsr2_300m.pt"),
+            "front_end_sha256": file_sha256("xlsr2_300m.pt"),
             "back_end": "fresh, seed 3",
         },
     }
@@ -222,7 +222,7 @@ def test_every_option_is_recorded_and_changes_the_training(workplace, no_picture
         final = load_detector("results/for/final_model.safetensors", device="cpu")
         settings = final.provenance["training"]
         assert {name: settings[name] for name in expected} == expected, options
-        digests[options] = sha256_of("results/for/final_model.safetensors")
+        digests[options] = file_sha256("results/for/final_model.safetensors")
         settings.pop("augmentation")
         if options == "":
             default = settings

@@ -10,7 +10,7 @@ from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
 from antispoofing.report.analysis import analyse, misjudged
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
-from antispoofing.report.groups import clip_properties, groups_of, is_whole, with_other_class
+from antispoofing.report.groups import clip_properties, is_whole, property_groups, with_other_class
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.score import score_recordings
 from antispoofing.scoring.scored import Scored
@@ -114,7 +114,7 @@ def test_a_group_of_one_class_is_held_against_all_of_the_other():
     assert with_other_class(scored, fake_only).tolist() == [True] * 3 + [False, True, False, False]
     both = np.array([True, False, False, True, False, False, False])
     assert with_other_class(scored, both).tolist() == both.tolist()
-    groups = groups_of(scored, properties)
+    groups = property_groups(scored, properties)
     assert list(groups) == ["subfolder"]
     assert groups["subfolder"]["a"].tolist() == [True, False, True, True, False, True, False]
     assert misjudged(scored, 2.0).tolist() == [True, False, False, False, True, True, True]
@@ -146,7 +146,7 @@ def test_properties_come_from_the_files(workers, tmp_path):
 def test_the_largest_groups_are_kept_and_in_natural_order():
     many = scored_of(np.arange(15.0), np.arange(15.0))
     rates = [f"{1000 * i} Hz" for i in range(15)] + ["16000 Hz"] * 15
-    groups = groups_of(many, {"sample rate": rates})["sample rate"]
+    groups = property_groups(many, {"sample rate": rates})["sample rate"]
     assert len(groups) == 13
     assert groups["4 others"].sum() == 4
     assert list(groups)[-2:] == ["16000 Hz", "4 others"]

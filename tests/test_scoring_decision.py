@@ -51,7 +51,7 @@ def test_a_calibration_gives_log_likelihood_ratios():
     rule = Rule(Calibration.fit(bonafide, spoof, "x"))
     margins = rule.margins(np.array([[0.0, 0.0], [0.0, 1.0], [9.0, -1.0]]))
     np.testing.assert_allclose(margins, [0, 2, -2], atol=0.1)
-    made = rule.judge(np.array([9.0, 1.0]))
+    made = rule.decide(np.array([9.0, 1.0]))
     assert (made.score, made.margin, made.verdict) == (1, margins[1], NOT_SURE)
     assert made.probability_real == pytest.approx(1 / (1 + math.exp(-made.margin)))
     assert made.threshold == pytest.approx(0, abs=0.05)
@@ -69,7 +69,7 @@ def test_no_more_is_claimed_than_the_clips_can_show():
     assert calibration.bound == pytest.approx(math.log(31))
     margins = rule.margins(np.array([[0, 1000.0], [0, -1000.0]]))
     assert margins.tolist() == [calibration.bound, -calibration.bound]
-    assert rule.judge(np.array([0, 1000.0])).probability_real == pytest.approx(31 / 32)
+    assert rule.decide(np.array([0, 1000.0])).probability_real == pytest.approx(31 / 32)
 
 
 @pytest.mark.parametrize("gap", [0.01, 1.0, 100.0])
@@ -123,13 +123,13 @@ def test_a_damaged_calibration_is_named(stored):
     [(LIMIT, REAL), (-LIMIT, FAKE), (LIMIT - 0.01, NOT_SURE), (0.01 - LIMIT, NOT_SURE), (0.0, NOT_SURE)],
 )
 def test_the_verdict_on_a_clip(margin, verdict):
-    assert Rule().judge(np.array([1.0, 1.0 + margin])).verdict == verdict
+    assert Rule().decide(np.array([1.0, 1.0 + margin])).verdict == verdict
 
 
 @pytest.mark.parametrize(("score", "verdict"), [(2.5, REAL), (2.0, REAL), (1.9, FAKE)])
 def test_a_given_threshold_comes_first_and_is_always_sure(score, verdict):
     rule = Rule(Calibration(1.0, 0.0, 5.0, "x"), threshold=2.0)
-    made = rule.judge(np.array([100.0, score]))
+    made = rule.decide(np.array([100.0, score]))
     assert made == (score, 2.0, pytest.approx(score - 2), verdict, None)
 
 
@@ -137,7 +137,7 @@ def test_without_a_calibration_the_logits_decide_and_there_is_no_probability():
     rule, logits = Rule(), np.array([[1.0, 5.0], [2.0, -2.0]])
     assert rule.margins(logits).tolist() == [4, -4]
     assert rule.thresholds(logits).tolist() == [1, 2]
-    assert rule.judge(logits[0]) == (5, 1, 4, REAL, None)
+    assert rule.decide(logits[0]) == (5, 1, 4, REAL, None)
 
 
 @pytest.mark.parametrize(

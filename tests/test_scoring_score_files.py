@@ -17,7 +17,7 @@ from antispoofing.commands.metrics import main
 from antispoofing.data.labels import read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.scoring.score_files import FORMATS, names_in, read_scores, with_keys, write_scores
 from antispoofing.scoring.scored import Scored
 
@@ -87,7 +87,7 @@ def test_every_format_meets_its_keys(text, tmp_path):
     scores = read_scores(tmp_path / "scores")
     scored, without = with_keys(scores, read_labels(tmp_path / "keys.txt"))
     assert scored.scores.tolist() == [-1.5, 2, -3, 4]
-    assert scored.scores_of("bonafide").tolist() == [2, 4]
+    assert scored.scores_with_label("bonafide").tolist() == [2, 4]
     assert without == len(scores) - 4
     assert not scored.failures
 
@@ -300,4 +300,4 @@ def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
         ["c.wav", "spoof", "", "", "", "B"],
     ]
     found = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
-    assert found["scores_sha256"] == sha256_of("scores.csv")
+    assert found["scores_sha256"] == file_sha256("scores.csv")

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from antispoofing.training.clips import epoch_order, steps_of
+from antispoofing.training.clips import epoch_order, shard_steps
 
 
 def test_without_groups_every_clip_comes_once_in_a_new_order():
@@ -60,7 +60,7 @@ def test_processes_share_each_step(size, parts, monkeypatch):
             ("LOCAL_WORLD_SIZE", size),
         ):
             monkeypatch.setenv(name, str(value))
-        shared.append(steps_of(order, 8, parts))
+        shared.append(shard_steps(order, 8, parts))
     for number in range(3):
         mine = [list(chain(*steps[number])) for steps in shared]
         assert list(chain(*mine)) == order[8 * number : 8 * number + 8].tolist()

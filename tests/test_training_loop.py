@@ -12,7 +12,7 @@ from helpers import fresh_detector
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import DataError, TrainingError
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.metrics import compute_metrics
 from antispoofing.scoring.decision import Calibration
 from antispoofing.scoring.score import score_recordings
@@ -49,13 +49,13 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     assert final.provenance["epoch"].items() <= dataclasses.asdict(best).items()
     assert final.provenance["started_from"] == {
         "file": str(start),
-        "sha256": sha256_of(start),
+        "sha256": file_sha256(start),
         "provenance": {},
     }
     assert final.provenance["training"]["learning_rate"] == 1e-3
     again = score_recordings(final, clips)
     np.testing.assert_allclose(again.logits, kept[best.epoch].logits, atol=1e-5)
-    values = compute_metrics(again.scores_of("bonafide"), again.scores_of("spoof"))
+    values = compute_metrics(again.scores_with_label("bonafide"), again.scores_with_label("spoof"))
     assert values["eer"] == best.validation_eer
     classes = torch.tensor([u.label == "bonafide" for u in clips]).long()
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(again.logits), classes)
@@ -64,7 +64,9 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     assert calibration.fitted_on == (
         "the 8 real and 8 fake recordings of its validation set, by which its epoch was chosen"
     )
-    fitted = Calibration.fit(again.scores_of("bonafide"), again.scores_of("spoof"), calibration.fitted_on)
+    fitted = Calibration.fit(
+        again.scores_with_label("bonafide"), again.scores_with_label("spoof"), calibration.fitted_on
+    )
     assert calibration.slope == pytest.approx(fitted.slope, rel=1e-2)
     last = load_detector(tmp_path / "last_model.safetensors", device="cpu")
     assert last.provenance["epoch"]["epoch"] == 12

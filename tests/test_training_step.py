@@ -13,7 +13,7 @@ from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import TrainingError
 from antispoofing.training.recipe import TrainingConfig, learning_rate
-from antispoofing.training.step import Optimization, Part
+from antispoofing.training.step import MicroBatch, Optimization
 from model import Detector
 
 SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
@@ -47,9 +47,9 @@ def xlsr(small_config):
     return without_dropout(Detector(dataclasses.replace(small_config, clip_samples=8000)))
 
 
-def batch(n=6, seed=0) -> Part:
+def batch(n=6, seed=0) -> MicroBatch:
     waves = 0.1 * torch.randn(n, 8000, generator=torch.Generator().manual_seed(seed))
-    return Part(waves, torch.arange(n) % 2, [f"{i}.wav" for i in range(n)])
+    return MicroBatch(waves, torch.arange(n) % 2, [f"{i}.wav" for i in range(n)])
 
 
 def steps(detector, config, n=3, parts=None) -> list:
@@ -120,8 +120,10 @@ def test_parts_give_the_gradient_of_the_whole(weights, detector):
     config = dataclasses.replace(CONFIG, freeze_batch_norm=True, class_weights=weights)
     whole = copy.deepcopy(detector)
     (expected,) = steps(whole, config, n=1)
-    one, empty = batch(), Part(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), [])
-    parts = [Part(one.waves[a:b], one.targets[a:b], one.names[a:b]) for a, b in ((0, 1), (1, 4), (4, 6))]
+    one, empty = batch(), MicroBatch(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), [])
+    parts = [
+        MicroBatch(one.waves[a:b], one.targets[a:b], one.names[a:b]) for a, b in ((0, 1), (1, 4), (4, 6))
+    ]
     (result,) = steps(detector, config, n=1, parts=[*parts, empty])
     assert (result.loss, result.weight, result.gradient_norm) == pytest.approx(
         (expected.loss, expected.weight, expected.gradient_norm), rel=1e-5
@@ -133,7 +135,7 @@ def test_parts_give_the_gradient_of_the_whole(weights, detector):
 
 def test_without_a_clip_there_is_no_step(detector):
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    empty = Part(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), [])
+    empty = MicroBatch(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), [])
     assert steps(detector, CONFIG, n=1, parts=[empty]) == [None]
     for name, value in detector.state_dict().items():
         assert torch.equal(value, before[name])

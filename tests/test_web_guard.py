@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from antispoofing.web.guard import sweep, swept
+from antispoofing.web.guard import regular_sweeps, sweep
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_the_old_and_the_many_are_removed(folder, seconds, most_bytes, expected)
 
 
 def test_sweeping_goes_on_until_the_end(folder):
-    with swept(folder, seconds=15, most_bytes=1000, every=0.01):
+    with regular_sweeps(folder, seconds=15, most_bytes=1000, every=0.01):
         deadline = time.monotonic() + 30
         while left(folder) != ["0", "1"]:
             assert time.monotonic() < deadline

@@ -24,7 +24,7 @@ from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.web import html as web_page
 from antispoofing.web.limits import Limits
-from antispoofing.web.service import Heard, Judge, Service
+from antispoofing.web.service import HeardRecording, NamedDetector, Service
 from data_utils import AudioInfo
 
 HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"
@@ -67,17 +67,17 @@ def stand_in():
     return load_detector(STAND_IN, device="cpu")
 
 
-def judge(stand_in, name="stand-in", calibration=None):
-    return Judge(name, stand_in, Rule(calibration))
+def named(stand_in, name="stand-in", calibration=None):
+    return NamedDetector(name, stand_in, Rule(calibration))
 
 
-def recording(judges, margins, name="a.wav"):
+def recording(detectors, margins, name="a.wav"):
     starts = 2.0 * np.arange(len(margins))
     seconds = starts[-1] + 4
     wave = (0.1 * np.random.default_rng(0).standard_normal(int(16000 * seconds))).astype(np.float32)
     logits = np.stack([np.zeros(len(margins)), margins], axis=1)
-    timelines = {judge.name: Timeline(starts, starts + 4, logits, judge.rule) for judge in judges}
-    return Heard(name, wave, 16000, AudioInfo("WAV", 44100, seconds), timelines)
+    timelines = {named.name: Timeline(starts, starts + 4, logits, named.rule) for named in detectors}
+    return HeardRecording(name, wave, 16000, AudioInfo("WAV", 44100, seconds), timelines)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def recording(judges, margins, name="a.wav"):
     ],
 )
 def test_the_verdict_in_words(stand_in, margins, words, kind):
-    judges = [judge(stand_in)]
-    page = Page(web_page.heard(recording(judges, margins), judges))
+    detectors = [named(stand_in)]
+    page = Page(web_page.timeline_html(recording(detectors, margins), detectors))
     assert words in page.text
     assert [section["class"] for section in page.all("section")] == [f"judged {kind}"]
     assert "No probability: this detector's file stores no calibration." in page.text
@@ -102,8 +102,8 @@ def test_the_verdict_in_words(stand_in, margins, words, kind):
 
 
 def test_score_threshold_and_probability(stand_in):
-    judges = [judge(stand_in, calibration=Calibration(2.0, -1.0, 5.0, "7 clips"))]
-    page = Page(web_page.heard(recording(judges, [1.5]), judges))
+    detectors = [named(stand_in, calibration=Calibration(2.0, -1.0, 5.0, "7 clips"))]
+    page = Page(web_page.timeline_html(recording(detectors, [1.5]), detectors))
     assert "Score 1.500 (higher = more likely real); threshold 0.500. It is on the real side" in page.text
     assert "with a margin of 2.00 (2.94 or more is surely real, -2.94 or less surely fake)" in page.text
     assert "Probability that it is real: 88.1 %" in page.text
@@ -111,8 +111,8 @@ def test_score_threshold_and_probability(stand_in):
 
 
 def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
-    judges = [judge(stand_in)]
-    page = Page(web_page.heard(recording(judges, [5, -1, -9, -9, 40]), judges))
+    detectors = [named(stand_in)]
+    page = Page(web_page.timeline_html(recording(detectors, [5, -1, -9, -9, 40]), detectors))
     assert "5 windows with scores from -9.00 to 40.00" in page.text
     assert "mixed where some windows are surely real and some surely fake" in page.text
     assert "0:03.0 to 0:05.0 leans towards synthetic, lowest score -1.00" in page.text
@@ -135,16 +135,16 @@ def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
 
 
 def test_silence_is_told(stand_in):
-    judges = [judge(stand_in)]
-    of_silence = recording(judges, [5.0])
-    of_silence.wave[:] = 0
-    assert "Mind: it is silent, or all but silent." in Page(web_page.heard(of_silence, judges)).text
-    assert "Mind:" not in Page(web_page.heard(recording(judges, [5.0]), judges)).text
+    detectors = [named(stand_in)]
+    silent = recording(detectors, [5.0])
+    silent.wave[:] = 0
+    assert "Mind: it is silent, or all but silent." in Page(web_page.timeline_html(silent, detectors)).text
+    assert "Mind:" not in Page(web_page.timeline_html(recording(detectors, [5.0]), detectors)).text
 
 
 def test_detectors_side_by_side(stand_in):
-    judges = [judge(stand_in, "one"), judge(stand_in, "two", Calibration(1.0, 0.0, 5.0, "x"))]
-    page = Page(web_page.heard(recording(judges, [-5.0, -5.0]), judges))
+    detectors = [named(stand_in, "one"), named(stand_in, "two", Calibration(1.0, 0.0, 5.0, "x"))]
+    page = Page(web_page.timeline_html(recording(detectors, [-5.0, -5.0]), detectors))
     assert len(page.all("section")) == 2
     for name in ("one", "two"):
         assert f"(fake) ({name})" in page.text
@@ -153,18 +153,18 @@ def test_detectors_side_by_side(stand_in):
 
 
 def test_many_stretches_are_not_all_listed(stand_in):
-    judges = [judge(stand_in)]
-    page = Page(web_page.heard(recording(judges, [9.0, 0.0, 9.0]), judges))
+    detectors = [named(stand_in)]
+    page = Page(web_page.timeline_html(recording(detectors, [9.0, 0.0, 9.0]), detectors))
     assert "No stretch of it sounds synthetic." in page.text
     margins = [9.0, -19.0, 9.0, 99.0] * 30
-    page = Page(web_page.heard(recording(judges, margins), judges))
+    page = Page(web_page.timeline_html(recording(detectors, margins), detectors))
     assert len(page.all("li")) == web_page.MOST_STRETCHES
     assert re.search(r"\.\.\. and \d+ more", page.text)
 
 
 def test_a_long_stretch_is_played_in_part(stand_in):
-    judges = [judge(stand_in)]
-    page = Page(web_page.heard(recording(judges, [-9.0] * 20), judges))
+    detectors = [named(stand_in)]
+    page = Page(web_page.timeline_html(recording(detectors, [-9.0] * 20), detectors))
     assert "(its first 30 s)" in page.text
     assert soundfile.info(io.BytesIO(content(page.all("audio")[1]["src"]))).duration == 30
 
@@ -176,8 +176,8 @@ def scored(labels=("", "", ""), name=HOSTILE):
 
 
 def test_a_table_of_many(stand_in):
-    judges = [judge(stand_in)]
-    page = Page(web_page.table({"stand-in": scored(name=".wav")}, judges))
+    detectors = [named(stand_in)]
+    page = Page(web_page.table({"stand-in": scored(name=".wav")}, detectors))
     assert len(page.all("tr")) == 4
     for words in ("✓ real", "✗ fake", "not scored: the file is empty", "5.000", "recordingscoreverdict"):
         assert words in page.text
@@ -192,10 +192,10 @@ def test_a_table_of_many(stand_in):
 
 
 def test_names_are_no_markup(stand_in):
-    judges = [judge(stand_in, HOSTILE)]
+    detectors = [named(stand_in, HOSTILE)]
     pages = [
-        web_page.heard(recording(judges, [1.0, -9.0], HOSTILE), judges),
-        web_page.table({HOSTILE: scored()}, judges),
+        web_page.timeline_html(recording(detectors, [1.0, -9.0], HOSTILE), detectors),
+        web_page.table({HOSTILE: scored()}, detectors),
     ]
     for html in pages:
         page = Page(html)
@@ -208,7 +208,7 @@ def test_names_are_no_markup(stand_in):
 def test_a_name_is_no_formula_in_a_spreadsheet(stand_in, name):
     utterances = [Utterance("x", name, "")]
     of_one = Scored(utterances, np.array([[0.0, -1.5]]), {})
-    text = web_page.scores_csv({"stand-in": of_one}, [judge(stand_in)])
+    text = web_page.scores_csv({"stand-in": of_one}, [named(stand_in)])
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["path"] == f"'{name}"
     assert row["score"] == "-1.5"
@@ -226,7 +226,7 @@ def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
         for path in sorted((SAMPLES / "custom" / folder).iterdir())[:10]:
             clips[f"set/{folder}/{path.name}"] = path.read_bytes()
     archive = write_zip(tmp_path / "set.zip", clips)
-    page = Page(web_page.judged(service, [archive], ["stand-in"]))
+    page = Page(web_page.results_html(service, [archive], ["stand-in"]))
     assert re.search(r"stand-in\s+\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", page.text)
     assert [picture["alt"] for picture in page.all("img")] == [
         f"{what} of stand-in" for what in ("roc", "det", "histogram")
@@ -242,28 +242,28 @@ def test_an_archives_own_words_are_no_markup(service, tmp_path):
         for i, path in enumerate(sorted((SAMPLES / "custom" / folder).iterdir())[:8]):
             part = ("![x](y) <b>**z**", "<img src=x>$$y$$ [x](y)")[i % 2]
             clips[f"{folder}/{part}/{name.replace('/', '')}{i}.flac"] = path.read_bytes()
-    page = Page(web_page.judged(service, [write_zip(tmp_path / "set.zip", clips)], ["stand-in"]))
+    page = Page(web_page.results_html(service, [write_zip(tmp_path / "set.zip", clips)], ["stand-in"]))
     assert "<img src=x>" in page.text
     assert {tag["href"][:5] for tag in page.all("a")} == {"data:"}
     assert {tag["src"][:5] for tag in page.all("img")} == {"data:"}
-    assert len(page.all("b")) == len(detector_card(service.judges["stand-in"].detector))
+    assert len(page.all("b")) == len(detector_card(service.detectors["stand-in"].detector))
 
 
 def test_an_archive_without_labels_gets_scores(service, tmp_path):
     archive = write_zip(
         tmp_path / "a.zip", {"a.flac": next((SAMPLES / "custom/Real").iterdir()).read_bytes()}
     )
-    page = Page(web_page.judged(service, [archive], ["stand-in"]))
+    page = Page(web_page.results_html(service, [archive], ["stand-in"]))
     assert len(page.all("tr")) == 2
     assert "No AUC or EER" in page.text
 
 
 def test_what_is_judged(service, tmp_path):
     first, second = sorted((SAMPLES / "custom/Real").iterdir())[:2]
-    assert "<section" in web_page.judged(service, [first], ["stand-in"])
-    assert len(Page(web_page.judged(service, [first, second], ["stand-in"])).all("tr")) == 3
+    assert "<section" in web_page.results_html(service, [first], ["stand-in"])
+    assert len(Page(web_page.results_html(service, [first, second], ["stand-in"])).all("tr")) == 3
     with pytest.raises(DataError, match="upload a recording"):
-        web_page.judged(service, [], ["stand-in"])
+        web_page.results_html(service, [], ["stand-in"])
     archive = write_zip(tmp_path / "a.zip")
     with pytest.raises(DataError, match=r"a\.zip is an archive: upload it alone"):
-        web_page.judged(service, [first, archive], ["stand-in"])
+        web_page.results_html(service, [first, archive], ["stand-in"])

@@ -198,7 +198,7 @@ def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path
 
 
 def test_detectors_are_chosen_by_name(served):
-    assert [judge.name for judge in served.chosen(["calibrated", "stand-in"])] == ["stand-in", "calibrated"]
+    assert [named.name for named in served.chosen(["calibrated", "stand-in"])] == ["stand-in", "calibrated"]
     for names, words in (
         (["other"], "no detector 'other'"),
         ([], "choose a detector"),

@@ -20,7 +20,7 @@ from antispoofing.project import Invocation
 from antispoofing.text import printable
 
 
-def say_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
+def print_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
     """Compare, print what was found, and list it all in a file; of a single recording nothing is said."""
     audit = find_duplicates(splits)
     audit.write(listing)
@@ -59,5 +59,5 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         for note in found.shown_notes():
             print(printable(note))
         splits = {"": found.utterances}
-    say_audit(splits, args.output)
+    print_audit(splits, args.output)
     return 0

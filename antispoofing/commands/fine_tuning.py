@@ -150,7 +150,7 @@ def place(epoch: int, step: int) -> str:
     return f"after step {step} of epoch {epoch}" if step else f"after epoch {epoch - 1}"
 
 
-def say_left_out(utterance: Utterance, reason: str) -> None:
+def print_left_out(utterance: Utterance, reason: str) -> None:
     """Print that a recording is left out of training, and why."""
     print(printable(f"left out of training: {utterance.name}: {reason}"))
 
@@ -209,7 +209,7 @@ def score_test_splits(
     """Score the test splits, decide at the threshold chosen on validation, write and print."""
     if not splits.testing:
         return
-    final = distributed.together(lambda: tasks.load(output / FINAL, options))
+    final = distributed.on_all_ranks(lambda: tasks.load(output / FINAL, options))
     epoch = read_fine_tuning(final).epoch
     print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
     threshold, summaries = epoch["validation_threshold"], {}

@@ -17,10 +17,10 @@ from antispoofing.commands.run import run_script
 from antispoofing.data.labels import EVAL, PHASES, read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.project import Invocation
 from antispoofing.report import results, screen
-from antispoofing.report.groups import groups_of, with_other_class
+from antispoofing.report.groups import property_groups, with_other_class
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.score_files import as_scored, read_scores, with_keys
 from antispoofing.scoring.scored import Scored
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     if groups:
         print("\nA group of one class only is held against all clips of the other.")
     if args.output:
-        about = {"scores": str(args.scores), "scores_sha256": sha256_of(args.scores)}
+        about = {"scores": str(args.scores), "scores_sha256": file_sha256(args.scores)}
         if args.keys:
-            about |= {"keys": str(args.keys), "keys_sha256": sha256_of(args.keys)}
+            about |= {"keys": str(args.keys), "keys_sha256": file_sha256(args.keys)}
         verdicts = scored.verdicts(args.threshold)
         summary |= {"by": groups} if groups else {}
         results.write_results(args.output, scored, summary, verdicts, about, invocation, title=name)
@@ -123,6 +123,6 @@ def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list
 def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
     """Each group of a column, and `summarise` of it."""
     values = {column: [utterance.columns.get(column, "") for utterance in scored.utterances]}
-    for group, members in groups_of(scored, values, fewest=1, most=None).get(column, {}).items():
+    for group, members in property_groups(scored, values, fewest=1, most=None).get(column, {}).items():
         chosen = scored.subset(with_other_class(scored, members))
         yield printable(group), summarise(chosen, threshold=args.threshold, seed=args.seed)

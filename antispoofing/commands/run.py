@@ -68,13 +68,13 @@ def run_script(
     try:
         with distributed.group(), _library_on_screen():
             try:
-                args = distributed.together(parsed)
+                args = distributed.on_all_ranks(parsed)
                 code = run(args, Invocation.now(shlex.join(["python", *name.split(), *argv])))
             except UserError as error:
                 if error.process is None:
                     raise
                 code = print_error(error)
-            code = max(distributed.exchange(code))  # torchrun ends all with the first that ends in an error
+            code = max(distributed.all_gather(code))  # torchrun ends all with the first that ends in an error
             distributed.finish(code)
             return code
     except (UserError, OSError) as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from antispoofing import distributed
 from antispoofing.classes import FAKE, REAL
-from antispoofing.commands.audit import say_audit
+from antispoofing.commands.audit import print_audit
 from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.duplicates import DUPLICATES
 from antispoofing.data.labels import LABEL_WORDS
@@ -75,7 +75,7 @@ def choose(
     data = data or ([default] if default.exists() else [])
     checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
-        say_demonstration(f"Neither {default}/ nor a published detector is in this folder")
+        print_demonstration(f"Neither {default}/ nor a published detector is in this folder")
         return [_from_here(samples)], [_from_here(STAND_IN)]
     if not checkpoints:
         raise CheckpointError(NO_CHECKPOINT)
@@ -109,7 +109,7 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def say_demonstration(why: str) -> None:
+def print_demonstration(why: str) -> None:
     """Print that what follows comes from the samples and from the stand-in detector."""
     print(
         f"{why}, so this is a demonstration:\n"
@@ -172,10 +172,10 @@ def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bo
     remove(folder, [DUPLICATES])
     if is_wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        say_audit(splits, folder / DUPLICATES)
+        print_audit(splits, folder / DUPLICATES)
 
 
-def tell_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
+def print_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
     """Print figures and what is made of them, and write both to analysis.md.
 
     Args:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from antispoofing.data import archives
 from antispoofing.errors import DownloadError
-from antispoofing.files import sha256_of
+from antispoofing.files import file_sha256
 from antispoofing.published import DRIVE, DRIVE_FILE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def get(name: str, folder: Path = Path()) -> Path:
     if name.startswith(HUB):
         source = hub_file(name)
         target = folder / source.name
-        with _told_in_one_line(target):
-            if not _is_there(target, sha256_of(source), None):
+        with _errors_in_one_line(target):
+            if not _is_there(target, file_sha256(source), None):
                 _publish(shutil.copyfile(source, _begin(target)), target, None, None)
         return target
     known = PUBLISHED[name]
@@ -72,7 +72,7 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None
         DownloadError: it cannot be fetched or written, is not what it should be, or something else is there.
     """
     what = f"{target}, from {url}"
-    with _told_in_one_line(what):
+    with _errors_in_one_line(what):
         if not _is_there(target, sha256, size):
             location = _on_drive(target.name) if url == DRIVE else url
             whole = _begin(target)
@@ -155,7 +155,7 @@ def hub_file(spec: str) -> Path:
         raise DownloadError(f"{spec}: not {HUB_FORM}")
     repo, revision, name = parts["repo"], parts["revision"], parts["file"]
     api, sums = HfApi(), {}
-    with _told_in_one_line(spec):
+    with _errors_in_one_line(spec):
         try:
             files = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings
             sums = {file.rfilename: file.lfs and file.lfs.sha256 for file in files}
@@ -192,7 +192,7 @@ def _check_hub_file(path: Path, sha256: str | None) -> None:
     """Check against what the Hub tells, and PUBLISHED where name and size are there. Raises DownloadError."""
     known = PUBLISHED.get(path.name)
     prefix = known.sha256 if known and known.size == path.stat().st_size else None
-    digest = sha256_of(path)
+    digest = file_sha256(path)
     for expected in filter(None, (sha256, prefix)):
         if not digest.startswith(expected):
             raise DownloadError(
@@ -243,7 +243,7 @@ def _fault(path: Path, sha256: str | None, size: int | None) -> str:
         return "is not a file"
     if size is not None and path.stat().st_size != size:
         return f"has {path.stat().st_size:,} bytes, not {size:,}"
-    digest = sha256_of(path) if sha256 else ""
+    digest = file_sha256(path) if sha256 else ""
     if sha256 and not digest.startswith(sha256.lower()):
         return f"has the sha256 {digest}, not {sha256}"
     if sha256 and len(sha256) < len(digest):
@@ -252,7 +252,7 @@ def _fault(path: Path, sha256: str | None, size: int | None) -> str:
 
 
 @contextmanager
-def _told_in_one_line(what: str | Path) -> Iterator[None]:
+def _errors_in_one_line(what: str | Path) -> Iterator[None]:
     """Raise what a disk, a network or a library says as a DownloadError that names `what`."""
     try:
         yield

@@ -94,7 +94,7 @@ def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int | No
     ):
         for start in range(0, len(members), 1000):  # not a million of tasks at once
             some = members[start : start + 1000]
-            for member, print_ in zip(some, pool.map(_print_of, some), strict=True):
+            for member, print_ in zip(some, pool.map(_fingerprint_or_empty, some), strict=True):
                 found.setdefault(print_, []).append(member)
                 progress.update()
     failed = found.pop(b"", [])
@@ -114,7 +114,7 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
 _KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse first
 
 
-def _print_of(member: Member) -> bytes:
+def _fingerprint_or_empty(member: Member) -> bytes:
     """b"" for what cannot be read: it is named where it is needed, as a failure there."""
     try:
         return fingerprint(member.utterance.path)

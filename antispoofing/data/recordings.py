@@ -188,7 +188,7 @@ def find_splits(path: Path) -> Path | None:
     return None
 
 
-def phases_of(path: Path) -> set[str]:
+def find_phases(path: Path) -> set[str]:
     """Which of ASVspoof's train, dev and eval a folder, or an archive of one, has a list of labels for."""
     folder = _unpacked(path)
     return set(by_phase(published_lists(folder, "all")).values()) if folder.is_dir() else set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from antispoofing.data.layouts import SPLITS
-from antispoofing.data.recordings import Recordings, Utterance, find_recordings, find_splits, phases_of
+from antispoofing.data.recordings import Recordings, Utterance, find_phases, find_recordings, find_splits
 from antispoofing.errors import DataError
 from data_utils import LABELS
 
@@ -162,7 +162,7 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | N
     folder = find_splits(path)
     if folder is not None:
         return {name: find_recordings([folder / name]) for name in SPLITS}
-    phases = phases_of(path)
+    phases = find_phases(path)
     if not phases >= {PHASE_OF["training"], PHASE_OF["validation"]}:
         return None
     found = {}

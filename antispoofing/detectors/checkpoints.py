@@ -98,7 +98,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 
 @contextmanager
-def errors_of(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Raises what is wrong with a file, or with what was read from it, as one line that names it."""
     try:
         yield
@@ -146,13 +146,13 @@ def _header(metadata: dict[str, str]) -> dict:
             "safetensors without a detector's header: not written by this project (of a Hugging Face "
             "folder, name the folder)"
         )
-    header = header_of(metadata, DETECTOR, "config", "provenance")
+    header = parse_header(metadata, DETECTOR, "config", "provenance")
     if not isinstance(header["provenance"], dict):
         raise CheckpointError("its header's provenance is not an object")
     return header
 
 
-def header_of(metadata: dict[str, str], kind: str, *names: str) -> dict:
+def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
     """The JSON object that was written as `kind`. Raises CheckpointError if it is none with these names."""
     try:
         header = json.loads(metadata.get(kind, ""))

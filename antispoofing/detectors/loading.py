@@ -49,8 +49,8 @@ def load_detector(
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     try:
-        with checkpoints.errors_of(path), ThreadPoolExecutor(1) as beside:
-            sha256 = beside.submit(files.sha256_of, path)
+        with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as beside:
+            sha256 = beside.submit(files.file_sha256, path)
             tensors, header = checkpoints.read_tensors(path)
             if header is None:
                 detector = _with_weights(config, precision, engine, tensors, checkpoints.official_name)
@@ -99,11 +99,11 @@ def load_front_end(
     path = Path(checkpoint)
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
-    with checkpoints.errors_of(path):
+    with checkpoints.errors_naming(path):
         file = pretrained.read_front_end(path)
         config = file.config or config
         detector = _with_weights(config, precision, engine, file.tensors, file.name_of, seed)
-        detector.path, detector.sha256 = file.path, files.sha256_of(file.path)
+        detector.path, detector.sha256 = file.path, files.file_sha256(file.path)
     detector.provenance = {
         "front_end_file": file.path.name,
         "front_end_sha256": detector.sha256,

@@ -25,7 +25,7 @@ ALONE = (
 )
 
 
-class StandIn:
+class Placeholder:
     """In place of any harmless class that a file names: takes what it is given and keeps nothing."""
 
     def __init__(self, *args):
@@ -37,7 +37,7 @@ class StandIn:
 
 # What fairseq's settings (argparse, OmegaConf) and averages (NumPy) name when pickled.
 _STAND_INS = tuple(
-    (StandIn, name)
+    (Placeholder, name)
     for name in (
         "argparse.Namespace",
         *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
@@ -102,7 +102,7 @@ def is_front_end(path: Path) -> bool:
     Raises:
         CheckpointError: it is damaged, or wants to run code. (What does not exist is no front end.)
     """
-    with checkpoints.errors_of(path):
+    with checkpoints.errors_naming(path):
         return (path / "config.json").is_file() or _fairseq_model(path) is not None
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from antispoofing import metrics
 from antispoofing.classes import CLASSES, FAKE, REAL
-from antispoofing.report.groups import groups_of, is_whole, with_other_class
+from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
 
@@ -117,7 +117,7 @@ def _where(
     """A table of errors for each property, and which groups stand out."""
     wrong = misjudged(scored, threshold)
     tables, found, comparisons = [], [], []
-    for title, groups in groups_of(scored, properties).items():
+    for title, groups in property_groups(scored, properties).items():
         rows = [(title, "real", "rejected", "fake", "accepted", "AUC [95 %]")]
         for number, (group, members) in enumerate(with_progress(title, groups)):
             row = [group]
@@ -154,7 +154,7 @@ def _where(
 def _unlike_classes(scored: Scored, properties: dict[str, list[str]]) -> list[str]:
     """Properties that real and fake clips do not share: the score may measure these instead."""
     found = []
-    candidates = groups_of(scored, properties)
+    candidates = property_groups(scored, properties)
     candidates.pop("subfolder", None)  # it often names the synthesis system
     for title, groups in candidates.items():
         counts = np.array(

@@ -16,7 +16,7 @@ from antispoofing import metrics
 from antispoofing.classes import CLASSES
 from antispoofing.errors import DataError
 from antispoofing.report.analysis import LEVEL, misjudged, share, table, wilson, with_progress
-from antispoofing.report.groups import groups_of, is_whole, with_other_class
+from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
 
@@ -135,7 +135,7 @@ def change(
     """
     both = np.isfinite(before.scores) & np.isfinite(after.scores)
     compared, tables = {}, []
-    for title, groups in groups_of(after, properties).items():
+    for title, groups in property_groups(after, properties).items():
         rows = [(title, "real", "fake", "AUC before", "AUC after", "difference [95 %]")]
         for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)

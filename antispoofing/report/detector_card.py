@@ -42,7 +42,7 @@ def _history(detector: Detector) -> tuple[str, str]:
     if known := published_detector(detector.sha256 or ""):
         return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", f"{known.error_rate}, as published"
     if is_stand_in(detector.provenance):
-        figures = _of_stand_in(chosen_on(detector.provenance))
+        figures = _stand_in_history(chosen_on(detector.provenance))
         return "people and machines of Debian's packages; see samples/README.md", figures
     try:
         made = read_fine_tuning(detector)
@@ -67,7 +67,7 @@ def _start(origin: Start) -> str:
     return f"the detector with sha256 {origin.sha256[:8]}..." if origin.sha256 else "random weights"
 
 
-def _of_stand_in(figures: dict | None) -> str:
+def _stand_in_history(figures: dict | None) -> str:
     if figures is None:
         return NOT_KNOWN
     low, high = (100 * rate for rate in figures["eer_interval"])

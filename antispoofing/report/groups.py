@@ -38,7 +38,7 @@ def clip_properties(scored: Scored) -> dict[str, list[str]]:
     return properties
 
 
-def groups_of(
+def property_groups(
     scored: Scored, properties: dict[str, list[str]], fewest: int = 2, most: int | None = MOST_GROUPS
 ) -> dict[str, dict[str, np.ndarray]]:
     """Property -> group -> which recordings [n] are in it, of those with label and score.

@@ -36,7 +36,7 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
             "failed": len(scored.failures),
             "bonafide_scored": len(bonafide),
             "spoof_scored": len(spoof),
-            "unlabelled_scored": len(scored.scores_of("")),
+            "unlabelled_scored": len(scored.scores_with_label("")),
         },
         "failures": dict(Counter(scored.failures.values()).most_common()),
     }

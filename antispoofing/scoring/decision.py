@@ -122,7 +122,7 @@ class Calibration:
         return np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
 
 
-class Judgement(NamedTuple):
+class Decision(NamedTuple):
     """What a rule makes of a clip.
 
     Attributes:
@@ -182,12 +182,12 @@ class Rule:
             return REAL
         return FAKE if margin <= -limit else NOT_SURE
 
-    def judge(self, logits: np.ndarray) -> Judgement:
+    def decide(self, logits: np.ndarray) -> Decision:
         """A clip by its logits [2]."""
         margin, threshold = (float(of(logits[None])[0]) for of in (self.margins, self.thresholds))
         calibrated = self.calibration is not None and self.threshold is None
         probability = float(scipy.special.expit(margin)) if calibrated else None
-        return Judgement(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
+        return Decision(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
 
     def describe(self) -> str:
         """What it goes by, in words."""

@@ -31,7 +31,9 @@ Computed = tuple[Any, np.ndarray]  # what it is of, and logits float32 [B, 2]
 
 
 @contextmanager
-def computer(detector: Detector) -> Iterator[tuple[Callable[[Iterable[Batch]], Iterator[Computed]], int]]:
+def parallel_batches(
+    detector: Detector,
+) -> Iterator[tuple[Callable[[Iterable[Batch]], Iterator[Computed]], int]]:
     """What computes the logits of batches, in their order, and how many of them at once.
 
     On a CPU each core computes a batch by itself: faster than all of them together on one, where there are
@@ -111,7 +113,7 @@ def score_recordings(
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
 
-    def batches_of(loader: DataLoader, progress: tqdm) -> Iterator[Batch]:
+    def readable_batches(loader: DataLoader, progress: tqdm) -> Iterator[Batch]:
         for indices, waves, failures, infos in loader:
             unread.update(failures)
             if indices:
@@ -119,20 +121,20 @@ def score_recordings(
                 yield indices, waves
             progress.update(len(indices) + len(failures))
 
-    with computer(detector) as (compute, lanes):
-        batches = distributed.share(len(utterances), batch_size, distributed.exchange(lanes))
+    with parallel_batches(detector) as (compute, streams):
+        batches = distributed.shard(len(utterances), batch_size, distributed.all_gather(streams))
         paths = [utterance.path for utterance in utterances]
         clips = Clips(paths, config.sample_rate, config.clip_samples, offset, load)
         loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None: where there is no terminal
         with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
-            for indices, logits in compute(batches_of(loader, progress)):
+            for indices, logits in compute(readable_batches(loader, progress)):
                 scored.logits[indices] = logits
-    distributed.merge(scored.logits, mine)
-    distributed.merge(scored.infos, mine)
-    for of_process in distributed.exchange(unread):
-        scored.failures.update(of_process)
+    distributed.all_merge(scored.logits, mine)
+    distributed.all_merge(scored.infos, mine)
+    for from_process in distributed.all_gather(unread):
+        scored.failures.update(from_process)
     scored.failures = dict(sorted(scored.failures.items()))
     for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
         scored.failures.setdefault(i, NOT_A_NUMBER)
@@ -186,15 +188,15 @@ def _logits(detector: Detector, waves: Sequence[np.ndarray], unit: str) -> np.nd
     samples = detector.config.clip_samples
     if len(waves) == 0:
         return np.empty((0, 2))
-    with computer(detector) as (compute, lanes):
+    with parallel_batches(detector) as (compute, streams):
         most = default_batch_size(detector.device)
-        size = max(1, min(most, len(waves) // lanes))  # every core has work
+        size = max(1, min(most, len(waves) // streams))  # every core has work
         starts = range(0, len(waves), size)
         batches = ([pad(wave, samples) for wave in waves[start : start + size]] for start in starts)
         computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)
         with tqdm(total=len(waves), unit=unit, leave=False, delay=1, disable=None) as progress:
             logits = []
-            for count, of_batch in computed:
-                logits.append(of_batch)
+            for count, batch_logits in computed:
+                logits.append(batch_logits)
                 progress.update(count)
     return np.concatenate(logits).astype(np.float64)

@@ -50,19 +50,19 @@ class Scored:
     def _labels(self) -> np.ndarray:
         return np.array([u.label for u in self.utterances], dtype="S8")
 
-    def scores_of(self, label: str) -> np.ndarray:
+    def scores_with_label(self, label: str) -> np.ndarray:
         """The scores of the recordings that have this label."""
         return self.scores[self.mask(label)]
 
     @property
     def bonafide(self) -> np.ndarray:
         """The scores of the bona fide (real) recordings."""
-        return self.scores_of(LABELS[BONAFIDE])
+        return self.scores_with_label(LABELS[BONAFIDE])
 
     @property
     def spoof(self) -> np.ndarray:
         """The scores of the spoof (fake) recordings."""
-        return self.scores_of(LABELS[SPOOF])
+        return self.scores_with_label(LABELS[SPOOF])
 
     @property
     def labelled(self) -> np.ndarray:

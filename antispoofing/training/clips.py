@@ -74,7 +74,7 @@ def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int
     return rng.permutation(np.concatenate(drawn))
 
 
-def steps_of(order: np.ndarray, batch_size: int, parts: int) -> list[list[list[int]]]:
+def shard_steps(order: np.ndarray, batch_size: int, parts: int) -> list[list[list[int]]]:
     """This process's clips of each step of an epoch, in parts, some of which may be empty.
 
     Args:

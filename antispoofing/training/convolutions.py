@@ -59,17 +59,17 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, (_, channels, kernel) = None, weight.shape
+        grad_x, (_, channels, kernel) = None, weight.shape
         if ctx.needs_input_grad[0]:
-            of_windows = (gradient @ _by_window(weight, x.dtype)).unflatten(1, (kernel, channels))
-            of_x = torch.zeros_like(x)
+            per_window = (gradient @ _by_window(weight, x.dtype)).unflatten(1, (kernel, channels))
+            grad_x = torch.zeros_like(x)
             last = ctx.stride * (len(gradient) - 1) + 1
             for place in range(kernel):
-                of_x[place : place + last : ctx.stride] += of_windows[:, place]
-        of_weight = gradient.T @ windows(x, kernel, ctx.stride)
-        of_weight = of_weight.unflatten(1, (kernel, channels)).transpose(1, 2)
-        of_weight = torch.empty_like(weight).copy_(of_weight)  # laid out as DDP wants it
-        return of_x, of_weight, gradient.sum(0).to(weight.dtype), None
+                grad_x[place : place + last : ctx.stride] += per_window[:, place]
+        grad_weight = gradient.T @ windows(x, kernel, ctx.stride)
+        grad_weight = grad_weight.unflatten(1, (kernel, channels)).transpose(1, 2)
+        grad_weight = torch.empty_like(weight).copy_(grad_weight)  # laid out as DDP wants it
+        return grad_x, grad_weight, gradient.sum(0).to(weight.dtype), None
 
 
 def _by_window(weight: Tensor, dtype: torch.dtype) -> Tensor:

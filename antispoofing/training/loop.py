@@ -24,11 +24,11 @@ from antispoofing.scoring.decision import Calibration
 from antispoofing.scoring.score import default_workers, score_recordings
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.training import lora
-from antispoofing.training.clips import VariedClips, epoch_order, steps_of
+from antispoofing.training.clips import VariedClips, epoch_order, shard_steps
 from antispoofing.training.history import FINAL, LAST, STATE, EpochResult, best_epoch
 from antispoofing.training.recipe import TrainingConfig, learning_rate, steps_of_an_epoch
 from antispoofing.training.state import TrainingState, identify, restore, write_state
-from antispoofing.training.step import Optimization, Part
+from antispoofing.training.step import MicroBatch, Optimization
 from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
 from data_utils import LABELS, make_loader
 from model import Detector
@@ -93,7 +93,9 @@ def fine_tune(
         if {u.label for u in utterances} != set(LABELS):
             raise DataError(f"the {name} set must hold real and fake recordings, and only such")
     torch.manual_seed(config.seed)
-    run = _Run(detector, training, validation, config, output, groups, workers, state, save_every, hooks)
+    run = _TrainingRun(
+        detector, training, validation, config, output, groups, workers, state, save_every, hooks
+    )
     try:
         with stop_requests() as requests:
             while not run.is_done():
@@ -106,7 +108,7 @@ def fine_tune(
     return run.state.history
 
 
-class _Run:
+class _TrainingRun:
     """One call of `fine_tune`."""
 
     def __init__(
@@ -141,7 +143,7 @@ class _Run:
         self.saved: tuple[int, int] | None = None
         if not self.state.is_new:
             self.saved = (self.state.epoch, self.state.step)
-            with checkpoints.errors_of(output / STATE):
+            with checkpoints.errors_naming(output / STATE):
                 restore(self.state, detector, self.optimization)
 
     def is_done(self) -> bool:
@@ -157,7 +159,7 @@ class _Run:
         started = time.perf_counter() - state.seconds
         requests.must_wait = True
         self.optimization.train_mode()
-        for parts in self._parts():
+        for parts in self._micro_batches():
             number = before + state.step + 1
             rate = learning_rate(self.config, number, self.config.epochs * self.steps)
             result = self.optimization.step(parts, state.epoch, state.step, rate)
@@ -184,13 +186,13 @@ class _Run:
 
     def _is_told_to_stop(self, requests: StopRequests) -> bool:
         """Whether any process is."""
-        return distributed.total(requests.number or 0) != [0]
+        return distributed.all_sum(requests.number or 0) != [0]
 
-    def _parts(self) -> Iterator[list[Part]]:
+    def _micro_batches(self) -> Iterator[list[MicroBatch]]:
         """This process's clips of each step that is left of the epoch."""
         config, state, sizes = self.config, self.state, self.detector.config
         order = epoch_order(len(self.training), self.groups, config.seed, state.epoch)
-        steps = steps_of(order, config.batch_size, config.accumulate)[state.step :]
+        steps = shard_steps(order, config.batch_size, config.accumulate)[state.step :]
         batches = [part for step in steps for part in step]
         clips = VariedClips(
             [utterance.path for utterance in self.training],
@@ -201,15 +203,15 @@ class _Run:
             random_crop=config.crop == "random",
             augmentation=config.augmentation,
         )
-        parts = map(self._part, make_loader(clips, batches, self.workers))
+        parts = map(self._micro_batch, make_loader(clips, batches, self.workers))
         for step in steps:
             yield [next(parts) for _ in step]
 
-    def _part(self, batch: tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]) -> Part:
+    def _micro_batch(self, batch: tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]) -> MicroBatch:
         indices, waves, failures, _ = batch
         self._learn_unreadable(failures)
         clips = [i % len(self.training) for i in indices]
-        return Part(waves, self.targets[clips], [self.training[i].name for i in clips])
+        return MicroBatch(waves, self.targets[clips], [self.training[i].name for i in clips])
 
     def end_epoch(self) -> None:
         """Score the validation set, write the weights and the state."""
@@ -248,8 +250,8 @@ class _Run:
         self.saved = (self.state.epoch, self.state.step)
 
     def _share_unreadable(self) -> None:
-        for of_process in distributed.exchange(self.state.unreadable):
-            self._learn_unreadable(of_process)
+        for from_process in distributed.all_gather(self.state.unreadable):
+            self._learn_unreadable(from_process)
 
     def _learn_unreadable(self, failures: dict[int, str]) -> None:
         for i, reason in failures.items():

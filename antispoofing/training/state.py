@@ -90,8 +90,8 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
     path = folder / STATE
     if not path.exists():
         return None
-    with checkpoints.errors_of(path):
-        header = checkpoints.header_of(checkpoints.read_metadata(path), _KIND, "identity", "state")
+    with checkpoints.errors_naming(path):
+        header = checkpoints.parse_header(checkpoints.read_metadata(path), _KIND, "identity", "state")
         before = dict(header["identity"])
         differences = [
             f"{name} {before.get(name)}, not {identity.get(name)}"
@@ -105,18 +105,18 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
             state.history = [EpochResult(**result) for result in state.history]
     if differences:
         raise TrainingError(f"{folder} holds an unfinished training with {', '.join(differences)}")
-    if state.history and not _has_weights_of(folder, state.history):
+    if state.history and not _has_best_weights(folder, state.history):
         raise TrainingError(f"{folder} holds an unfinished training, but its {FINAL} is gone or another's")
     return state
 
 
-def _has_weights_of(folder: Path, history: Sequence[EpochResult]) -> bool:
+def _has_best_weights(folder: Path, history: Sequence[EpochResult]) -> bool:
     """Whether the best epoch's are there, or those of an epoch that the state does not know yet."""
     if not (folder / FINAL).exists():
         return False
-    with checkpoints.errors_of(folder / FINAL):
+    with checkpoints.errors_naming(folder / FINAL):
         metadata = checkpoints.read_metadata(folder / FINAL)
-        header = checkpoints.header_of(metadata, checkpoints.DETECTOR, "config", "provenance")
+        header = checkpoints.parse_header(metadata, checkpoints.DETECTOR, "config", "provenance")
     kept = provenance.kept_epoch(header["provenance"])
     return kept == best_epoch(history).figures() or kept.get("epoch") == len(history) + 1
 
@@ -147,17 +147,17 @@ def restore(state: TrainingState, detector: Detector, optimization: Optimization
             moments = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
             expected |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
     checkpoints.check_keys(state.tensors, expected, ())
-    network, of_optimizer = {}, {}
+    network, optimizer_state = {}, {}
     for name, value in state.tensors.items():
         part, name = name.split(".", 1)
         if part == "network":
             network[name] = value
         else:
             i, name = name.split(".")
-            of_optimizer.setdefault(int(i), {})[name] = value
+            optimizer_state.setdefault(int(i), {})[name] = value
     detector.load_state_dict(network, strict=False)  # what is frozen is not in it
     optimizer = optimization.optimizer
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": of_optimizer})
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": optimizer_state})
     optimization.scaler.load_state_dict(state.scaler)
     state.tensors = {}
 

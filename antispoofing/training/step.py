@@ -30,7 +30,7 @@ _STREAM = 3  # of random numbers; clips.py has the first two
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Clips computed at once: waves [B, T] and targets int64 [B], on the CPU, and the clips' names."""
 
     waves: Tensor
@@ -108,7 +108,9 @@ class Optimization:
             for norm in self.norms:
                 norm.eval()
 
-    def step(self, parts: Sequence[Part], epoch: int, number: int, learning_rate: float) -> StepResult | None:
+    def step(
+        self, parts: Sequence[MicroBatch], epoch: int, number: int, learning_rate: float
+    ) -> StepResult | None:
         """Take a step with these clips and those of the other processes; None where nobody has any.
 
         Args:
@@ -122,14 +124,14 @@ class Optimization:
         """
         parts = [part for part in parts if len(part.targets)]
         weights = [self.class_weights[part.targets] for part in parts]
-        (total,) = distributed.total(sum(weight.sum().item() for weight in weights))
+        (total,) = distributed.all_sum(sum(weight.sum().item() for weight in weights))
         if total == 0:
             return None
         place = np.random.SeedSequence((_STREAM, self.config.seed, epoch, number, distributed.rank()))
         torch.manual_seed(int(place.generate_state(1, np.uint32)[0]))
         self.optimizer.zero_grad()
         losses = self._gradient(parts, [weight / total for weight in weights])
-        (loss,) = distributed.total(sum(of_part.sum().item() for of_part in losses))
+        (loss,) = distributed.all_sum(sum(part_losses.sum().item() for part_losses in losses))
         if not math.isfinite(loss):
             _refuse(f"loss of step {number + 1} of epoch {epoch}", loss, _strange(parts, losses))
         self.scaler.unscale_(self.optimizer)
@@ -145,13 +147,13 @@ class Optimization:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if not self.config.freeze_batch_norm:
-            distributed.average([s for norm in self.norms for s in (norm.running_mean, norm.running_var)])
+            distributed.all_mean([s for norm in self.norms for s in (norm.running_mean, norm.running_var)])
         return StepResult(loss, total, norm.item())
 
-    def _gradient(self, parts: Sequence[Part], weights: Sequence[Tensor]) -> list[Tensor]:
+    def _gradient(self, parts: Sequence[MicroBatch], weights: Sequence[Tensor]) -> list[Tensor]:
         """Forward and backward; the clips' weighted losses [B] of each part."""
         losses = []
-        with distributed.lost_in_one_line(("gloo", "NCCL")):
+        with distributed.as_process_errors(("gloo", "NCCL")):
             for i, (part, weight) in enumerate(zip(parts, weights, strict=True)):
                 is_last = i + 1 == len(parts)  # after which the processes' gradients are averaged
                 alone = distributed.size() > 1 and not is_last
@@ -191,13 +193,13 @@ def _give_back_freed_memory() -> None:
 
 def _refuse(what: str, value: float, names: list[str]) -> NoReturn:
     """Raise it on all processes, to be said once, with the clips of all."""
-    clips = ", ".join(name for of_process in distributed.exchange(names) for name in of_process)
+    clips = ", ".join(name for from_process in distributed.all_gather(names) for name in from_process)
     error = TrainingError(f"the {what} is {value}: try a lower learning rate, or look at these: {clips}")
     error.process = 0
     raise error
 
 
-def _strange(parts: Sequence[Part], losses: Sequence[Tensor]) -> list[str]:
+def _strange(parts: Sequence[MicroBatch], losses: Sequence[Tensor]) -> list[str]:
     """The clips whose own loss is no number."""
     names = [name for part in parts for name in part.names]
     values = torch.cat([*losses, torch.empty(0)])

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, cautions
-from antispoofing.web.service import NOTHING, Judge, Service
+from antispoofing.web.service import NOTHING, NamedDetector, Service
 
 
 def score(service: Service, files: Sequence[str], detectors: Sequence[str]) -> list[dict]:
     """Score the beginning of each recording, as evaluate_custom.py does. Higher = more likely real."""
     if not files:
         raise DataError(NOTHING)
-    judges = service.chosen(detectors)
+    chosen = service.chosen(detectors)
     scored = service.score(service.uploaded(files), detectors)
     answers = []
     for i, utterance in enumerate(next(iter(scored.values())).utterances):
-        results = [_answer(judge, scored[judge.name], i) for judge in judges]
+        results = [_answer(named, scored[named.name], i) for named in chosen]
         answers.append({"file": utterance.name, "results": results})
     return answers
 
 
-def _answer(judge: Judge, scored: Scored, i: int) -> dict:
-    answer = {"detector": judge.name, "sha256": judge.detector.sha256}
+def _answer(named: NamedDetector, scored: Scored, i: int) -> dict:
+    answer = {"detector": named.name, "sha256": named.detector.sha256}
     if i in scored.failures:
         return answer | {"error": scored.failures[i]}
-    return answer | judge.rule.judge(scored.logits[i])._asdict()
+    return answer | named.rule.decide(scored.logits[i])._asdict()
 
 
 def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> dict:
@@ -36,12 +36,12 @@ def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> di
     if not file:
         raise DataError(NOTHING)
     heard, results = service.hear(file, detectors), []
-    for judge in service.chosen(detectors):
-        made = heard.timelines[judge.name]
+    for named in service.chosen(detectors):
+        made = heard.timelines[named.name]
         results.append(
             {
-                "detector": judge.name,
-                "sha256": judge.detector.sha256,
+                "detector": named.name,
+                "sha256": named.detector.sha256,
                 "verdict": made.verdict,
                 "mean_margin": float(made.margins.mean()),
                 "windows": [dict(zip(COLUMNS, row, strict=True)) for row in made.rows()],

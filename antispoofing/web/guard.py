@@ -97,7 +97,7 @@ def sweep(folder: Path, seconds: float, most_bytes: float) -> None:
 
 
 @contextmanager
-def swept(folder: Path, seconds: float, most_bytes: float, every: float = 10) -> Iterator[None]:
+def regular_sweeps(folder: Path, seconds: float, most_bytes: float, every: float = 10) -> Iterator[None]:
     """Sweep every so many seconds, until the end of the block."""
     done = threading.Event()
 

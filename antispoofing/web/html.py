@@ -24,11 +24,11 @@ from antispoofing.report.analysis import analyse
 from antispoofing.report.detector_card import detector_card
 from antispoofing.report.groups import clip_properties
 from antispoofing.report.summary import CONVENTION, summarise
-from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Judgement, Rule
+from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Decision, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, overall
 from antispoofing.text import clock, printable
-from antispoofing.web.service import NOTHING, Heard, Judge, Service
+from antispoofing.web.service import NOTHING, HeardRecording, NamedDetector, Service
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ footer a, footer button { color: var(--body-text-color) !important; }
 """
 
 
-def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
+def results_html(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
     """HTML of one recording, of several, or of an archive.
 
     Args:
@@ -83,22 +83,22 @@ def judged(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
     """
     if not paths:
         raise DataError(NOTHING)
-    judges = service.chosen(names)
+    detectors = service.chosen(names)
     packed = [path for path in paths if is_archive(Path(path))]
     if packed and len(paths) > 1:
         raise DataError(f"{Path(packed[0]).name} is an archive: upload it alone")
     if packed:
         with service.unpacked(packed[0]) as found:
             scored = service.score(found.utterances, names)
-            return _evaluated(scored, judges)
+            return _evaluated(scored, detectors)
     if len(paths) == 1:
-        return heard(service.hear(paths[0], names), judges)
-    return table(service.score(service.uploaded(paths), names), judges)
+        return timeline_html(service.hear(paths[0], names), detectors)
+    return table(service.score(service.uploaded(paths), names), detectors)
 
 
-def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
     """Of recordings with labels also AUC and EER, pictures, and what they mean."""
-    rows = table(scored, judges)
+    rows = table(scored, detectors)
     summaries = {name: summarise(of_detector) for name, of_detector in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):
         return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
@@ -111,10 +111,10 @@ def _evaluated(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
     return "".join([*parts, rows])
 
 
-def heard(recording: Heard, judges: Sequence[Judge]) -> str:
+def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector]) -> str:
     """One recording, by each detector: verdict, timeline, the stretches that sound synthetic."""
     timelines, length = recording.timelines, clock(len(recording.wave) / recording.sample_rate)
-    several = len(judges) > 1
+    several = len(detectors) > 1
     verdicts = ", ".join(f"{name}: {timeline.verdict}" for name, timeline in timelines.items())
     figure = plots.plot_timeline(recording.wave, recording.sample_rate, timelines)
     picture = _picture(figure, f"Waveform, spectrogram, and the score over {length} ({verdicts})")
@@ -127,19 +127,19 @@ def heard(recording: Heard, judges: Sequence[Judge]) -> str:
             f"<p><b>Mind:</b> {escape(words)}.</p>"
             for words in cautions(recording.wave, recording.sample_rate)
         ),
-        *(_judged(judge, timelines[judge.name], several) for judge in judges),
+        *(_decision_html(named, timelines[named.name], several) for named in detectors),
         f'<div class="wide" tabindex="0">{picture}</div>',
         f"<p>{OVER_TIME}</p>",
-        *(_stretches(recording, timelines[judge.name], judge.name if several else "") for judge in judges),
+        *(_stretches(recording, timelines[named.name], named.name if several else "") for named in detectors),
         _download(windows_csv(recording), "windows.csv", "All windows as CSV"),
     ]
     return _result(parts)
 
 
-def _judged(judge: Judge, timeline: Timeline, several: bool) -> str:
+def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> str:
     """A detector's verdict, and why."""
-    rule, verdict = judge.rule, timeline.verdict
-    first = rule.judge(timeline.logits[0])
+    rule, verdict = named.rule, timeline.verdict
+    first = rule.decide(timeline.logits[0])
     how = [f"It goes by this: {escape(rule.describe())}."]
     if len(timeline.scores) == 1:
         says, probable = _score_line(rule, first), _probability(first)
@@ -155,17 +155,17 @@ def _judged(judge: Judge, timeline: Timeline, several: bool) -> str:
             f"Its first {timeline.ends[0]:.2f} s alone, which is what evaluate_custom.py and publications "
             f"judge: {first.verdict}. {_score_line(rule, first)}",
         ]
-    by = f" <small>({_text(judge.name)})</small>" if several else ""
+    by = f" <small>({_text(named.name)})</small>" if several else ""
     kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
     return (
         f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
         f"<p>{says}</p><p>{probable if rule.calibration else NO_PROBABILITY}</p>"
         f"<details><summary>How this was decided</summary>{how_lines}</details>"
-        f"{about(judge)}</section>"
+        f"{detector_html(named)}</section>"
     )
 
 
-def _score_line(rule: Rule, made: Judgement) -> str:
+def _score_line(rule: Rule, made: Decision) -> str:
     """Score, threshold and what they mean."""
     side = "real" if made.margin >= 0 else "fake"
     which = "" if rule.calibration else ", the spoof logit of this clip"
@@ -175,23 +175,23 @@ def _score_line(rule: Rule, made: Judgement) -> str:
     )
 
 
-def _probability(made: Judgement) -> str:
+def _probability(made: Decision) -> str:
     if made.probability_real is None:
         return ""
     percent = 100 * made.probability_real
     return f"Probability that it is real: {percent:.1f} %, if real and fake recordings are equally frequent."
 
 
-def about(judge: Judge) -> str:
+def detector_html(named: NamedDetector) -> str:
     """What is known of a detector, folded."""
     rows = "".join(
         f"<dt><b>{escape(title)}</b></dt><dd>{_text(words)}</dd>"
-        for title, words in detector_card(judge.detector).items()
+        for title, words in detector_card(named.detector).items()
     )
-    return f"<details><summary>The detector: {_text(judge.name)}</summary><dl>{rows}</dl></details>"
+    return f"<details><summary>The detector: {_text(named.name)}</summary><dl>{rows}</dl></details>"
 
 
-def _stretches(recording: Heard, timeline: Timeline, detector: str) -> str:
+def _stretches(recording: HeardRecording, timeline: Timeline, detector: str) -> str:
     by = f" to {_text(detector)}" if detector else ""
     stretches = timeline.suspicious()
     if not stretches:
@@ -203,7 +203,7 @@ def _stretches(recording: Heard, timeline: Timeline, detector: str) -> str:
     return f'<h4>What sounds synthetic{by}</h4><ul class="stretches">{items}</ul>{more}'
 
 
-def _stretch(recording: Heard, stretch: Stretch) -> str:
+def _stretch(recording: HeardRecording, stretch: Stretch) -> str:
     rate, end = recording.sample_rate, min(stretch.end, stretch.start + MOST_SECONDS)
     wave = recording.wave[round(stretch.start * rate) : round(end * rate)]
     times = f"{clock(stretch.start)} to {clock(stretch.end)}"
@@ -214,23 +214,23 @@ def _stretch(recording: Heard, stretch: Stretch) -> str:
     )
 
 
-def table(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+def table(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
     """Many recordings: a row for each, with score and verdict of each detector, and all of them as CSV."""
     utterances = next(iter(scored.values())).utterances
     labelled = any(u.label for u in utterances)
     heading = ["recording", *["label"] * labelled]
-    for judge in judges:
-        of = f" ({judge.name})" if len(judges) > 1 else ""
+    for named in detectors:
+        of = f" ({named.name})" if len(detectors) > 1 else ""
         heading += [f"score{of}", f"verdict{of}"]
     rows = []
     for i, utterance in enumerate(utterances[:MOST_ROWS]):
         cells = [_text(utterance.name), *[escape(utterance.label)] * labelled]
-        for judge in judges:
-            of_judge = scored[judge.name]
-            if i in of_judge.failures:
-                cells += ["", f"not scored: {_text(of_judge.failures[i])}"]
+        for named in detectors:
+            by_detector = scored[named.name]
+            if i in by_detector.failures:
+                cells += ["", f"not scored: {_text(by_detector.failures[i])}"]
             else:
-                made = judge.rule.judge(of_judge.logits[i])
+                made = named.rule.decide(by_detector.logits[i])
                 cells += [f"{made.score:.3f}", f"{SIGNS[made.verdict]} {made.verdict}"]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     left = len(utterances) - MOST_ROWS
@@ -241,8 +241,8 @@ def table(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
         f"<p>... and {left} more in the CSV</p>" if left > 0 else "",
         f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "
         "alone to have it heard in full.</p>",
-        _download(scores_csv(scored, judges), "scores.csv", "All scores as CSV"),
-        *map(about, judges),
+        _download(scores_csv(scored, detectors), "scores.csv", "All scores as CSV"),
+        *map(detector_html, detectors),
     ]
     return _result(parts)
 
@@ -264,22 +264,22 @@ def pictures(figures: dict[str, Figure]) -> str:
     return f'<div class="pictures">{shown}</div>'
 
 
-def scores_csv(scored: dict[str, Scored], judges: Sequence[Judge]) -> str:
+def scores_csv(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
     """A row for each recording and detector."""
     rows = [("path", "label", "detector", "score", "threshold", "verdict", "reason")]
-    for judge in judges:
-        of_judge = scored[judge.name]
-        for i, utterance in enumerate(of_judge.utterances):
-            row = (utterance.name, utterance.label, judge.name)
-            if i in of_judge.failures:
-                rows.append((*row, "", "", "", of_judge.failures[i]))
+    for named in detectors:
+        by_detector = scored[named.name]
+        for i, utterance in enumerate(by_detector.utterances):
+            row = (utterance.name, utterance.label, named.name)
+            if i in by_detector.failures:
+                rows.append((*row, "", "", "", by_detector.failures[i]))
                 continue
-            made = judge.rule.judge(of_judge.logits[i])
+            made = named.rule.decide(by_detector.logits[i])
             rows.append((*row, made.score, made.threshold, made.verdict, ""))
     return _csv(rows)
 
 
-def windows_csv(recording: Heard) -> str:
+def windows_csv(recording: HeardRecording) -> str:
     """A row for each window and detector."""
     rows = [(name, *row) for name, timeline in recording.timelines.items() for row in timeline.rows()]
     return _csv([("detector", *COLUMNS), *rows])

@@ -58,11 +58,11 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
         examples: recordings to try, by what they are called.
     """
 
-    @_told
+    @_with_user_errors_shown
     def judge(files: list[str] | None, voice: str | None, detectors: list[str]) -> str:
-        return html.judged(service, [*(files or []), *([voice] if voice else [])], detectors)
+        return html.results_html(service, [*(files or []), *([voice] if voice else [])], detectors)
 
-    names = list(service.judges)
+    names = list(service.detectors)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n\n{INTRODUCTION}")
         with gr.Row():
@@ -86,7 +86,7 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
         button.click(**judging, **LANE, api_visibility="private").then(**looking)
         for example, path in tries.items():
             filled = example.click(
-                partial(_only, str(path)),
+                partial(_one_recording, str(path)),
                 outputs=[files, voice],
                 concurrency_limit=None,
                 api_visibility="private",
@@ -99,11 +99,11 @@ def build(service: Service, examples: dict[str, Path]) -> gr.Blocks:
 def _add_interface(service: Service, chosen: gr.CheckboxGroup) -> None:
     """What programs call: /score and /timeline."""
 
-    @_told
+    @_with_user_errors_shown
     def score(files: list[str] | None, detectors: list[str]) -> list[dict]:
         return api.score(service, files or [], detectors)
 
-    @_told
+    @_with_user_errors_shown
     def timeline(file: str | None, detectors: list[str]) -> dict:
         return api.timeline(service, file, detectors)
 
@@ -136,7 +136,7 @@ def _limits(limits: Limits) -> str:
     )
 
 
-def _told(function: Callable) -> Callable:
+def _with_user_errors_shown(function: Callable) -> Callable:
     """The same, but what a user can mend is shown as one line."""
 
     @wraps(function)
@@ -149,6 +149,6 @@ def _told(function: Callable) -> Callable:
     return told
 
 
-def _only(path: str) -> tuple[list[str], None]:
+def _one_recording(path: str) -> tuple[list[str], None]:
     """One file, and no recording."""
     return [path], None

@@ -26,7 +26,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
     # With gradio three seconds, which the sandbox's processes need not wait for.
     from starlette.middleware import Middleware
 
-    from antispoofing.web.guard import HttpGuard, swept
+    from antispoofing.web.guard import HttpGuard, regular_sweeps
     from antispoofing.web.page import build, theme
 
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
             where = f"port {port}" if port else "a port from 7860 on"
             raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
         logger.info("The page is at %s until Ctrl-C", address)
-        with swept(uploads, UPLOAD_SECONDS, UPLOAD_BYTES):
+        with regular_sweeps(uploads, UPLOAD_SECONDS, UPLOAD_BYTES):
             page.block_thread()
 
 

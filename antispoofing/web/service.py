@@ -36,7 +36,7 @@ NOTHING = "upload a recording, or record one, first"
 
 
 @dataclass(frozen=True)
-class Judge:
+class NamedDetector:
     """A detector, and the rule by which its scores become verdicts."""
 
     name: str
@@ -45,7 +45,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Heard:
+class HeardRecording:
     """A recording that was heard in full.
 
     Attributes:
@@ -68,20 +68,21 @@ class Service:
     """
 
     def __init__(self, detectors: dict[str, Detector], sandbox: Sandbox, limits: Limits):
-        self.judges = {
-            name: Judge(name, detector, Rule.from_detector(detector)) for name, detector in detectors.items()
+        self.detectors = {
+            name: NamedDetector(name, detector, Rule.from_detector(detector))
+            for name, detector in detectors.items()
         }
         self.sandbox, self.limits = sandbox, limits
 
-    def chosen(self, names: Sequence[str]) -> list[Judge]:
+    def chosen(self, names: Sequence[str]) -> list[NamedDetector]:
         """The detectors of these names, in their usual order. Raises DataError."""
         if not names:
             raise DataError("choose a detector")
-        if unknown := next((name for name in names if name not in self.judges), None):
-            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.judges)}")
-        return [judge for name, judge in self.judges.items() if name in names]
+        if unknown := next((name for name in names if name not in self.detectors), None):
+            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.detectors)}")
+        return [named for name, named in self.detectors.items() if name in names]
 
-    def hear(self, path: str | Path, names: Sequence[str]) -> Heard:
+    def hear(self, path: str | Path, names: Sequence[str]) -> HeardRecording:
         """Score a whole recording window by window.
 
         Raises:
@@ -89,12 +90,12 @@ class Service:
         """
         from antispoofing.scoring.score import score_windows
 
-        judges, name, load = self.chosen(names), Path(path).name, _Loader(self.sandbox, self.limits)
+        detectors, name, load = self.chosen(names), Path(path).name, _Loader(self.sandbox, self.limits)
         self._check_size(path)
         waves: dict[int, tuple[np.ndarray, AudioInfo]] = {}  # by sample rate
         timelines = {}
-        for judge in judges:
-            rate = judge.detector.config.sample_rate
+        for named in detectors:
+            rate = named.detector.config.sample_rate
             most = round(60 * self.limits.minutes * rate)
             try:
                 if rate not in waves:
@@ -108,11 +109,11 @@ class Service:
                     "evaluate_custom.py --timeline on your own machine"
                 )
             try:
-                timelines[judge.name] = score_windows(judge.detector, wave, judge.rule)
+                timelines[named.name] = score_windows(named.detector, wave, named.rule)
             except AudioError as error:
                 raise DataError(f"{name}: {error}") from error
         rate, (wave, info) = next(iter(waves.items()))
-        return Heard(name, wave, rate, info, timelines)
+        return HeardRecording(name, wave, rate, info, timelines)
 
     def score(self, utterances: Sequence[Utterance], names: Sequence[str]) -> dict[str, Scored]:
         """Each recording's first clip, as evaluate_custom.py scores it, by each detector.
@@ -124,8 +125,8 @@ class Service:
             raise DataError(f"{len(utterances)} recordings, but at most {self.limits.files} are allowed here")
         from antispoofing.scoring.score import score_recordings
 
-        judges, load = self.chosen(names), _Loader(self.sandbox, self.limits)
-        return {judge.name: score_recordings(judge.detector, utterances, load=load) for judge in judges}
+        detectors, load = self.chosen(names), _Loader(self.sandbox, self.limits)
+        return {named.name: score_recordings(named.detector, utterances, load=load) for named in detectors}
 
     def uploaded(self, paths: Sequence[str | Path]) -> list[Utterance]:
         """Files without labels, as they were called. Raises DataError for one that is too large."""
