@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
@@ -157,6 +158,8 @@ def not_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # else it remembers an earlier test's settings
 
 
 def pytest_addoption(parser):

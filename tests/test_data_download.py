@@ -372,7 +372,9 @@ def test_fine_tuning_fetches_its_data(york, capsys):
 
 
 @pytest.mark.parametrize("script", [evaluate_custom, evaluate_custom_for, fine_tune_for])
-def test_every_script_takes_a_detector_of_the_hub(script, monkeypatch, capsys):
+def test_every_script_takes_a_detector_of_the_hub(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
     def refuse(checkpoint):
         raise DownloadError(f"asked for {checkpoint}")
 

@@ -350,7 +350,8 @@ def test_what_is_no_front_end(hugging_face, small_pth, tmp_path):
             load_front_end(hugging_face)
 
 
-def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, capsys):
+def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     samples = str(project.SAMPLES / "custom")
     for path in (fairseq_file, hugging_face):
         assert evaluate_custom.main(["--data", samples, "--checkpoint", str(path), "--workers", "0"]) == 2

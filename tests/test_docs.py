@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import re
 import shlex
+import shutil
 import textwrap
 import zipfile
 from collections.abc import Iterable
@@ -160,8 +161,9 @@ def as_small(monkeypatch: pytest.MonkeyPatch, home: Path, config) -> None:
 
 
 @pytest.mark.parametrize("command", RUN_HERE)
-def test_a_command_works(command, furnished, small, monkeypatch, capsys):
-    as_small(monkeypatch, furnished, small)
+def test_a_command_works(command, furnished, small, tmp_path, monkeypatch, capsys):
+    home = shutil.copytree(furnished, tmp_path / "home")  # what a command leaves there concerns no other
+    as_small(monkeypatch, home, small)
     name, arguments = program(command)
     assert SCRIPTS[name](arguments) == 0, capsys.readouterr().err
 
