@@ -50,7 +50,7 @@ def test_what_is_not_installed_is_said_in_one_line(run, no_fairseq, small_config
 
 def test_a_spectrogram_is_not_passed_off_as_fairseq(run, capsys):
     assert run("--checkpoint", tasks.STAND_IN) == 2
-    reason = "its front end is not XLS-R, so not fairseq's: leave out --frontend fairseq"
+    reason = "its front end is not XLS-R, so fairseq cannot compute it: leave out --frontend fairseq"
     assert capsys.readouterr().err == f"error: {tasks.STAND_IN}: {reason}\n"
 
 

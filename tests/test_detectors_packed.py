@@ -144,7 +144,9 @@ def test_devices_have_their_precisions():
             if wanted == device:
                 assert resolve_precision(precision, torch.device(device)) == precision
             else:
-                with pytest.raises(DeviceError, match=f"{precision} is for {wanted}, not for {device}"):
+                with pytest.raises(
+                    DeviceError, match=f"{precision} needs {wanted}, but the device is {device}"
+                ):
                     resolve_precision(precision, torch.device(device))
 
 
@@ -164,13 +166,13 @@ def test_auto_is_bf16_where_the_processor_has_it(capabilities, chosen, monkeypat
 
 
 def test_fairseq_has_no_int8(small_pth, small_config):
-    with pytest.raises(CheckpointError, match="no int8"):
+    with pytest.raises(CheckpointError, match="fairseq does not support int8"):
         load_detector(small_pth, device="cpu", config=small_config, precision="int8", engine="fairseq")
 
 
 def test_no_int8_is_one_line(load, monkeypatch):
     monkeypatch.setattr(type(torch.backends.quantized), "engine", "none")
-    with pytest.raises(DeviceError, match="no int8"):
+    with pytest.raises(DeviceError, match="does not support int8 on this processor"):
         for_scoring(load("int8"))
 
 

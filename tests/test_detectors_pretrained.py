@@ -251,7 +251,10 @@ def _without(key):
             lambda m: m | {"mask_emb": torch.zeros(3)},
             r"key mask_emb has shape \(3,\), expected \(64,\)$",
         ),
-        (lambda m: m | {"mask_emb": argparse.Namespace()}, r"'mask_emb' is a Placeholder, not a tensor$"),
+        (
+            lambda m: m | {"mask_emb": argparse.Namespace()},
+            r"'mask_emb' is not a tensor \(its type is Placeholder\)$",
+        ),
         (lambda m: m | {"mask_emb": torch.zeros(64).to_sparse()}, "mask_emb is not a plain dense"),
         (lambda m: {k: v for k, v in m.items() if "layers.1." not in k}, r"and 19 more\)$"),
     ],
@@ -285,7 +288,7 @@ def test_wrong_fairseq_files_are_named_in_one_line(damage, words, small_official
             r"unexpected key lm_head\.weight \(and 1 more\)$",
         ),
         (lambda m: m | {"wav2vec2.masked_spec_embed": torch.zeros(3)}, r"has shape \(3,\), expected \(64,\)"),
-        (lambda m: {"wav2vec2": m}, r"'wav2vec2' is a dict, not a tensor$"),
+        (lambda m: {"wav2vec2": m}, r"'wav2vec2' is not a tensor \(its type is dict\)$"),
         (lambda m: m | {"x": RunsCode()}, "refused.*mkdir"),
     ],
 )
@@ -301,19 +304,19 @@ def test_wrong_folders_are_named_in_one_line(damage, words, hugging_face):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "hubert"}, r"config\.json: model_type is 'hubert'; XLS-R's is 'wav2vec2'$"),
-        ({"feat_extract_norm": "group"}, "feat_extract_norm is 'group'; XLS-R's is 'layer'$"),
-        ({"do_stable_layer_norm": False}, "do_stable_layer_norm is False; XLS-R's is True$"),
+        ({"model_type": "hubert"}, r"config\.json: model_type is 'hubert', but XLS-R's is 'wav2vec2'$"),
+        ({"feat_extract_norm": "group"}, "feat_extract_norm is 'group', but XLS-R's is 'layer'$"),
+        ({"do_stable_layer_norm": False}, "do_stable_layer_norm is False, but XLS-R's is True$"),
         ({"conv_bias": False}, "conv_bias is False"),
         ({"conv_kernel": [10, 3, 3, 3, 3, 3, 2]}, r"conv_kernel is \[10, 3, 3, 3, 3, 3, 2\]"),
         ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "conv_stride is"),
         ({"conv_dim": [32, 32, 32, 32, 32, 32, 64]}, "conv_dim is"),
-        ({"conv_dim": []}, r"config\.json: conv_dim is \[\]$"),
+        ({"conv_dim": []}, r"config\.json: conv_dim is \[\], not a list of channel counts$"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"add_adapter": True}, "add_adapter is True"),
-        ({"conv_dim": 32}, "conv_dim is 32$"),
-        ({"hidden_size": "64"}, r"config\.json: hidden_size is '64'$"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0$"),
+        ({"conv_dim": 32}, "conv_dim is 32, not a list of channel counts$"),
+        ({"hidden_size": "64"}, r"config\.json: hidden_size is '64', not a positive integer$"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not a positive integer$"),
         ({"num_attention_heads": 5}, "divisible"),
         ({"intermediate_size": 64}, r"has shape \(128, 64\), expected \(64, 64\)"),
     ],
@@ -344,7 +347,7 @@ def test_what_is_no_front_end(hugging_face, small_pth, tmp_path):
     (hugging_face / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor pytorch_model\.bin$"):
         load_front_end(hugging_face)
-    for text, words in (("{", "not JSON"), ("[1]", "holds no configuration"), ("\ud800", "not JSON")):
+    for text, words in (("{", "not JSON"), ("[1]", "does not hold a JSON object"), ("\ud800", "not JSON")):
         (hugging_face / "config.json").write_text(text, errors="surrogatepass", encoding="utf-8")
         with pytest.raises(CheckpointError, match=words):
             load_front_end(hugging_face)
@@ -357,8 +360,8 @@ def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, t
         assert evaluate_custom.main(["--data", samples, "--checkpoint", str(path), "--workers", "0"]) == 2
         error = capsys.readouterr().err
         assert error == (
-            f"error: {path}: a front end alone, without the back end that judges; fine-tune it first: "
-            f"python fine_tune_for.py --checkpoint {path}\n"
+            f"error: {path}: a pre-trained front end, which cannot score without a back end; "
+            f"fine-tune it first: python fine_tune_for.py --checkpoint {path}\n"
         )
-    with pytest.raises(CheckpointError, match="of a Hugging Face folder, name the folder"):
+    with pytest.raises(CheckpointError, match="for a Hugging Face model, name its folder"):
         load_detector(hugging_face / "model.safetensors")

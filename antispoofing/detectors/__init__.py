@@ -1,1 +1,1 @@
-"""A detector from a file and to a file."""
+"""Read detectors from files, and write them to files."""

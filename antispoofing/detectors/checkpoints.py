@@ -1,7 +1,7 @@
-"""Detector files: official `.pth` and our safetensors, as plain named tensors.
+"""Detector files, the official `.pth` and this project's safetensors, as plain named tensors.
 
-Reading never runs code from a file: `.pth` is unpickled with `weights_only=True`, safetensors has
-no code in it. The network that the tensors belong to is `model.py`'s business.
+Reading never runs code from a file: a `.pth` is unpickled with `weights_only=True`, and safetensors cannot
+hold code. The network that the tensors belong to is defined in `model.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import safetensors
 import safetensors.torch
@@ -27,11 +27,12 @@ from antispoofing.files import atomic_write
 
 T = TypeVar("T")
 
-DETECTOR = "detector"  # what the header of a detector's safetensors file is called
+DETECTOR = "detector"  # the metadata key under which a detector's safetensors file keeps its header
 
-_MAPPED = 2**26  # bytes of a file that are read until it is opened anew: what was read stays mapped
+# After this many bytes a file is opened anew, because what has been read stays mapped until it is closed.
+_MAPPED_BYTES = 2**26
 
-FRONT = "ssl_model.model."  # official prefix of the XLS-R front end
+FRONT = "ssl_model.model."  # the official prefix of the XLS-R front end's keys
 PRETRAINING_ONLY = tuple(
     FRONT + name
     for name in (
@@ -45,7 +46,7 @@ PRETRAINING_ONLY = tuple(
     )
 )
 
-# transformers' names -> fairseq's, applied in this order to what follows `front_end.model.`
+# Patterns that turn transformers' names (after `front_end.model.`) into fairseq's, applied in this order.
 _RENAMES = (
     (r"^feature_extractor\.conv_layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
     (r"^feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", r"feature_extractor.conv_layers.\1.2.1."),
@@ -63,9 +64,9 @@ _RENAMES = (
 
 
 def official_name(name: str) -> str:
-    """The official key of one of this project's: `back_end.LL.bias` -> `LL.bias`.
+    """Translate one of this project's keys into the official one: `back_end.LL.bias` -> `LL.bias`.
 
-    One of PRETRAINING_ONLY is official already, and stays.
+    The keys in PRETRAINING_ONLY are official already and are returned as they are.
     """
     if name in PRETRAINING_ONLY:
         return name
@@ -79,12 +80,15 @@ def official_name(name: str) -> str:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    """All tensors of a detector file, and the header of our own kind (None for an official file).
+    """Read all tensors of a detector file, and the header if this project wrote it.
 
-    A `module.` that stands before every key (DataParallel's) is removed.
+    If every key begins with `module.` (as DataParallel writes them), that prefix is removed.
+
+    Returns:
+        The tensors by key, and the header; None in place of the header for an official file.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another kind, or wants to run code.
+        CheckpointError: If the file is missing, damaged or of another kind, or if it would run code.
     """
     if not path.is_file():
         raise CheckpointError("not a file" if path.exists() else "no such file")
@@ -99,40 +103,53 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 @contextmanager
 def errors_naming(path: Path) -> Iterator[None]:
-    """Raises what is wrong with a file, or with what was read from it, as one line that names it."""
+    """Report whatever is wrong with a file, or with what was read from it, in one line that names it.
+
+    Raises:
+        CheckpointError: If the block raises an OSError, ValueError, TypeError or RuntimeError.
+        FairseqError: If the block raises one.
+    """
     try:
         yield
-    except FairseqError:  # no fault of the file
+    except FairseqError:  # not the file's fault
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, RuntimeError) as error:  # sizes that make no network, too
+    except (ValueError, TypeError, RuntimeError) as error:  # torch's too, for impossible sizes
         raise CheckpointError(f"{path}: {error}") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of any safetensors file. Raises CheckpointError if damaged."""
-    metadata, keys = _opened(path, lambda file: (file.metadata() or {}, list(file.keys())))
+    """Read the tensors and the metadata of any safetensors file.
+
+    Raises:
+        CheckpointError: If the file is damaged or is not a safetensors file.
+    """
+    metadata, keys = _with_opened(path, lambda file: (file.metadata() or {}, list(file.keys())))
     tensors: dict[str, Tensor] = {}
 
-    def read_some(file: Any) -> None:
+    def read_some(file: safetensors.safe_open) -> None:
         n_bytes = 0
-        while keys and n_bytes < _MAPPED:
+        while keys and n_bytes < _MAPPED_BYTES:
             key = keys.pop(0)
             tensors[key] = file.get_tensor(key).clone()
             n_bytes += tensors[key].nbytes
 
     while keys:
-        _opened(path, read_some)
+        _with_opened(path, read_some)
     return tensors, metadata
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata alone, without the time that tensors take. Raises CheckpointError if damaged."""
-    return _opened(path, lambda file: file.metadata() or {})
+    """Read only the metadata of a safetensors file, which is quick.
+
+    Raises:
+        CheckpointError: If the file is damaged or is not a safetensors file.
+    """
+    return _with_opened(path, lambda file: file.metadata() or {})
 
 
-def _opened(path: Path, read: Callable[[Any], T]) -> T:
+def _with_opened(path: Path, read: Callable[[safetensors.safe_open], T]) -> T:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return read(file)
@@ -143,80 +160,98 @@ def _opened(path: Path, read: Callable[[Any], T]) -> T:
 def _header(metadata: dict[str, str]) -> dict:
     if DETECTOR not in metadata:
         raise CheckpointError(
-            "safetensors without a detector's header: not written by this project (of a Hugging Face "
-            "folder, name the folder)"
+            "a safetensors file without a detector's header, so not written by this project (for a Hugging "
+            "Face model, name its folder)"
         )
     header = parse_header(metadata, DETECTOR, "config", "provenance")
     if not isinstance(header["provenance"], dict):
-        raise CheckpointError("its header's provenance is not an object")
+        raise CheckpointError("the provenance in its header is not a JSON object")
     return header
 
 
 def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
-    """The JSON object that was written as `kind`. Raises CheckpointError if it is none with these names."""
+    """Return the JSON object that the metadata holds under the key `kind`.
+
+    Args:
+        metadata: The metadata of a safetensors file.
+        kind: The key.
+        *names: The names that the object must have.
+
+    Raises:
+        CheckpointError: If there is no JSON object there, or if it lacks one of the names.
+    """
     try:
         header = json.loads(metadata.get(kind, ""))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"its header is not JSON ({error})") from error
     if not (isinstance(header, dict) and header.keys() >= set(names)):
-        raise CheckpointError(f"its header has no {' and '.join(names)}")
+        raise CheckpointError(f"its header does not have {' and '.join(names)}")
     return header
 
 
 def unpickle(path: Path, stand_ins: Sequence[tuple[type, str]] = (), mmap: bool = False) -> object:
-    """What PyTorch's `torch.save` wrote, without running code.
+    """Read what PyTorch's `torch.save` wrote, without running code.
 
     Args:
-        stand_ins: classes to build in place of those that the file may name, beside tensors.
-        mmap: leave the tensors in the file until they are used, where its format allows it.
+        path: The file.
+        stand_ins: Pairs of a class and the dotted name of a class in the file that it replaces.
+        mmap: Whether to leave the tensors in the file until they are used, if its format allows that.
 
     Raises:
-        CheckpointError: the file is damaged, of another kind, or names anything else to be run.
+        CheckpointError: If the file is damaged or of another kind, or if it names any class or function
+            other than tensors and those that `stand_ins` replaces.
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
-            warnings.simplefilter("ignore")  # on a foreign pickle's protocol: the error says it better
+            warnings.simplefilter(
+                "ignore"
+            )  # about a foreign pickle's protocol; the error below says it better
             mmap = mmap and zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not wanted:
             raise CheckpointError("damaged, or not a PyTorch file") from error
-        reason = f"refused: it needs Python's {wanted[1]}, and only plain tensors are read, never code"
+        reason = f"refused: it needs Python's {wanted[1]}, but only plain tensors are read, never code"
         raise CheckpointError(reason) from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # what an unpickler raises on bytes that are no pickle has no end
+    except Exception as error:  # bytes that are not a pickle can make an unpickler raise anything
         raise CheckpointError(f"damaged, or not a PyTorch file ({type(error).__name__})") from error
 
 
 def plain_tensors(content: object) -> dict[str, Tensor]:
-    """The content itself. Raises CheckpointError if it is anything but a state dict of dense tensors."""
+    """Return the content unchanged if it is a state dict of dense tensors.
+
+    Raises:
+        CheckpointError: If it is anything else.
+    """
     if not isinstance(content, dict):
-        raise CheckpointError(f"holds a {type(content).__name__}, not a dictionary of tensors")
+        raise CheckpointError(f"not a dictionary of tensors: its type is {type(content).__name__}")
     if not content:
         raise CheckpointError("holds no tensors")
     for key, value in content.items():
         if not isinstance(key, str):
-            raise CheckpointError(f"not a plain state dict: {key!r} is no name")
+            raise CheckpointError(f"not a plain state dict: the key {key!r} is not a string")
         if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"not a plain state dict: {key!r} is a {type(value).__name__}, not a tensor"
-            )
+            kind = type(value).__name__
+            raise CheckpointError(f"not a plain state dict: {key!r} is not a tensor (its type is {kind})")
         if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_meta:
             raise CheckpointError(f"key {key} is not a plain dense tensor")
     return content
 
 
 def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor], optional: Container[str]) -> None:
-    """Compare names, shapes and kinds of number.
+    """Check the tensors' names, their shapes, and whether they are floating-point.
 
     Args:
-        expected: what the network needs; only shape and type are looked at.
-        optional: keys that may be there or not.
+        tensors: The tensors of a file.
+        expected: The tensors that the network needs; their values do not matter.
+        optional: Keys that the file may have in addition.
 
     Raises:
-        CheckpointError: naming the first missing, extra or misshapen key, and how many more.
+        CheckpointError: If a key is missing, unexpected, misshapen or of the wrong type; the message names
+            the first of each kind and counts the others.
     """
     missing = [k for k in expected if k not in tensors]
     extra = [k for k in tensors if k not in expected and k not in optional]
@@ -235,7 +270,10 @@ def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor], optional
         shapes = f"{tuple(tensors[key].shape)}, expected {tuple(expected[key].shape)}"
         problems.append(f"key {key} has shape {shapes}{_and_more(misshapen)}")
     if mistyped:
-        problems.append(f"key {mistyped[0]} has type {tensors[mistyped[0]].dtype}{_and_more(mistyped)}")
+        key = mistyped[0]
+        wanted = "a floating-point" if expected[key].is_floating_point() else "an integer"
+        types = f"{tensors[key].dtype}, expected {wanted} type"
+        problems.append(f"key {key} has type {types}{_and_more(mistyped)}")
     if problems:
         raise CheckpointError("; ".join(problems))
 
@@ -247,10 +285,16 @@ def _and_more(keys: list[str]) -> str:
 def write_safetensors(
     path: str | Path, tensors: dict[str, Tensor], header: dict, kind: str = DETECTOR
 ) -> None:
-    """Write tensors and a JSON header: of a detector, `read_tensors` gives them back.
+    """Write a safetensors file of tensors with a JSON header; `read_tensors` reads a detector's.
+
+    Args:
+        path: The file to write.
+        tensors: The tensors by key.
+        header: The header, as JSON types.
+        kind: The metadata key of the header.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: If the file cannot be written; what was there before is still there.
     """
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with _written_whole(path) as temporary:
@@ -258,17 +302,23 @@ def write_safetensors(
 
 
 def write_official(path: str | Path, tensors: dict[str, Tensor]) -> None:
-    """Write a plain state dict as `.pth`. Raises OSError as `write_safetensors`."""
+    """Write a plain state dict as a `.pth` file.
+
+    Raises:
+        OSError: If the file cannot be written; what was there before is still there.
+    """
     with _written_whole(path) as temporary:
         torch.save({k: v.detach().cpu() for k, v in tensors.items()}, temporary)
 
 
 @contextmanager
 def _written_whole(path: str | Path) -> Iterator[Path]:
-    """Do as `files.atomic_write`; an OSError also where torch or safetensors hide the system's own."""
+    """Do what `files.atomic_write` does, and turn the errors of torch and safetensors into an OSError."""
     with atomic_write(path) as temporary:
         try:
             yield temporary
         except (RuntimeError, safetensors.SafetensorError) as error:
             free = shutil.disk_usage(temporary.parent).free / 1e6
-            raise OSError(f"{path} cannot be written ({error}); {free:.0f} MB are free there") from error
+            raise OSError(
+                f"{path} cannot be written ({error}); free disk space there: {free:.0f} MB"
+            ) from error

@@ -1,4 +1,4 @@
-"""Where a detector computes, and how exactly: what the command line's words mean on this machine."""
+"""Devices and precisions: what the command line's names for them mean on this machine."""
 
 from __future__ import annotations
 
@@ -10,49 +10,58 @@ from antispoofing.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of the front end, see `model.Detector`
-ENGINES = ("transformers", "fairseq")  # what computes XLS-R, see `loading.load_detector`
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of the front end; see `model.Detector`
+ENGINES = ("transformers", "fairseq")  # what computes XLS-R; see `loading.load_detector`
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """ "auto" takes CUDA, else Apple's MPS, else the CPU; of a machine's processes each its own CUDA device.
+    """Return the device with this name, once it is known to work.
+
+    Args:
+        name: A torch device, or its name; "auto" is CUDA if there is one, else Apple's MPS, else the CPU.
+            In a group of processes, "cuda" gives each process of a machine its own device.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: If the device is not available.
     """
     import torch
 
     if name == "auto":
         available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        name = next((kind for kind, there in available.items() if there), "cpu")
+        name = next((kind for kind, is_there in available.items() if is_there), "cpu")
     if name == "cuda" and distributed.size() > 1:
         name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
-            raise DeviceError(f"device {name!r} is none of cpu, cuda, mps")
+            raise DeviceError(f"device {name!r} is not one of cpu, cuda and mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"device {name!r} is not available here") from error
     if device.type == "cuda":
-        # fp32 means fp32: cuDNN's convolutions would otherwise round their inputs to TF32.
+        # cuDNN's convolutions would otherwise round their inputs to TF32, and fp32 should mean fp32.
         torch.backends.cudnn.allow_tf32 = False
         if distributed.size() > 1:
-            torch.cuda.set_device(device)  # also for what names no device: not all of it on the first
+            # Otherwise whatever names no device would end up on the first one in every process.
+            torch.cuda.set_device(device)
     return device
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """ "auto" takes bf16 where the device has instructions for it, else fp32; never int8 or fp16.
+    """Return the precision with this name, once it is known to suit the device.
+
+    Args:
+        name: One of PRECISIONS; "auto" is bf16 if the device has instructions for it, else fp32.
+        device: Where the detector will compute.
 
     Raises:
-        DeviceError: fp16 on anything but CUDA, or int8 on anything but a CPU.
+        DeviceError: If the name is fp16 and the device is not CUDA, or int8 and the device is not a CPU.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
     needs = {"fp16": "cuda", "int8": "cpu"}.get(name, device.type)
     if needs != device.type:
-        raise DeviceError(f"precision {name} is for {needs}, not for {device.type}")
+        raise DeviceError(f"precision {name} needs {needs}, but the device is {device.type}")
     return name
 
 
@@ -63,4 +72,4 @@ def _has_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # bf16 is ARM's

@@ -1,7 +1,7 @@
-"""fairseq's own wav2vec 2.0 as a detector's front end, for those who must show fairseq's own numbers.
+"""fairseq's own wav2vec 2.0 as a detector's front end, for those who must report fairseq's own numbers.
 
-The same function as `model.XLSR`, from and to the same files. fairseq is optional
-(requirements-fairseq.txt) and is imported when a front end is built, not before.
+It computes the same function as `model.XLSR`, and reads and writes the same files. fairseq is optional
+(requirements-fairseq.txt) and is imported only when a front end is built.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from model import XLSR, XLSRConfig
 
 
 class FairseqXLSR(nn.Module):
-    """Waves [B, T] -> frames [B, F, width], as `model.XLSR`; and in a state dict, its names.
+    """XLS-R as fairseq computes it: waves [B, T] -> frames [B, F, width].
+
+    Its state dict has the keys of `model.XLSR`.
 
     Raises:
-        FairseqError: fairseq is not installed, or cannot be imported.
+        FairseqError: If fairseq is not installed or cannot be imported.
     """
 
     def __init__(self, config: XLSRConfig):
         super().__init__()
         wav2vec = _import_wav2vec()
-        with torch.device("meta"):  # for its names only
+        with torch.device("meta"):  # only its keys are needed
             ours = XLSR(config).state_dict()
         self.their_name = {key: official_name(f"front_end.{key}").removeprefix(FRONT) for key in ours}
         c = config.conv_channels
@@ -49,17 +51,18 @@ class FairseqXLSR(nn.Module):
             activation_dropout=config.dropout,
             dropout_input=config.dropout,
         )
-        with torch.device("cpu"), warnings.catch_warnings():  # it draws its weights: not on "meta"
-            warnings.simplefilter("ignore", FutureWarning)  # of torch, on its weight norm
+        with torch.device("cpu"), warnings.catch_warnings():  # its weights cannot be drawn on "meta"
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, about weight norm
             self.model = wav2vec.Wav2Vec2Model(settings)
-        # fairseq leaves it out between equal sizes, transformers never does
+        # fairseq leaves this projection out where both sizes are equal; transformers never does.
         self.model.post_extract_proj = nn.Linear(config.conv_channels, config.width)
-        self.model.remove_pretraining_modules()  # `Detector.pretraining_tensors` keeps what a file has
-        self.model.mask_emb.requires_grad_(False)  # pre-training only; kept for the files
+        self.model.remove_pretraining_modules()  # `Detector.pretraining_tensors` keeps them
+        self.model.mask_emb.requires_grad_(False)  # used in pre-training only, but files have it
         self.register_state_dict_post_hook(_to_our_names)
         self.register_load_state_dict_pre_hook(_to_their_names)
 
     def forward(self, waves: Tensor) -> Tensor:
+        """Return the frames float32 [B, F, width] of 16 kHz waves [B, T]."""
         return self.model(waves, mask=False, features_only=True)["x"]
 
 
@@ -76,10 +79,10 @@ def _to_their_names(front_end: FairseqXLSR, state: dict[str, Tensor], prefix: st
 
 def _import_wav2vec() -> ModuleType:
     silent = logging.NullHandler()
-    logging.root.addHandler(silent)  # else fairseq sets up logging, and chattily, for the whole program
+    logging.root.addHandler(silent)  # or fairseq would set up chatty logging for the whole program
     try:
         import fairseq.models.wav2vec
-    except (ImportError, AttributeError, ValueError) as error:  # the last two: an old one on a newer Python
+    except (ImportError, AttributeError, ValueError) as error:  # the last two: too new a Python
         raise FairseqError(
             f"fairseq cannot be imported ({error}); requirements-fairseq.txt says how to install it"
         ) from error

@@ -1,4 +1,4 @@
-"""Detectors from files and to files: the published ones' `.pth`, this project's safetensors."""
+"""Load detectors from the published `.pth` files and this project's safetensors, and write both."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def load_detector(
     engine: str = "transformers",
     config: DetectorConfig | None = None,
 ) -> Detector:
-    """A detector in evaluation mode, from an official `.pth` or one of our safetensors files.
+    """Load a detector, in evaluation mode, from an official `.pth` or one of this project's safetensors.
 
-    To score many clips, follow it by `for_scoring`.
+    To score many clips, pass the result to `for_scoring`.
 
     Args:
-        checkpoint: `.pth` with official key names, with or without `module.` before each; or a
-            file written by `save_detector`.
-        device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name.
-        precision: "fp32" (as published), "bf16", "fp16", "int8", see `Detector`; or "auto", see
-            `resolve_precision`.
-        engine: what computes XLS-R, "transformers" or "fairseq": the same scores from the same file.
-        config: the architecture of an official `.pth`, which does not say its own; XLS-R 300M
-            unless given. A safetensors file carries its own, which is used.
+        checkpoint: A `.pth` with the official keys, with or without `module.` before each, or a file
+            written by `save_detector`.
+        device: "auto" (CUDA if there is one, else Apple's MPS, else the CPU), or a torch device or its name.
+        precision: "fp32" (as published), "bf16", "fp16" or "int8" (see `Detector`), or "auto" (see
+            `resolve_precision`).
+        engine: What computes XLS-R, "transformers" or "fairseq"; both give the same scores.
+        config: The architecture of an official `.pth`, which does not store it; None is XLS-R 300M.
+            A safetensors file stores its own, which is used instead.
 
     Raises:
-        CheckpointError: one line: the file is missing, unreadable, wants to run code, is a front
-            end alone, or has a missing, extra or misshapen key (named); or fairseq is wanted for a front
-            end that is not XLS-R, or for int8.
-        DeviceError: the device is not there, or has not this precision.
-        FairseqError: fairseq cannot be imported.
+        CheckpointError: If the file is missing, unreadable or only a front end, if it would run code, or if
+            a key is missing, unexpected or misshapen; if the engine or the precision is unknown; or if the
+            engine is fairseq and the front end is not XLS-R or the precision is int8.
+        DeviceError: If the device is not available, or does not support the precision.
+        FairseqError: If fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
@@ -78,23 +78,24 @@ def load_front_end(
     config: DetectorConfig | None = None,
     seed: int = 0,
 ) -> Detector:
-    """A detector to fine-tune: its front end from a pre-training file, its back end fresh.
+    """Load a pre-trained front end and give it a fresh back end, to be fine-tuned.
 
-    It is in evaluation mode, but until it is trained its scores are guesses.
+    The detector is in evaluation mode, but until it is trained its scores are guesses.
 
     Args:
         checkpoint: fairseq's pre-training file (`xlsr2_300m.pt`), or a Hugging Face folder of
             wav2vec 2.0 with `config.json` and `model.safetensors` or `pytorch_model.bin`.
-        device, precision, engine: as in `load_detector`.
-        config: the architecture of a fairseq file; XLS-R 300M unless given. A folder carries its
-            own, which is used.
-        seed: of the back end's random weights. The same seed gives the same ones.
+        device: As for `load_detector`.
+        precision: As for `load_detector`.
+        engine: As for `load_detector`.
+        config: The architecture of a fairseq file; None is XLS-R 300M. A folder stores its own, which is
+            used instead.
+        seed: The seed of the back end's random weights.
 
     Raises:
-        CheckpointError: one line: as in `load_detector`; or the folder's architecture is not that
-            of the XLS-R family.
-        DeviceError: the device is not there, or has not this precision.
-        FairseqError: fairseq cannot be imported.
+        CheckpointError: As for `load_detector`, or if the folder's architecture is not of the XLS-R family.
+        DeviceError: If the device is not available, or does not support the precision.
+        FairseqError: If fairseq cannot be imported.
     """
     path = Path(checkpoint)
     target = resolve_device(device)
@@ -120,16 +121,12 @@ def _with_weights(
     name_of: Callable[[str], str],
     back_end_seed: int | None = None,
 ) -> Detector:
-    """A detector with a file's tensors in it.
+    """Build a detector and fill it with a file's tensors.
 
-    Args:
-        name_of: the file's name of one of the detector's tensors, or of PRETRAINING_ONLY.
-        back_end_seed: of a fresh back end; None where the file has one.
-
-    Raises:
-        CheckpointError: a key of the file is missing, extra or misshapen (named as the file does).
+    `name_of` gives the file's name for a key of the detector, or for one of PRETRAINING_ONLY. With a
+    `back_end_seed` the back end gets random weights; without one, the file's.
     """
-    with torch.device("meta"):  # no time spent on random weights that are about to be replaced
+    with torch.device("meta"):  # random weights take time, and would be replaced at once
         detector = _build(config or DetectorConfig(), precision, engine)
     fresh = {}
     if back_end_seed is not None:
@@ -153,20 +150,22 @@ def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
     if engine == "transformers":
         return Detector(config, precision)
     if precision == "int8":
-        raise CheckpointError("fairseq has no int8: leave out --frontend fairseq")
+        raise CheckpointError("fairseq does not support int8: leave out --frontend fairseq")
     if not isinstance(config.front_end, XLSRConfig):
-        raise CheckpointError("its front end is not XLS-R, so not fairseq's: leave out --frontend fairseq")
-    from antispoofing.detectors.fairseq import FairseqXLSR  # what it needs is optional
+        raise CheckpointError(
+            "its front end is not XLS-R, so fairseq cannot compute it: leave out --frontend fairseq"
+        )
+    from antispoofing.detectors.fairseq import FairseqXLSR
 
     return Detector(config, precision, FairseqXLSR(config.front_end), engine)
 
 
 def save_detector(detector: Detector, path: str | Path) -> None:
-    """Write a safetensors file whose header holds the configuration and the provenance.
+    """Write a detector as safetensors, with its configuration and provenance in the header.
 
     Raises:
-        ValueError: it was made `for_scoring`.
-        OSError: the file cannot be written; what was there before still is.
+        ValueError: If the detector has been prepared by `for_scoring`, which gives up its weights.
+        OSError: If the file cannot be written; what was there before is still there.
     """
     _check_weights(detector)
     header = {"config": detector.config.to_dict(), "provenance": detector.provenance}
@@ -175,22 +174,25 @@ def save_detector(detector: Detector, path: str | Path) -> None:
 
 
 def export_official(detector: Detector, path: str | Path, pretraining: bool = True) -> list[str]:
-    """Write a `.pth` with the official key names, which the original repository loads.
+    """Write a detector as a `.pth` with the official keys, which the original repository loads.
 
     Args:
-        pretraining: also write fairseq's pre-training-only tensors, as far as the file this
-            detector came from had them. The original repository's strict load needs them.
+        detector: A detector whose front end is XLS-R.
+        path: The file to write.
+        pretraining: Whether to include the tensors that only fairseq's pre-training uses, if the file that
+            the detector was loaded from had them. The original repository's strict load needs them.
 
     Returns:
-        The official names that are not in the file (empty: it loads strictly).
+        The official keys that the file lacks; if there are none, it loads strictly.
 
     Raises:
-        CheckpointError: the detector's front end is not XLS-R, so it has no official names.
-        ValueError: it was made `for_scoring`.
+        CheckpointError: If the front end is not XLS-R, for which there are no official keys.
+        ValueError: If the detector has been prepared by `for_scoring`, which gives up its weights.
+        OSError: If the file cannot be written; what was there before is still there.
     """
     _check_weights(detector)
     if not detector.has_official_names:
-        raise CheckpointError("only a detector with an XLS-R front end has official key names")
+        raise CheckpointError("only a detector with an XLS-R front end has official keys")
     tensors = {checkpoints.official_name(k): v for k, v in detector.state_dict().items()}
     tensors |= detector.pretraining_tensors if pretraining else {}
     checkpoints.write_official(path, tensors)
@@ -199,4 +201,4 @@ def export_official(detector: Detector, path: str | Path, pretraining: bool = Tr
 
 def _check_weights(detector: Detector) -> None:
     if detector.scores_only:
-        raise ValueError("this detector was made for scoring: load it again to save it")
+        raise ValueError("this detector was prepared for scoring only: load it again to save it")

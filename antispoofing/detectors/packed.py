@@ -1,14 +1,18 @@
-"""XLS-R on a CPU, for scoring only: the function of `model.XLSR`, faster.
+"""XLS-R on a CPU, for scoring only: the same function as `model.XLSR`, but faster.
 
-The weights are laid out once, as oneDNN multiplies them fastest, and the weight normalisation is worked
-out once. Frames lie as [time, channels], so that a convolution of kernel k and stride s is a matrix product:
-its rows are k * channels neighbouring values, consecutive rows s * channels apart; and what follows it works
-on the last axis. A clip's frames are the same, bit for bit, in any batch.
+The weights are laid out once in the order that oneDNN multiplies fastest, and weight normalisation is
+computed once. Frames are stored as [time, channels], so that layer norm and linear layers work on the last
+axis, and so that a convolution with kernel k and stride s is a matrix product, whose rows are k * channels
+neighbouring values and start s * channels values apart.
+
+A clip's frames are bit for bit the same in any batch.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,46 +21,51 @@ from torch.nn import functional as F
 from antispoofing.errors import DeviceError
 from model import XLSR, Detector, SpectrogramFrontEnd
 
-ROWS = 1616  # that a convolution computes at once: what it makes of them stays in the cache
+if TYPE_CHECKING:
+    from transformers.models.wav2vec2 import modeling_wav2vec2 as wav2vec2
+
+ROWS = 1616  # how many rows a convolution computes at once; their results stay in the cache
 
 
 def for_scoring(detector: Detector) -> Detector:
-    """Make a detector as fast as it can be, in evaluation mode: on a CPU no longer to be trained or saved.
+    """Make a detector as fast as possible for scoring, and put it into evaluation mode.
+
+    On a CPU it can then no longer be trained or saved.
 
     Returns:
         The same detector.
 
     Raises:
-        DeviceError: int8, which this PyTorch cannot do.
+        DeviceError: If the precision is int8 and this build of PyTorch does not support it here.
     """
     detector.eval()
-    if detector.scores_only:  # already
+    if detector.scores_only:
         return detector
     if detector.device.type == "cpu" and isinstance(detector.front_end, XLSR):
         detector.scores_only = True
         threads = torch.get_num_threads()
         try:
-            torch.set_num_threads(1)  # or how the weights lie, and last digits, would depend on it
+            torch.set_num_threads(1)  # or the layout of the weights, and the last digits, would depend on it
             detector.front_end = PackedXLSR(detector.front_end, detector.precision)
         finally:
             torch.set_num_threads(threads)
     elif detector.precision == "int8" and isinstance(detector.front_end, SpectrogramFrontEnd):
         detector.scores_only = True
         projection = detector.front_end.proj  # its one linear layer
-        detector.front_end.proj = Int8Linear(projection.weight, projection.bias)
+        detector.front_end.add_module("proj", Int8Linear(projection.weight, projection.bias))
     return detector
 
 
 class PackedXLSR(nn.Module):
-    """Waves [B, T] -> frames [B, F, width], float32, without gradients.
+    """XLS-R with packed weights: waves [B, T] -> frames float32 [B, F, width], without gradients.
 
     Args:
-        xlsr: on the CPU; emptied, to need no memory for two.
-        precision: "fp32"; "bf16" for everything but layer norms and the sum that runs past the layers;
-            "int8" for bf16 with the transformer's linear layers in int8, see `Int8Linear`.
+        xlsr: The front end to pack, on the CPU. It is emptied, so that memory holds the weights only once.
+        precision: "fp32"; "bf16" for everything but the transformer's layer norms and residual sums; or
+            "int8", which is bf16 with the transformer's linear layers in int8 (see `Int8Linear`).
 
     Raises:
-        DeviceError: int8, which this PyTorch or this processor cannot do.
+        DeviceError: If the precision is int8 and this build of PyTorch does not support it here.
     """
 
     def __init__(self, xlsr: XLSR, precision: str):
@@ -64,14 +73,17 @@ class PackedXLSR(nn.Module):
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         model = xlsr.model
         with torch.no_grad():
-            self.convolutions = [
-                _Convolution(layer, self.dtype) for layer in model.feature_extractor.conv_layers
-            ]
+            # ModuleList's stub does not say what it holds.
+            conv_layers = cast(
+                "Iterable[wav2vec2.Wav2Vec2LayerNormConvLayer]", model.feature_extractor.conv_layers
+            )
+            layers = cast("Iterable[wav2vec2.Wav2Vec2EncoderLayerStableLayerNorm]", model.encoder.layers)
+            self.convolutions = [_Convolution(layer, self.dtype) for layer in conv_layers]
             self.norm = _LayerNorm(model.feature_projection.layer_norm)
             self.projection = _linear(model.feature_projection.projection, self.dtype)
             self.positions = _PositionalConvolution(model.encoder.pos_conv_embed, self.dtype)
             self.layers = []
-            for layer in model.encoder.layers:
+            for layer in layers:
                 self.layers.append(_Layer(layer, self.dtype, precision == "int8"))
                 layer.to("meta")
             self.last_norm = _LayerNorm(model.encoder.layer_norm)
@@ -79,6 +91,7 @@ class PackedXLSR(nn.Module):
 
     @torch.inference_mode()
     def forward(self, waves: Tensor) -> Tensor:
+        """Return the frames float32 [B, F, width] of 16 kHz waves [B, T]."""
         with torch.autocast("cpu", enabled=False):
             return self._frames(waves)
 
@@ -91,7 +104,7 @@ class PackedXLSR(nn.Module):
         return self.last_norm(x)
 
     def _convolved(self, wave: Tensor) -> Tensor:
-        """Wave [T] -> [F, channels]."""
+        """Turn a wave [T] into features [F, channels]."""
         x = wave.to(self.dtype)[:, None]
         for convolution in self.convolutions:
             x = convolution(x)
@@ -99,10 +112,11 @@ class PackedXLSR(nn.Module):
 
 
 class _Convolution:
-    """[T, in] -> [T', out]: convolution, layer norm, GELU."""
+    """A layer of the feature extractor: convolution, layer norm and GELU; [T, in] -> [T', out]."""
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype):
+    def __init__(self, layer: wav2vec2.Wav2Vec2LayerNormConvLayer, dtype: torch.dtype):
         (self.kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
+        assert layer.conv.bias is not None  # as `model.XLSR` configures it
         self.linear = Linear(layer.conv.weight.transpose(1, 2).flatten(1), layer.conv.bias, dtype)
         self.norm = _LayerNorm(layer.layer_norm, dtype)
 
@@ -112,11 +126,12 @@ class _Convolution:
 
 
 class _PositionalConvolution:
-    """[F, width] -> [F, width]: what tells the transformer of time, a convolution in groups, and GELU."""
+    """The transformer's positional embedding: grouped convolution and GELU; [F, width] -> [F, width]."""
 
-    def __init__(self, embedding: nn.Module, dtype: torch.dtype):
+    def __init__(self, embedding: wav2vec2.Wav2Vec2PositionalConvEmbedding, dtype: torch.dtype):
         convolution = embedding.conv
         (self.kernel,), self.groups, self.dtype = convolution.kernel_size, convolution.groups, dtype
+        assert convolution.bias is not None  # as transformers builds it
         weights = convolution.weight.transpose(1, 2).flatten(1).chunk(self.groups)
         biases = convolution.bias.chunk(self.groups)
         self.linears = [Linear(*pair, dtype) for pair in zip(weights, biases, strict=True)]
@@ -131,9 +146,9 @@ class _PositionalConvolution:
 
 
 class _Layer:
-    """One layer of the transformer: [B, F, width] -> the same tensor, float32."""
+    """A layer of the transformer, which updates its input float32 [B, F, width] in place and returns it."""
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype, int8: bool):
+    def __init__(self, layer: wav2vec2.Wav2Vec2EncoderLayerStableLayerNorm, dtype: torch.dtype, int8: bool):
         attention, feed_forward = layer.attention, layer.feed_forward
         self.dtype, self.heads = dtype, attention.num_heads
         self.norm = _LayerNorm(layer.layer_norm)
@@ -153,15 +168,16 @@ class _Layer:
         return x
 
     def _attended(self, qkv: Tensor) -> Tensor:
-        """[B, F, 3 * width] -> [B, F, width]. With so few frames PyTorch's fused attention is slower."""
+        """Apply multi-head attention to queries, keys and values: [B, F, 3 * width] -> [B, F, width]."""
         qkv = qkv.to(self.dtype).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)  # each [B * heads, F, width / heads]
+        # With so few frames PyTorch's fused attention would be slower.
         result = torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v
         return result.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
 
 
 def windows(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """[T, channels] -> a view [T', kernel * channels] of overlapping rows."""
+    """Return a view [T', kernel * channels] of x [T, channels], whose rows overlap."""
     x = x.contiguous()
     channels = x.shape[1]
     size = ((len(x) - kernel) // stride + 1, kernel * channels)
@@ -178,18 +194,19 @@ class _LayerNorm:
 
 
 class Linear:
-    """[..., in] -> [..., out], in and of one data type; the weights as oneDNN multiplies them fastest."""
+    """A linear layer in one data type, [..., in] -> [..., out], with weights packed for oneDNN."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
         self.dtype = dtype
         self.weight, self.bias = (
             value.detach().to(dtype, copy=True).contiguous() for value in (weight, bias)
         )
-        self.packed = torch.backends.mkldnn.is_available()  # not on every kind of machine
+        self.packed = torch.backends.mkldnn.is_available()  # not on every platform
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return [..., out] for x [..., in]."""
         x = x.to(self.dtype)
         if self.packed:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
@@ -197,32 +214,35 @@ class Linear:
 
 
 class Int8Linear(nn.Module):
-    """[B, F, in] -> float32 [B, F, out] by PyTorch's dynamic quantisation, for a CPU.
+    """A linear layer by PyTorch's dynamic quantisation on a CPU: [B, F, in] -> float32 [B, F, out].
 
-    Weights have a scale for each output; activations one scale and offset for each clip, from its smallest
-    and largest value: never for a batch, or a clip's score would depend on its neighbours.
+    Weights have a scale for each output. Activations have a scale and an offset for each clip, from its
+    smallest and its largest value; one for the batch would make a clip's score depend on its neighbours.
 
     Raises:
-        DeviceError: this PyTorch cannot do it.
+        DeviceError: If this build of PyTorch does not support int8 on this processor.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
         if torch.backends.quantized.engine == "none":
-            raise DeviceError("this build of PyTorch has no int8 for this processor")
+            raise DeviceError(
+                "this build of PyTorch does not support int8 on this processor: choose another precision"
+            )
         weight, bias = weight.detach().float(), bias.detach().float()
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
         zeros = torch.zeros(len(scale), dtype=torch.int64)
-        with warnings.catch_warnings():  # PyTorch will drop it one day; its version is pinned
+        with warnings.catch_warnings():  # it is deprecated, but PyTorch's version is pinned
             warnings.filterwarnings("ignore", message=".*quantize", category=UserWarning)
             quantised = torch.quantize_per_channel(weight, scale.double(), zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
-        # Older x86 processors add two products in 16 bits: with all 8 bits of the activations that overflows.
+        # Older x86 processors add two products in 16 bits, which 8-bit activations would overflow.
         capabilities = torch.cpu.get_capabilities()
         vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
         self.reduce_range = capabilities["architecture"] == "x86_64" and not vnni
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return float32 [B, F, out] for x [B, F, in]."""
         dynamic = torch.ops.quantized.linear_dynamic
         return torch.stack([dynamic(clip, self.packed, self.reduce_range) for clip in x.float()])
 

@@ -1,7 +1,7 @@
-"""Pre-trained front ends alone: fairseq's `xlsr2_300m.pt`, or Hugging Face's folder of the same.
+"""Pre-trained front ends without a back end: fairseq's `xlsr2_300m.pt`, or a Hugging Face folder.
 
-Such a file has no back end and so judges nothing: it is what a fine-tuning may start from. As with
-detector files, reading runs no code: what fairseq keeps beside its tensors is not rebuilt.
+Such a file cannot score, but fine-tuning can start from it. As with detector files, reading one never runs
+code: what fairseq keeps beside the tensors is not rebuilt.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from torch import Tensor
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
 from antispoofing.errors import CheckpointError
-from model import DetectorConfig, XLSRConfig, build_front_end
+from model import XLSR, DetectorConfig, XLSRConfig
 
+# The error for scoring with such a file; its path follows.
 ALONE = (
-    "a front end alone, without the back end that judges; fine-tune it first: "
+    "a pre-trained front end, which cannot score without a back end; fine-tune it first: "
     "python fine_tune_for.py --checkpoint"
 )
 
 
 class Placeholder:
-    """In place of any harmless class that a file names: takes what it is given and keeps nothing."""
+    """A stand-in for any harmless class that a file names; it accepts whatever it is given and drops it."""
 
     def __init__(self, *args):
         pass
@@ -35,7 +36,7 @@ class Placeholder:
         pass
 
 
-# What fairseq's settings (argparse, OmegaConf) and averages (NumPy) name when pickled.
+# The classes that fairseq's pickled settings (argparse, OmegaConf) and averages (NumPy) name.
 _STAND_INS = tuple(
     (Placeholder, name)
     for name in (
@@ -54,7 +55,7 @@ _STAND_INS = tuple(
     )
 )
 
-# A Hugging Face configuration's name of each size, and of what else decides what is computed.
+# What a Hugging Face configuration calls each size, and the other settings that decide what is computed.
 _SIZES = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -81,13 +82,13 @@ _ARCHITECTURE = (
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What a file or folder holds.
+    """A pre-trained front end as read from a file or folder.
 
     Attributes:
-        path: the file of the weights.
-        tensors: the weights, by the file's own names.
-        name_of: the file's name of a tensor of `Detector.front_end`, or of one of PRETRAINING_ONLY.
-        config: as `config.json` has it; None where the file says nothing.
+        path: The file that holds the weights.
+        tensors: The weights by the file's own keys.
+        name_of: Gives the file's key for a key of the detector's front end, or for one of PRETRAINING_ONLY.
+        config: The architecture from `config.json`; None for fairseq's file, which does not store it.
     """
 
     path: Path
@@ -97,21 +98,24 @@ class FrontEnd:
 
 
 def is_front_end(path: Path) -> bool:
-    """Whether this is a front end alone, by its content; of a usual `.pth` no tensor is read.
+    """Check by its content whether a file or folder is a front end without a back end.
+
+    This is quick: the tensors of a `.pth` in today's format are not read. A path that does not exist is not
+    a front end.
 
     Raises:
-        CheckpointError: it is damaged, or wants to run code. (What does not exist is no front end.)
+        CheckpointError: If the file is damaged, or would run code.
     """
     with checkpoints.errors_naming(path):
         return (path / "config.json").is_file() or _fairseq_model(path) is not None
 
 
 def read_front_end(path: Path) -> FrontEnd:
-    """The front end in fairseq's pre-training file, or in a Hugging Face folder.
+    """Read a front end from fairseq's pre-training file, or from a Hugging Face folder.
 
     Raises:
-        CheckpointError: it is none, is damaged, wants to run code, or its architecture is not that
-            of the XLS-R family.
+        CheckpointError: If the path is neither, if a file is damaged or would run code, or if the
+            architecture is not of the XLS-R family.
     """
     if (path / "config.json").is_file():
         return _read_folder(path)
@@ -120,12 +124,12 @@ def read_front_end(path: Path) -> FrontEnd:
         kinds = "neither fairseq's pre-training file nor a folder with config.json"
         raise CheckpointError(kinds if path.exists() else "no such file")
     mapped = checkpoints.plain_tensors(model)
-    tensors = {key: value.clone() for key, value in mapped.items()}  # the file may change or go
+    tensors = {key: value.clone() for key, value in mapped.items()}  # the file may change or vanish later
     return FrontEnd(path, tensors, _fairseq_name, config=None)
 
 
 def _fairseq_model(path: Path) -> dict | None:
-    """What stands under `model` beside fairseq's settings and optimiser; None where nothing does."""
+    """Return what fairseq's file holds under `model`, or None if this is not such a file."""
     if not path.is_file() or path.suffix.lower() == ".safetensors":
         return None
     content = checkpoints.unpickle(path, _STAND_INS, mmap=True)
@@ -160,27 +164,27 @@ def _read_config(path: Path) -> DetectorConfig:
     except ValueError as error:
         raise CheckpointError(f"config.json is not JSON ({error})") from error
     if not isinstance(given, dict):
-        raise CheckpointError("config.json holds no configuration")
-    given = Wav2Vec2Config().to_dict() | given  # which need not repeat what is usual
+        raise CheckpointError("config.json does not hold a JSON object")
+    given = Wav2Vec2Config().to_dict() | given  # the file need not repeat the defaults
     for name in _SIZES.values():
         if type(given[name]) is not int or given[name] < 1:
-            raise CheckpointError(f"config.json: {name} is {given[name]!r}")
+            raise CheckpointError(f"config.json: {name} is {given[name]!r}, not a positive integer")
     match given["conv_dim"]:
         case [int(channels), *_] if channels > 0:
             front_end = XLSRConfig(channels, **{name: given[theirs] for name, theirs in _SIZES.items()})
         case other:
-            raise CheckpointError(f"config.json: conv_dim is {other!r}")
+            raise CheckpointError(f"config.json: conv_dim is {other!r}, not a list of channel counts")
     with torch.device("meta"):
-        built = build_front_end(front_end).model.config.to_dict()
+        built = XLSR(front_end).model.config.to_dict()
     for name in _ARCHITECTURE:
         ours = list(built[name]) if isinstance(built[name], tuple) else built[name]
         if given[name] != ours:
-            raise CheckpointError(f"config.json: {name} is {given[name]!r}; XLS-R's is {ours!r}")
+            raise CheckpointError(f"config.json: {name} is {given[name]!r}, but XLS-R's is {ours!r}")
     return DetectorConfig(front_end)
 
 
 def _hugging_face_name(tensors: dict[str, Tensor]) -> Callable[[str], str]:
-    """`FrontEnd.name_of` for a file of transformers, which has had several ways to name the same."""
+    """Return `FrontEnd.name_of` for a file of transformers, whose names differ from version to version."""
     prefix = "wav2vec2." if any(key.startswith("wav2vec2.") for key in tensors) else ""
     convolution = f"{prefix}encoder.pos_conv_embed.conv."
     before_parametrizations = any(key.startswith(f"{convolution}weight_") for key in tensors)

@@ -1,21 +1,22 @@
-"""What a detector's file tells of how it was made: read here, and nowhere else.
+"""Provenance: what a detector's file says about how the detector was made. Only this module reads it.
 
-A provenance is what stands in the header of a detector's file beside the configuration, as JSON types. Files
-come from strangers: what is missing or of another kind is said or passed over, and never believed.
+A provenance is a dictionary of JSON types, kept in the header of a detector's file beside the configuration.
+Files may come from strangers, so nothing in it is taken on trust: what is missing or of the wrong type is
+reported or passed over.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from antispoofing.errors import CheckpointError
 
 if TYPE_CHECKING:
     from model import Detector
 
-# What a fine-tuned file tells of the epoch that was kept, see `training.history.EpochResult`.
+# The figures that a fine-tuned file holds for the epoch that was kept; see `training.history.EpochResult`.
 VALIDATION_FIGURES = (
     "validation_loss",
     "validation_auc",
@@ -28,12 +29,12 @@ VALIDATION_FIGURES = (
 
 @dataclass(frozen=True)
 class Start:
-    """The detector or front end that a fine-tuning started from.
+    """The detector or front end that a fine-tuning run started from.
 
     Attributes:
-        file: where it was then; None for random weights.
-        sha256: of that file.
-        provenance: its own.
+        file: The path it had then; None for random weights.
+        sha256: The SHA-256 of that file.
+        provenance: That file's own provenance.
     """
 
     file: str | None
@@ -42,7 +43,7 @@ class Start:
 
     @property
     def is_front_end(self) -> bool:
-        """Whether it was a pre-trained front end alone: no detector, with nothing to compare to."""
+        """Whether the run started from a pre-trained front end, which has no scores to compare with."""
         return "front_end_sha256" in self.provenance
 
 
@@ -51,9 +52,9 @@ class FineTuning:
     """How a detector was fine-tuned.
 
     Attributes:
-        started_from: from what.
-        training: the recipe, see `training.recipe.TrainingConfig`, and "clips", how many there were.
-        epoch: the figures of the epoch that was kept, VALIDATION_FIGURES among them.
+        started_from: Where the run started.
+        training: The recipe (see `training.recipe.TrainingConfig`), and how many clips there were ("clips").
+        epoch: The figures of the epoch that was kept, VALIDATION_FIGURES among them.
     """
 
     started_from: Start
@@ -61,11 +62,27 @@ class FineTuning:
     epoch: dict
 
 
+class ChosenOn(TypedDict):
+    """The stand-in detector's figures on the recordings by which it was chosen.
+
+    Attributes:
+        auc: The AUC.
+        eer: The EER, as a fraction.
+        eer_interval: The lower and the upper bound of its 95 % interval.
+        clips: How many recordings there were of each class.
+    """
+
+    auc: float
+    eer: float
+    eer_interval: list[float]
+    clips: list[int]
+
+
 def read_fine_tuning(detector: Detector) -> FineTuning:
-    """Return how `fine_tune_for.py` made a detector.
+    """Read from a detector's provenance how `fine_tune_for.py` made it.
 
     Raises:
-        CheckpointError: it was not fine-tuned here, or its file was tampered with.
+        CheckpointError: If `fine_tune_for.py` did not write the file, or if it has been altered since.
     """
     provenance = detector.provenance
     try:
@@ -81,47 +98,52 @@ def read_fine_tuning(detector: Detector) -> FineTuning:
     except (KeyError, TypeError, OverflowError):
         known = False
     if not known:
-        raise CheckpointError(f"{detector.path} was not written by fine_tune_for.py: it does not say how")
+        raise CheckpointError(
+            f"{detector.path} was not written by fine_tune_for.py (it does not say how it was made): "
+            "name a file that was"
+        )
     training = provenance.get("training")
     return FineTuning(start, training if isinstance(training, dict) else {}, epoch)
 
 
 def kept_epoch(provenance: dict) -> dict:
-    """Return the figures of the epoch whose weights a file holds; {} where it tells none."""
+    """Return the figures of the epoch whose weights a file holds; {} if it has none."""
     epoch = provenance.get("epoch")
     return epoch if isinstance(epoch, dict) else {}
 
 
 def stored_calibration(provenance: dict) -> object:
-    """Return what a file holds as its calibration; None where it holds none."""
+    """Return what a file stores as its calibration, unchecked; None if it stores nothing."""
     return provenance.get("calibration")
 
 
 def is_stand_in(provenance: dict) -> bool:
-    """Whether it is the bundled stand-in detector's."""
+    """Check whether this is the provenance of the bundled stand-in detector."""
     return "stand_in" in provenance
 
 
-def chosen_on(provenance: dict) -> dict | None:
-    """Return the stand-in detector's figures on the recordings by which it was chosen; None where untold.
-
-    Returns:
-        "auc", "eer", "eer_interval" and "clips", how many of each class.
-    """
-    told = provenance.get("chosen_on")
+def chosen_on(provenance: dict) -> ChosenOn | None:
+    """Return the figures by which the stand-in detector was chosen; None if they are missing or damaged."""
+    stored = provenance.get("chosen_on")
+    if not isinstance(stored, dict):
+        return None
     try:
-        figures = {name: float(told[name]) for name in ("auc", "eer")}
-        figures["eer_interval"] = [float(rate) for rate in told["eer_interval"]]
-        figures["clips"] = [int(count) for count in told["clips"]]
+        figures = ChosenOn(
+            auc=float(stored["auc"]),
+            eer=float(stored["eer"]),
+            eer_interval=[float(rate) for rate in stored["eer_interval"]],
+            clips=[int(count) for count in stored["clips"]],
+        )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return figures if len(figures["eer_interval"]) == 2 else None
 
 
 def comes_from_stand_in(provenance: dict) -> bool:
-    """Whether it is the stand-in detector's, or of one fine-tuned from it, at whatever remove."""
+    """Check whether a detector is the stand-in, or was fine-tuned from it in any number of steps."""
     while isinstance(origin := provenance.get("started_from"), dict):
-        provenance = origin.get("provenance")
-        if not isinstance(provenance, dict):
+        earlier = origin.get("provenance")
+        if not isinstance(earlier, dict):
             return False
+        provenance = earlier
     return is_stand_in(provenance)
