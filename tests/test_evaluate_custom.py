@@ -452,7 +452,9 @@ def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, de
     assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline", "--hop", "5") == 2
     assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "error: a hop of 5 s: it must be from 6.25e-05 to 4.0375 s, one window"
+    assert lines[1] == (
+        "error: a hop of 5 s is not possible: it must be from 6.25e-05 s to 4.0375 s, which is one window"
+    )
     assert lines[2] == "error: damaged.safetensors: its calibration is damaged"
     assert Path("results/custom/detector/timelines/a.wav.csv").is_file()
 

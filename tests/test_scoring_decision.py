@@ -42,7 +42,8 @@ def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spo
 def test_a_fit_that_does_not_converge_gives_none_and_is_told(monkeypatch, caplog):
     monkeypatch.setattr(decision, "_MOST_STEPS", 1)
     assert Calibration.fit(RNG.normal(3, 2, 50), RNG.normal(-1, 1, 20), "70 clips") is None
-    assert "no calibration on 70 clips, so its two logits decide: lbfgs failed to converge" in caplog.text
+    reason = "so the two logits are compared instead: lbfgs failed to converge"
+    assert f"the calibration on 70 clips failed, {reason}" in caplog.text
 
 
 def test_a_calibration_gives_log_likelihood_ratios():

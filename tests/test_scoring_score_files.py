@@ -57,9 +57,9 @@ def test_the_arenas_format_has_the_names_of_its_csv(tmp_path):
 
 
 def test_names_that_a_format_cannot_hold_are_refused():
-    with pytest.raises(DataError, match="2 recordings would be called a"):
+    with pytest.raises(DataError, match=r"2 recordings would have the same name, a$"):
         names_in("asvspoof", scored_of(["Real/a.wav", "Fake/a.wav"], [0, 0]).utterances)
-    with pytest.raises(DataError, match="hold no blanks, but 'a b' does"):
+    with pytest.raises(DataError, match="names cannot contain spaces, but 'a b' does"):
         names_in("asvspoof5", scored_of(["a b.wav"], [0]).utterances)
 
 
@@ -99,7 +99,9 @@ def test_a_trial_without_a_score_fails(tmp_path):
     scored, _ = with_keys(read_scores(tmp_path / "s.csv"), keys)
     assert scored.failures == dict.fromkeys((1, 2, 3), "no score")  # none, two of the name, none
     (tmp_path / "s.csv").write_text("path,score\nother.wav,1\n")
-    with pytest.raises(DataError, match=r"none of its trials has a score; the first is LA_E_1.*of other.wav"):
+    with pytest.raises(
+        DataError, match=r"has a score; its first trial is LA_E_1, the first score is for other\.wav$"
+    ):
         with_keys(read_scores(tmp_path / "s.csv"), keys)
 
 
@@ -134,17 +136,17 @@ def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
     with pytest.raises(DataError) as caught:
         read_scores(path)
     assert list(caught.value.args) == [
-        f"{path}, row 3: the score 'x' is not a number to work with",
-        f"{path}, row 4: the score 'nan' is not a number to work with",
-        f"{path}, row 5: the score 'inf' is not a number to work with",
+        f"{path}, row 3: the score 'x' is not a usable number",
+        f"{path}, row 4: the score 'nan' is not a usable number",
+        f"{path}, row 5: the score 'inf' is not a usable number",
         f"{path}, row 6: a stands in row 2 already",
         f"{path}, row 7: unknown label 'maybe'",
         f"{path}, row 8: 2 columns instead of 3",
-        f"{path}, row 9: the score '-1e308' is not a number to work with",
+        f"{path}, row 9: the score '-1e308' is not a usable number",
     ]
     for text in ("path,label\na,real\n", "one two three\n", "", "score,label\n1,real\n"):
         path.write_text(text)
-        with pytest.raises(DataError, match=r"no known file of scores|is empty"):
+        with pytest.raises(DataError, match=r"not a score file in a known format|is empty"):
             read_scores(path)
 
 

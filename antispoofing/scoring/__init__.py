@@ -1,1 +1,1 @@
-"""Recordings become scores, and scores verdicts."""
+"""Turn recordings into scores, and scores into verdicts."""

@@ -1,9 +1,9 @@
-"""From a score to a verdict: real, fake, or not sure.
+"""From a score to a verdict: real, fake or not sure.
 
-A score is logit 1 (bona fide): higher = more likely real. A rule makes margins of scores: positive speaks for
-real, negative for fake. By a calibration, which a detector's file may store, they are log-likelihood ratios,
-and give probabilities. Without one the network's two logits are compared, which nobody has calibrated: they
-give none.
+A score is logit 1 (bona fide): higher = more likely real. A rule turns scores into margins: above 0 means
+more likely real, below 0 more likely fake. With a calibration, which a detector's file may store, margins are
+log-likelihood ratios and yield probabilities. Without one, the network's two logits are compared; nobody has
+calibrated those, so they yield no probability.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy  # its special loads when first used
+import scipy  # it loads scipy.special on first use
 
 from antispoofing import classes
 from antispoofing.detectors.provenance import stored_calibration
@@ -25,11 +25,11 @@ from data_utils import BONAFIDE, SPOOF
 if TYPE_CHECKING:
     from model import Detector
 
-SURE = 0.95  # what is less probable than this, for either class, is "not sure"
-LIMIT = math.log(SURE / (1 - SURE))  # the same as log odds: 2.94 nats
+SURE = 0.95  # if neither class is at least this probable, the verdict is "not sure"
+LIMIT = math.log(SURE / (1 - SURE))  # SURE as log odds: 2.94 nats
 
-_TOLERANCE = 1e-8  # of the regression's gradient, where a clip's weights sum up to 1
-_MOST_STEPS = 1000  # of the regression, which takes 5 to 25
+_TOLERANCE = 1e-8  # of the regression's gradient, with weights that sum to 1
+_MOST_STEPS = 1000  # of the regression, which usually takes 5 to 25
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +38,13 @@ REAL, FAKE, NOT_SURE = classes.REAL.word, classes.FAKE.word, "not sure"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The log-likelihood ratio of bona fide over spoof, in nats, is slope * score + intercept.
+    """A linear map from scores to log-likelihood ratios of bona fide over spoof: slope * score + intercept.
 
     Attributes:
-        slope: above 0: a calibration never turns scores round.
-        bound: the largest ratio, of either sign, that the recordings it was fitted on can show.
-        fitted_on: what the scores were of that it was fitted on, in words.
+        slope: In nats per unit of score; above 0, since a calibration never reverses the order of scores.
+        intercept: In nats.
+        bound: The largest ratio of either sign, in nats, that the recordings it was fitted on can support.
+        fitted_on: The recordings it was fitted on, in words.
     """
 
     slope: float
@@ -53,29 +54,31 @@ class Calibration:
 
     @classmethod
     def fit(cls, bonafide: np.ndarray, spoof: np.ndarray, fitted_on: str) -> Calibration | None:
-        """Fit one by logistic regression in which both classes weigh the same, whatever their numbers.
+        """Fit a calibration by logistic regression, in which both classes have the same total weight.
 
         The targets are Platt's, (n + 1) / (n + 2) and 1 / (n + 2) ("Probabilistic outputs for support vector
-        machines", 1999), so that classes which do not overlap give no infinite slope. The log odds of their
-        mean, 0 for classes of one size, are no evidence and are taken off. The bound is log(n + 1) of the
-        smaller class, the log odds of such a target.
+        machines", 1999), so that the slope stays finite even if the classes do not overlap. The log odds of
+        the mean target (0 for classes of equal size) are not evidence and are subtracted. The bound is
+        log(n + 1) for the smaller class: the log odds of its target.
 
         Args:
-            bonafide, spoof: the scores [n] of each class, of recordings that the detector was not trained on.
+            bonafide: The scores [n] of bona fide recordings that the detector was not trained on.
+            spoof: The scores [n] of spoof recordings that the detector was not trained on.
+            fitted_on: These recordings in words.
 
         Returns:
-            None where the slope is not above 0, for higher scores do not speak for real; and where the
-            regression does not converge, which is logged.
+            The calibration. None if the slope is not above 0, since higher scores then do not mean more
+            likely real; and None, with a logged warning, if the regression does not converge.
         """
         from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression  # half a second: only to fit
+        from sklearn.linear_model import LogisticRegression  # half a second, needed only to fit
 
         scores = np.concatenate([bonafide, spoof])
         numbers = [len(bonafide), len(spoof)]
         weights = np.repeat([0.5 / n for n in numbers], numbers)
         targets = np.repeat([(numbers[0] + 1) / (numbers[0] + 2), 1 / (numbers[1] + 2)], numbers)
-        center, scale = scores.mean(), scores.std() or 1.0  # scores of any magnitude converge alike
-        # scikit-learn takes no targets between the classes: each clip counts for both, as its target says.
+        center, scale = scores.mean(), scores.std() or 1.0  # so that scores of any magnitude converge
+        # scikit-learn takes no targets between 0 and 1, so each clip counts for both classes, in proportion.
         clips = np.tile((scores - center) / scale, 2)[:, None]
         labels = np.repeat([BONAFIDE, SPOOF], len(scores))
         shares = np.concatenate([weights * targets, weights * (1 - targets)])
@@ -86,7 +89,11 @@ class Calibration:
                 model.fit(clips, labels, shares)
             except ConvergenceWarning as warning:
                 reason = str(warning).splitlines()[0]
-                logger.warning("no calibration on %s, so its two logits decide: %s", fitted_on, reason)
+                logger.warning(
+                    "the calibration on %s failed, so the two logits are compared instead: %s",
+                    fitted_on,
+                    reason,
+                )
                 return None
         if model.coef_[0, 0] <= _TOLERANCE:
             return None
@@ -96,41 +103,44 @@ class Calibration:
 
     @classmethod
     def from_provenance(cls, provenance: dict) -> Calibration | None:
-        """The one that a detector file's provenance holds, as `to_dict` gives it; None where it holds none.
+        """Return the calibration in a detector file's provenance, as `to_dict` wrote it; None if it has none.
 
         Raises:
-            ValueError: what it holds is none.
+            ValueError: If what the provenance stores as a calibration is not one.
         """
         stored = stored_calibration(provenance)
         if stored is None:
             return None
+        if not isinstance(stored, dict):
+            raise ValueError("not a calibration")
         try:
-            numbers = [float(stored[name]) for name in ("slope", "intercept", "bound")]
-            calibration = cls(*numbers, str(stored["fitted_on"]))
+            slope, intercept, bound = (float(stored[name]) for name in ("slope", "intercept", "bound"))
+            calibration = cls(slope, intercept, bound, str(stored["fitted_on"]))
         except (TypeError, KeyError, OverflowError) as error:
-            raise ValueError("no calibration") from error
-        if not (np.isfinite(numbers).all() and calibration.slope > 0 and calibration.bound > 0):
-            raise ValueError("no calibration")
+            raise ValueError("not a calibration") from error
+        if not (np.isfinite([slope, intercept, bound]).all() and slope > 0 and bound > 0):
+            raise ValueError("not a calibration")
         return calibration
 
-    def to_dict(self) -> dict:
-        """As JSON types."""
+    def to_dict(self) -> dict[str, float | str]:
+        """Return the attributes as JSON types."""
         return asdict(self)
 
     def log_likelihood_ratios(self, scores: np.ndarray) -> np.ndarray:
-        """[n] -> [n], within the bound."""
+        """Return the log-likelihood ratios [n] of scores [n], in nats, limited to the bound."""
         return np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
 
 
 class Decision(NamedTuple):
-    """What a rule makes of a clip.
+    """A rule's decision on a clip.
 
     Attributes:
-        score: higher = more likely real.
-        threshold: the score of margin 0.
-        margin: positive speaks for real; in nats, but for a given threshold.
+        score: Higher = more likely real.
+        threshold: The score at which the margin is 0.
+        margin: Above 0 means more likely real; in nats, unless a threshold was given.
         verdict: REAL, FAKE or NOT_SURE.
-        probability_real: if real and fake recordings were equally frequent; None without a calibration.
+        probability_real: The probability that the clip is real, if real and fake ones are equally frequent;
+            None without a calibration, or if a threshold was given.
     """
 
     score: float
@@ -142,10 +152,12 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides: a threshold that is given, else a calibration, else the larger of the two logits.
+    """The rule for verdicts: a given threshold, else a calibration, else the larger of the two logits.
 
     Attributes:
-        threshold: score >= threshold is real. It was chosen elsewhere, and says nothing of how sure that is.
+        calibration: The detector's calibration, if it has one.
+        threshold: A clip is real if its score >= threshold. Since it was chosen elsewhere, it says nothing
+            about how sure that verdict is.
     """
 
     calibration: Calibration | None = None
@@ -153,14 +165,25 @@ class Rule:
 
     @classmethod
     def from_detector(cls, detector: Detector, threshold: float | None = None) -> Rule:
-        """Return a detector's rule. Raises CheckpointError where its file's calibration is none."""
+        """Return the rule of a detector, which uses the calibration that its file stores.
+
+        Args:
+            detector: The detector.
+            threshold: The threshold that the user gives, if any.
+
+        Raises:
+            CheckpointError: If the stored calibration is damaged.
+        """
         try:
             return cls(Calibration.from_provenance(detector.provenance), threshold)
         except ValueError as error:
             raise CheckpointError(f"{detector.path}: its calibration is damaged") from error
 
     def margins(self, logits: np.ndarray) -> np.ndarray:
-        """[n] of logits [n, 2]; positive speaks for real. In nats, but for a given threshold."""
+        """Return the margins [n] of logits [n, 2], in nats unless a threshold was given.
+
+        A margin above 0 means more likely real.
+        """
         if self.threshold is not None:
             return logits[:, BONAFIDE] - self.threshold
         if self.calibration is not None:
@@ -168,7 +191,10 @@ class Rule:
         return logits[:, BONAFIDE] - logits[:, SPOOF]
 
     def thresholds(self, logits: np.ndarray) -> np.ndarray:
-        """[n]: the score of margin 0. Without a calibration it is each recording's own spoof logit."""
+        """Return the scores [n] at which the margins of logits [n, 2] would be 0.
+
+        Without a threshold or a calibration that is each recording's own spoof logit.
+        """
         if self.threshold is not None:
             return np.full(len(logits), self.threshold)
         if self.calibration is not None:
@@ -176,31 +202,35 @@ class Rule:
         return logits[:, SPOOF]
 
     def verdict(self, margin: float) -> str:
-        """REAL from LIMIT on, FAKE from -LIMIT down, else NOT_SURE; by a given threshold never that."""
+        """Return REAL for a margin from LIMIT up, FAKE from -LIMIT down, and NOT_SURE in between.
+
+        If a threshold was given, the limit is 0, and the verdict is never NOT_SURE.
+        """
         limit = LIMIT if self.threshold is None else 0.0
         if margin >= limit:
             return REAL
         return FAKE if margin <= -limit else NOT_SURE
 
     def decide(self, logits: np.ndarray) -> Decision:
-        """A clip by its logits [2]."""
-        margin, threshold = (float(of(logits[None])[0]) for of in (self.margins, self.thresholds))
+        """Decide on a clip by its logits [2]."""
+        margin, threshold = (float(f(logits[None])[0]) for f in (self.margins, self.thresholds))
         calibrated = self.calibration is not None and self.threshold is None
         probability = float(scipy.special.expit(margin)) if calibrated else None
         return Decision(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
 
     def describe(self) -> str:
-        """What it goes by, in words."""
+        """Describe how the rule decides, in words without a full stop at the end."""
         if self.threshold is not None:
-            return "real where score >= the threshold given; it does not tell how sure that is"
+            return "real where score >= the threshold given, which says nothing about how sure that is"
         sure = f"{100 * SURE:.0f} %"
         if self.calibration is None:
             return (
                 "real where the bona fide logit is larger than the spoof logit. Nobody has calibrated these: "
-                f"a difference below {LIMIT:.1f}, by which the network itself is less than {sure} sure, "
-                'counts as "not sure"'
+                f"a difference below {LIMIT:.1f}, which means that the network itself is less than {sure} "
+                'sure, counts as "not sure"'
             )
         return (
-            f"calibrated on {self.calibration.fitted_on}. Where neither real nor fake is {sure} probable, if "
-            'both are equally frequent, it is "not sure". On other kinds of recordings that may not hold'
+            f"calibrated on {self.calibration.fitted_on}. If neither real nor fake is at least {sure} "
+            'probable, assuming that both are equally frequent, the verdict is "not sure". This may not hold '
+            "for other kinds of recordings"
         )

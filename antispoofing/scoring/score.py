@@ -1,4 +1,4 @@
-"""Run a detector over recordings: the beginning of each of many, or one in full, window by window.
+"""Run a detector over recordings: over the beginning of each of many, or over all windows of one.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -26,65 +26,71 @@ from antispoofing.scoring.timeline import Timeline, hop_samples, window_starts
 from data_utils import BONAFIDE, AudioError, Clips, Load, load_with_info, make_loader, pad
 from model import Detector
 
-Batch = tuple[Any, Tensor]  # what it is of, and waves [B, T]
-Computed = tuple[Any, np.ndarray]  # what it is of, and logits float32 [B, 2]
+Batch = tuple[Any, Tensor]  # a tag, which may be anything, and waves [B, T]
+Computed = tuple[Any, np.ndarray]  # the batch's tag, and logits float32 [B, 2]
 
 
 @contextmanager
 def parallel_batches(
     detector: Detector,
 ) -> Iterator[tuple[Callable[[Iterable[Batch]], Iterator[Computed]], int]]:
-    """What computes the logits of batches, in their order, and how many of them at once.
+    """Provide a function that computes the logits of batches, several at once, and yields them in order.
 
-    On a CPU each core computes a batch by itself: faster than all of them together on one, where there are
-    as many batches; and what comes out is the same for any number of cores. Elsewhere a batch is handed to
-    the device at once. Meanwhile PyTorch's number of threads is another: not in two threads at a time.
+    On a CPU each core computes a batch by itself. If there are enough batches, that is faster than all cores
+    computing one together, and the logits do not depend on the number of cores. Other devices get one batch
+    after the other. PyTorch's number of threads is changed for as long as the context lasts, so two threads
+    must not enter it at the same time.
 
-    A batch is what it is of (anything) and waves [B, T]; given back are the same and logits [B, 2].
+    Yields:
+        The function, and how many batches it computes at once.
     """
 
     @torch.inference_mode()
     def logits(waves: Tensor) -> Tensor:
         return detector(waves)
 
-    def handed_over(waves: Tensor) -> Future[Tensor]:
+    def compute_now(waves: Tensor) -> Future[Tensor]:
         future: Future[Tensor] = Future()
         future.set_result(logits(waves))
         return future
 
     if detector.device.type != "cpu":
-        yield partial(_in_order, handed_over, 2), 1
+        yield partial(_in_order, compute_now, 2), 1
         return
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+
+    def compute_in_pool(waves: Tensor) -> Future[Tensor]:
+        return pool.submit(logits, waves)
+
     try:
-        yield partial(_in_order, partial(pool.submit, logits), 2 * cores), cores
+        yield partial(_in_order, compute_in_pool, 2 * cores), cores
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error, no batch that nobody waits for
-        torch.set_num_threads(cores)  # for threads that begin later
+        pool.shutdown(cancel_futures=True)  # after an error nobody waits for the remaining batches
+        torch.set_num_threads(cores)  # a thread that starts later would have one core only
 
 
 def _in_order(
-    submit: Callable[[Tensor], Future[Tensor]], most: int, batches: Iterable[Batch]
+    submit: Callable[[Tensor], Future[Tensor]], most_pending: int, batches: Iterable[Batch]
 ) -> Iterator[Computed]:
-    """At most so many batches are computed, or wait for it, while the next one is taken."""
-    computing: deque[tuple[Any, Future[Tensor]]] = deque()
-    for what, waves in batches:
-        computing.append((what, submit(waves)))
-        if len(computing) > most:
-            what, logits = computing.popleft()
-            yield what, logits.result().cpu().numpy()
-    for what, logits in computing:
-        yield what, logits.result().cpu().numpy()
+    """Submit batches, at most so many ahead of the one that is awaited, and yield results in their order."""
+    pending: deque[tuple[Any, Future[Tensor]]] = deque()
+    for tag, waves in batches:
+        pending.append((tag, submit(waves)))
+        if len(pending) > most_pending:
+            first_tag, logits = pending.popleft()
+            yield first_tag, logits.result().cpu().numpy()
+    for tag, logits in pending:
+        yield tag, logits.result().cpu().numpy()
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode for it: a CPU computes many times more slowly than it decodes."""
+    """Return how many processes should decode; few for a CPU, which decodes much faster than it computes."""
     return max(1, distributed.cores() // 16) if device.type == "cpu" else min(8, distributed.cores())
 
 
 def default_batch_size(device: torch.device) -> int:
-    """The most clips computed together, unless told otherwise."""
+    """Return how many clips to compute together at most."""
     return 4 if device.type == "cpu" else 32
 
 
@@ -97,15 +103,21 @@ def score_recordings(
     offset: float = 0.0,
     load: Load = load_with_info,
 ) -> Scored:
-    """Score every recording; one that cannot be read costs no other its score.
+    """Score the beginning of every recording; one that cannot be read does not affect the others.
 
-    In a group of processes each scores its share, and all get the whole. On a CPU it has all cores, and is
-    not to be called in two threads at a time.
+    In a group of processes each scores its share, and all get the scores of all recordings. On a CPU this
+    uses every core and must not be called from two threads at the same time.
 
     Args:
-        batch_size: the most clips computed together; None for what suits the device.
-        workers: processes that decode ahead; 0 decodes in this one, None is as many as suit the device.
-        offset, load: see `data_utils.Clips`.
+        detector: The detector.
+        utterances: The recordings.
+        batch_size: How many clips to compute together at most; None is what suits the device.
+        workers: How many processes decode ahead; 0 decodes in this one, None is what suits the device.
+        offset: Where in each recording its clip begins, in seconds.
+        load: What reads a file; see `data_utils.Clips`.
+
+    Raises:
+        ProcessError: If another process of the group has ended or cannot be reached.
     """
     config = detector.config
     batch_size = batch_size or default_batch_size(detector.device)
@@ -127,14 +139,14 @@ def score_recordings(
         clips = Clips(paths, config.sample_rate, config.clip_samples, offset, load)
         loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
-        silent = None if distributed.is_main() else True  # None: where there is no terminal
+        silent = None if distributed.is_main() else True  # None is silent only without a terminal
         with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
             for indices, logits in compute(readable_batches(loader, progress)):
                 scored.logits[indices] = logits
     distributed.all_merge(scored.logits, mine)
     distributed.all_merge(scored.infos, mine)
-    for from_process in distributed.all_gather(unread):
-        scored.failures.update(from_process)
+    for failures in distributed.all_gather(unread):
+        scored.failures.update(failures)
     scored.failures = dict(sorted(scored.failures.items()))
     for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
         scored.failures.setdefault(i, NOT_A_NUMBER)
@@ -143,19 +155,20 @@ def score_recordings(
 
 
 def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float | None = None) -> Timeline:
-    """Score each window as a recording of its own: the scores that `Detector.score` gives them.
+    """Score each window of a recording as `Detector.score` would score it alone.
 
-    A recording shorter than a window is one window, repeated end to end as published. On a CPU it has all
-    cores, and is not to be called in two threads at a time.
+    A recording shorter than a window is one window, repeated end to end as published. On a CPU this uses
+    every core and must not be called from two threads at the same time.
 
     Args:
-        wave: float32 [n], n >= 1, of the detector's sample rate.
-        rule: what decides.
-        hop: seconds from the start of a window to that of the next; None for half a window.
+        detector: The detector.
+        wave: float32 [n], n >= 1, at the detector's sample rate, in [-1, 1].
+        rule: The rule for the verdicts.
+        hop: From the start of one window to the start of the next, in seconds; None is half a window.
 
     Raises:
-        DataError: the hop is less than a sample or more than a window.
-        AudioError: the detector gives no numbers of it.
+        DataError: If the hop is less than a sample or more than a window.
+        AudioError: If an output of the detector is not a number.
     """
     rate, window = detector.config.sample_rate, detector.config.clip_samples
     starts = window_starts(len(wave), window, hop_samples(detector.config, hop))
@@ -167,30 +180,31 @@ def score_windows(detector: Detector, wave: np.ndarray, rule: Rule, hop: float |
 
 
 def score_waves(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
-    """Score the beginning of each wave: the scores that `score_recordings` gives such recordings.
+    """Score the beginning of each wave as `score_recordings` scores that of a file.
 
-    On a CPU it has all cores, and is not to be called in two threads at a time.
+    On a CPU this uses every core and must not be called from two threads at the same time.
 
     Args:
-        waves: n of them, each float32 [samples], of the detector's sample rate, in [-1, 1].
+        detector: The detector.
+        waves: n waves, each float32 [samples], at the detector's sample rate, in [-1, 1].
 
     Returns:
-        float64 [n], higher = more likely real; NaN where the detector gives no number.
+        float64 [n], higher = more likely real; NaN if the detector's output is not a number.
 
     Raises:
-        ValueError: a wave has no samples.
+        ValueError: If a wave has no samples.
     """
     return _logits(detector, waves, "clip")[:, BONAFIDE]
 
 
 def _logits(detector: Detector, waves: Sequence[np.ndarray], unit: str) -> np.ndarray:
-    """Logits float64 [n, 2] of n waves, each cut or repeated to a clip."""
+    """Return the logits float64 [n, 2] of n waves, each cut or repeated to the length of a clip."""
     samples = detector.config.clip_samples
     if len(waves) == 0:
         return np.empty((0, 2))
     with parallel_batches(detector) as (compute, streams):
         most = default_batch_size(detector.device)
-        size = max(1, min(most, len(waves) // streams))  # every core has work
+        size = max(1, min(most, len(waves) // streams))  # small enough that every core has work
         starts = range(0, len(waves), size)
         batches = ([pad(wave, samples) for wave in waves[start : start + size]] for start in starts)
         computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)

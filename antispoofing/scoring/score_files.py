@@ -1,6 +1,6 @@
-"""Files of scores, written and read in the field's formats.
+"""Write and read files of scores in the field's formats.
 
-A score is higher = more likely real, as in all these formats.
+In all of them, higher = more likely real.
 """
 
 from __future__ import annotations
@@ -32,21 +32,29 @@ from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
 from data_utils import AUDIO_SUFFIXES, BONAFIDE
 
-# Format: the file's name, what sets its columns apart, its header.
-FORMATS = {
-    "asvspoof": ("scores.txt", " ", ()),  # UTT SCORE, of ASVspoof 2019 and 2021
-    "asvspoof5": ("scores.tsv", "\t", ("filename", "cm-score")),  # of its evaluation package
-    "arena": ("scores_arena.txt", " ", ()),  # of the Speech DF Arena toolkit: the file names of its CSV
+# Each format's file name, delimiter and header.
+FORMATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "asvspoof": ("scores.txt", " ", ()),  # ASVspoof 2019 and 2021: UTT SCORE
+    "asvspoof5": ("scores.tsv", "\t", ("filename", "cm-score")),  # ASVspoof 5's evaluation package
+    "arena": ("scores_arena.txt", " ", ()),  # the Speech DF Arena toolkit: the file names of its CSV, scores
 }
 
-SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # then what a list of labels tells
-LARGEST = 1e100  # a score; sums and differences of larger ones are no numbers any more
-NO_SCORE = "no score"  # why a trial of the keys fails
+SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # a list of labels' columns follow
+LARGEST = 1e100  # scores must be smaller, since sums and products of larger ones may overflow
+NO_SCORE = "no score"  # the reason given in failures.csv for a trial of the keys without one
 
 
 @dataclass(frozen=True)
 class FiledScore:
-    """One row: the recording as the file names it, score and spoof logit (NaN: none), what else it tells."""
+    """A row of a score file.
+
+    Attributes:
+        name: The recording, as the file names it.
+        score: Higher = more likely real; NaN if there is none.
+        spoof_logit: The detector's spoof logit; NaN if there is none.
+        label: "bonafide", "spoof", or "" if the file does not say.
+        columns: The row's other columns by name.
+    """
 
     name: str
     score: float
@@ -55,29 +63,41 @@ class FiledScore:
     columns: dict[str, str] = field(default_factory=dict)
 
 
-# ------------------------------------------------------------------------- writing
-
-
 def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
-    """What a format calls the recordings: as their list of labels does, else by path or utterance id.
+    """Return the recordings' names in a format: those of their list of labels, else paths or utterance ids.
+
+    Args:
+        format_: One of FORMATS.
+        utterances: The recordings.
 
     Raises:
-        DataError: two would have one name, or a name has a blank that the format cannot hold.
+        DataError: If two recordings would have the same name, or if a name has a space and the format does
+            not allow that.
     """
     if format_ == "arena":
         names = [u.trial if Path(u.trial).is_absolute() else str(Path(u.path)) for u in utterances]
     else:
         names = [utterance_id(u.trial or u.name) for u in utterances]
         if blank := next((name for name in names if len(name.split()) != 1), None):
-            raise DataError(f"--scores-as {format_}: its names hold no blanks, but {blank!r} does")
+            raise DataError(f"--scores-as {format_}: names cannot contain spaces, but {blank!r} does")
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise DataError(f"--scores-as {format_}: {times} recordings would be called {name}")
+        raise DataError(f"--scores-as {format_}: {times} recordings would have the same name, {name}")
     return names
 
 
 def write_scores(folder: Path, format_: str, scored: Scored) -> Path:
-    """Write the scores of what has one in one of FORMATS, higher = more likely real; the file."""
+    """Write the scores of the recordings that have one, and return the file's path.
+
+    Args:
+        folder: Where to write the file.
+        format_: One of FORMATS, which also decides the file's name.
+        scored: The recordings and their scores.
+
+    Raises:
+        DataError: If the format cannot hold the recordings' names.
+        OSError: If the file cannot be written.
+    """
     file_name, delimiter, header = FORMATS[format_]
     rows = zip(names_in(format_, scored.utterances), scored.scores, strict=True)
     with open(folder / file_name, "w", newline="", encoding="utf-8") as file:
@@ -88,23 +108,22 @@ def write_scores(folder: Path, format_: str, scored: Scored) -> Path:
 
 
 def utterance_id(name: str) -> str:
-    """The file name without its folder and its audio suffix: "flac/LA_E_1.flac" -> "LA_E_1"."""
+    """Strip the folder and the audio suffix from a file name: "flac/LA_E_1.flac" -> "LA_E_1"."""
     last = PurePosixPath(name.replace("\\", "/"))
     return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
 
 
-# ------------------------------------------------------------------------- reading
-
-
 def read_scores(path: Path) -> list[FiledScore]:
-    """Any file of scores: the formats above, this project's scores.csv, ASVspoof 2019's UTT ATTACK KEY SCORE.
+    """Read a score file in one of FORMATS, ASVspoof 2019's UTT ATTACK KEY SCORE, or any CSV or TSV.
 
-    A CSV or TSV file needs a header with a column of recordings (path, filename, ...) and one called score or
-    cm-score; a column label (or key) and all others are kept.
+    A CSV or TSV file, such as this project's scores.csv, needs a header with a column of recordings (path,
+    filename, ...) and one called score or cm-score; a column label (or key) is read too, and the others kept.
 
     Raises:
-        DataError: it is none of these; or a row has another number of columns, a score that is no number, an
-            unknown label, or a recording that stands there before (a line for each such row).
+        DataError: If the file has none of these formats, or if a row has the wrong number of columns, a score
+            that is not a number, an unknown label, or a recording that an earlier row has. The message has
+            a line for each such row.
+        OSError: If the file cannot be read.
     """
     table = read_table(path)
     if table.header:
@@ -115,11 +134,11 @@ def read_scores(path: Path) -> list[FiledScore]:
         columns = {2: ["name", "score"], 4: ["name", "attack", "label", "score"]}.get(width, [])
         places = [columns.index(name) if name in columns else None for name in ("name", "score", "label")]
     name_at, score_at, label_at = places
-    ours = {name: columns.index(name) for name in SCORES_CSV_HEADER[3:] if name in columns}
+    own_columns = {name: columns.index(name) for name in SCORES_CSV_HEADER[3:] if name in columns}
     if name_at is None or score_at is None:
         raise DataError(
-            f"{path}: no known file of scores. It needs a header with columns path and score, or the two or "
-            "four columns of ASVspoof's UTT SCORE and UTT ATTACK KEY SCORE"
+            f"{path}: not a score file in a known format. It needs a header with the columns path and score, "
+            "or the columns of ASVspoof's UTT SCORE or UTT ATTACK KEY SCORE"
         )
     scores: list[FiledScore] = []
     problems: list[str] = []
@@ -127,15 +146,15 @@ def read_scores(path: Path) -> list[FiledScore]:
         text, word = cells[score_at], cells[label_at] if label_at is not None else ""
         score, label = _number(text), LABEL_WORDS.get(plain(word), "")
         if score is None:
-            problems.append(f"{path}, row {row}: the score {text!r} is not a number to work with")
+            problems.append(f"{path}, row {row}: the score {text!r} is not a usable number")
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
-            spoof_logit = _number(cells[ours["spoof_logit"]]) if "spoof_logit" in ours else math.nan
-            told = other_columns(columns, cells, [*places, *ours.values()], label)
+            spoof_logit = _number(cells[own_columns["spoof_logit"]]) if "spoof_logit" in own_columns else None
+            rest = other_columns(columns, cells, [*places, *own_columns.values()], label)
             scores.append(
                 FiledScore(
-                    cells[name_at], score, math.nan if spoof_logit is None else spoof_logit, label, told
+                    cells[name_at], score, math.nan if spoof_logit is None else spoof_logit, label, rest
                 )
             )
     refuse(problems)
@@ -143,7 +162,7 @@ def read_scores(path: Path) -> list[FiledScore]:
 
 
 def _number(text: str) -> float | None:
-    """NaN where there is none (of a recording without a score); None where it is no number to work with."""
+    """Return the number, NaN for an empty cell, or None if it is not a usable number."""
     try:
         number = float(text) if text else math.nan
     except ValueError:
@@ -152,13 +171,20 @@ def _number(text: str) -> float | None:
 
 
 def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, int]:
-    """The trials of a list of labels with their scores, and how many scores are of no such trial.
+    """Look up the score of each trial in a list of labels.
 
-    A trial's score is found by the name as it stands, else by the utterance id, where only one trial and one
-    score have it. A trial without a score fails.
+    A score belongs to a trial if both have the same name, or else the same utterance id, provided that no
+    other trial and no other score has that id. A trial without a score counts as failed.
+
+    Args:
+        scores: The scores, each for a different recording.
+        keys: The list of labels.
+
+    Returns:
+        The trials with their scores, and how many scores belong to none of them.
 
     Raises:
-        DataError: no trial has a score.
+        DataError: If no trial has a score.
     """
     by_name = {score.name: score for score in scores}
     trials_of = Counter(utterance_id(trial.name) for trial in keys.trials)
@@ -175,18 +201,18 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
 
     names = [name_of(trial) for trial in keys.trials]
     if not any(names):
+        first = f"the first score is for {scores[0].name}" if scores else "there are no scores"
         raise DataError(
-            f"{keys.path}: none of its trials has a score; the first is {keys.trials[0].name}, the first "
-            f"score is of {scores[0].name if scores else 'nothing'}"
+            f"{keys.path}: none of its trials has a score; its first trial is {keys.trials[0].name}, {first}"
         )
-    none = FiledScore("", math.nan)
-    found = [none if name is None else by_name[name] for name in names]
+    missing = FiledScore("", math.nan)
+    found = [missing if name is None else by_name[name] for name in names]
     utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
     return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
 
 
 def as_scored(utterances: Sequence[Utterance], scores: Sequence[FiledScore]) -> Scored:
-    """Take scores as if they were made here."""
+    """Combine recordings with their scores from a file, in the same order."""
     logits = np.array([(score.spoof_logit, score.score) for score in scores], dtype=float).reshape(-1, 2)
     return Scored(
         utterances, logits, {int(i): NO_SCORE for i in np.flatnonzero(np.isnan(logits[:, BONAFIDE]))}

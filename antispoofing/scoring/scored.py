@@ -1,4 +1,4 @@
-"""What a detector made of a list of recordings.
+"""The scores of a list of recordings.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -6,7 +6,6 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,33 +16,35 @@ from data_utils import AUDIO_INFO, BONAFIDE, LABELS, SPOOF
 NOT_A_NUMBER = "the detector's output is not a number"  # why a recording has no score
 
 
-@dataclass
 class Scored:
-    """What a detector made of a list of recordings.
+    """A list of n recordings with their scores.
 
     Attributes:
-        utterances: the n recordings.
-        logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN where there is none.
-        failures: why there is none, by index.
-        infos: `data_utils.AUDIO_INFO` [n], of what could be read.
+        utterances: The recordings.
+        logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN for a recording without a score.
+        failures: By index, why a recording has no score.
+        infos: `data_utils.AUDIO_INFO` [n]; zeros for recordings that were not read, or were scored elsewhere.
     """
 
-    utterances: Sequence[Utterance]
-    logits: np.ndarray
-    failures: dict[int, str]
-    infos: np.ndarray | None = None
-
-    def __post_init__(self):
-        if self.infos is None:  # scored elsewhere
-            self.infos = np.zeros(len(self.utterances), AUDIO_INFO)
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        logits: np.ndarray,
+        failures: dict[int, str],
+        infos: np.ndarray | None = None,
+    ):
+        self.utterances = utterances
+        self.logits = logits
+        self.failures = failures
+        self.infos = np.zeros(len(utterances), AUDIO_INFO) if infos is None else infos
 
     @property
     def scores(self) -> np.ndarray:
-        """[n], higher = more likely real; NaN where there is none."""
+        """The scores float64 [n], higher = more likely real; NaN for a recording without one."""
         return self.logits[:, BONAFIDE]
 
     def mask(self, label: str) -> np.ndarray:
-        """Which recordings [n] have this label (one of LABELS, or "") and a score."""
+        """Return a mask bool [n] of the recordings that have a score and this label, one of LABELS or ""."""
         return (self._labels == label.encode()) & np.isfinite(self.scores)
 
     @cached_property
@@ -51,7 +52,7 @@ class Scored:
         return np.array([u.label for u in self.utterances], dtype="S8")
 
     def scores_with_label(self, label: str) -> np.ndarray:
-        """The scores of the recordings that have this label."""
+        """Return the scores of the recordings that have this label and a score."""
         return self.scores[self.mask(label)]
 
     @property
@@ -66,20 +67,20 @@ class Scored:
 
     @property
     def labelled(self) -> np.ndarray:
-        """Which recordings [n] have either label and a score."""
+        """A mask bool [n] of the recordings that have a score and either label."""
         return self.mask(LABELS[BONAFIDE]) | self.mask(LABELS[SPOOF])
 
     def subset(self, members: np.ndarray) -> Scored:
-        """Of the recordings chosen by a mask [n], with their scores but without reasons of failures."""
-        chosen = np.flatnonzero(members)
+        """Return the recordings that a mask [n] selects, with their scores but without `failures`."""
+        chosen = np.flatnonzero(members).tolist()
         return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {}, self.infos[chosen])
 
     def verdicts(self, threshold: float | None = None) -> list[str]:
-        """ "bonafide" or "spoof" for each recording, "" where there is nothing to decide by.
+        """Decide on each recording: "bonafide" or "spoof", or "" if there is nothing to decide by.
 
         Args:
-            threshold: score >= threshold is bona fide. None: whichever of the two logits is larger,
-                the network's own decision, which nobody has calibrated.
+            threshold: A recording is bona fide if its score >= threshold. None compares its two logits,
+                which is the network's own, uncalibrated decision.
         """
         limit = self.logits[:, SPOOF] if threshold is None else threshold
         words = np.where(self.scores >= limit, LABELS[BONAFIDE], LABELS[SPOOF])

@@ -1,4 +1,4 @@
-"""A recording heard in full, window by window: where it sounds real, and where synthetic.
+"""A whole recording, judged window by window: where it sounds real, and where it sounds synthetic.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from model import DetectorConfig
 
 MIXED = "mixed"
-SHORT = 1.0  # seconds
-SILENT = 2e-3  # between the lowest and the highest sample: -60 dB of full scale
-COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of a window
+SHORT = 1.0  # seconds; a shorter recording is too short to judge
+SILENT = 2e-3  # a recording is silent if its samples span less: -60 dB of full scale
+COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of `Timeline.rows`
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a recording that is on the fake side.
+    """A part of a recording whose windows are all on the fake side.
 
     Attributes:
-        start, end: in seconds.
-        score: the lowest of its windows.
-        is_sure: whether its windows are judged fake by themselves, or only lean that way.
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds.
+        score: The lowest score of its windows.
+        is_sure: Whether each of its windows has the verdict fake, rather than only leaning that way.
     """
 
     start: float
@@ -42,17 +43,19 @@ class Stretch:
 
     @property
     def says(self) -> str:
+        """How it sounds, in words that follow its times."""
         return "sounds synthetic" if self.is_sure else "leans towards synthetic"
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a detector made of a recording's n windows, in their order, and what a rule makes of that.
+    """The n windows of a recording in order of time, and the rule that judges them.
 
     Attributes:
-        starts, ends: float64 [n], in seconds from the recording's beginning. They overlap.
+        starts: float64 [n], where each window begins, in seconds.
+        ends: float64 [n], where each window ends, in seconds; windows may overlap.
         logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide.
-        rule: what decides.
+        rule: The rule that turns logits into margins and verdicts.
     """
 
     starts: np.ndarray
@@ -62,37 +65,37 @@ class Timeline:
 
     @property
     def scores(self) -> np.ndarray:
-        """[n], higher = more likely real."""
+        """The scores [n] of the windows, higher = more likely real."""
         return self.logits[:, BONAFIDE]
 
     @cached_property
     def margins(self) -> np.ndarray:
-        """[n], see `Rule.margins`; positive speaks for real."""
+        """The margins [n] of the windows by `Rule.margins`; above 0 means more likely real."""
         return self.rule.margins(self.logits)
 
     @property
     def verdicts(self) -> list[str]:
-        """Of each window by itself [n]."""
+        """The verdict on each window."""
         return [self.rule.verdict(margin) for margin in self.margins.tolist()]
 
     @property
     def verdict(self) -> str:
-        """Of the whole recording, by what `overall` tells."""
+        """The verdict on the whole recording, reached as `overall` describes."""
         if self.rule.threshold is None and {REAL, FAKE} <= set(self.verdicts):
             return MIXED
         return self.rule.verdict(float(self.margins.mean()))
 
     def rows(self) -> list[tuple]:
-        """What is to be said of each window, as COLUMNS has it."""
+        """Return a row for each window, with the columns COLUMNS."""
         thresholds = self.rule.thresholds(self.logits)
         numbers = (self.starts, self.ends, self.scores, thresholds, self.margins)
         return list(zip(*(column.tolist() for column in numbers), self.verdicts, strict=True))
 
     def suspicious(self) -> list[Stretch]:
-        """The stretches that sound synthetic, in their order.
+        """Return the stretches that sound synthetic, in order of time.
 
-        Each window stands for the time that is nearest to its middle. A stretch is of neighbours whose
-        margins are below 0, either all judged fake by themselves or none.
+        Each window stands for the time that is nearer to its middle than to any other's. A stretch is a run
+        of neighbouring windows with margins below 0, all of which have the verdict fake, or none.
         """
         middles = (self.starts + self.ends) / 2
         edges = [self.starts[0], *(middles[1:] + middles[:-1]) / 2, self.ends[-1]]
@@ -112,44 +115,60 @@ class Timeline:
 
 
 def overall(rule: Rule) -> str:
-    """How a whole recording is judged by its windows, in words."""
+    """Describe how the windows decide the verdict, in words that follow "the whole recording is"."""
     if rule.threshold is not None:
         return "real or fake by the mean margin of all windows"
     return (
-        "mixed where some windows are surely real and some surely fake; else it goes by the mean margin of "
-        "all windows: real or fake where that is sure, else not sure"
+        "mixed where some windows are surely real and some surely fake; otherwise the mean margin of all "
+        "windows decides: it is real or fake if that margin is sure, and not sure if it is not"
     )
 
 
 def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
-    """What makes any verdict on a recording worthless, in words."""
+    """Describe what makes any verdict on a recording worthless; empty if nothing does.
+
+    Args:
+        wave: float32 [n], the samples.
+        sample_rate: In Hz.
+    """
     found = []
     if len(wave) < SHORT * sample_rate:
-        found.append(f"it lasts less than {SHORT:g} s: too little to judge by")
+        found.append(f"it lasts less than {SHORT:g} s, which is too short to judge")
     if np.ptp(wave) < SILENT:
         found.append("it is silent, or all but silent")
     return found
 
 
 def hop_samples(config: DetectorConfig, hop: float | None) -> int:
-    """A hop of so many seconds, in samples; of None half a window.
+    """Convert a hop from seconds to samples.
+
+    Args:
+        config: The detector's configuration, which sets the sample rate and the length of a window.
+        hop: From the start of one window to the start of the next, in seconds; None is half a window.
 
     Raises:
-        DataError: it is less than a sample or more than a window.
+        DataError: If the hop is less than a sample or more than a window.
     """
     rate, window = config.sample_rate, config.clip_samples
     step = window // 2 if hop is None else round(hop * rate)
     if not 1 <= step <= window:
         raise DataError(
-            f"a hop of {hop:g} s: it must be from {1 / rate:g} to {window / rate:g} s, one window"
+            f"a hop of {hop:g} s is not possible: it must be from {1 / rate:g} s to {window / rate:g} s, "
+            "which is one window"
         )
     return step
 
 
 def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
-    """int64 [n]: 0, hop, 2 hop, ..., and the last that fits: all is heard, and nothing is padded.
+    """Return where windows start, int64 [n] in samples: at 0, hop, 2 * hop, ..., and one at the very end.
 
-    Of a recording that is no longer than a window 0 alone.
+    So every sample lies in a window, and no window reaches beyond the recording, unless the recording is
+    shorter than a window; then the only start is 0.
+
+    Args:
+        n_samples: The length of the recording, in samples.
+        window: The length of a window, in samples.
+        hop: From the start of one window to the start of the next, in samples.
     """
     last = max(0, n_samples - window)
     return np.append(np.arange(0, last, hop), last)
