@@ -1,9 +1,9 @@
-"""What looking for the same audio twice costs, against decoding the recordings once, in one run.
+"""Measure how long the audit for duplicates takes, compared with decoding the recordings once.
 
     python benchmarks/audit.py                  # 10,000 clips of noise, wav and flac, 2 s each
     python benchmarks/audit.py --data my_folder
 
-Each round decodes every recording as the audit does, then audits; both on one thread, in turn.
+Each round decodes every recording as the audit does, and then runs the audit; both use one thread.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from data_utils import open_audio
 
 
 def write_clips(folder: Path, n: int) -> None:
+    """Write n clips of noise, each 2 s at 16 kHz, alternately as wav and flac."""
     rng = np.random.default_rng(0)
     for i in tqdm(range(n), desc="writing", disable=None):
         samples = (3000 * rng.standard_normal(32000)).astype(np.int16)
@@ -34,16 +35,22 @@ def write_clips(folder: Path, n: int) -> None:
 
 
 def decode(utterances: list[Utterance]) -> None:
+    """Decode as much of each recording as the audit does."""
     for utterance in utterances:
         with open_audio(utterance.path) as file:
             file.read(0, duplicates.DECODED_SECONDS * file.info.sample_rate)
 
 
 def main() -> None:
+    """Time both in turn, and print the medians and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", nargs="+", metavar="PATH", help="default: clips made for this")
-    parser.add_argument("--clips", type=int, default=10000, help="that are made (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="recordings to audit (default: clips of noise)"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=10000, help="clips of noise to make (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to time (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if not args.data:
@@ -57,10 +64,10 @@ def main() -> None:
             ):
                 started = time.perf_counter()
                 work()
-                if number:  # the first round fills the disk's cache
+                if number:  # the first round fills the disk cache
                     seconds[name].append(time.perf_counter() - started)
     for name, values in seconds.items():
-        print(f"{name}: median {statistics.median(values):.2f} s for {len(utterances)} recordings")
+        print(f"{name}: median {statistics.median(values):.2f} s (recordings: {len(utterances)})")
     ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
     print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 

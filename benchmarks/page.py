@@ -1,9 +1,10 @@
-"""How long the web page takes to start, and to answer: from a click to the verdict in a browser, and by HTTP.
+"""Measure how long the web page takes to start, and to answer in a browser and by HTTP.
 
-    python benchmarks/page.py                               # the stand-in, a sample
+    python benchmarks/page.py                               # the stand-in detector and a bundled sample
     python benchmarks/page.py --checkpoint LA_model.pth --clip suspicious.mp3
 
-Needs playwright and a chromium.
+In the browser, the time runs from the click on Judge until the verdict is shown. This needs playwright and
+chromium.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from antispoofing.project import SAMPLES
 
 
 def in_browser(server: Served, clip: Path, rounds: int) -> list[float]:
-    """Seconds from the click on Judge until the verdict is shown; each time by another name."""
+    """Return the seconds of each round from the click on Judge until the verdict is shown.
+
+    Each round uploads the clip under another name, by which its verdict is recognised.
+    """
     seconds = []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -40,7 +44,7 @@ def in_browser(server: Served, clip: Path, rounds: int) -> list[float]:
             name = f"{number}{clip.suffix}"
             page.locator("input[type=file]").first.set_input_files(shutil.copy(clip, Path(folder) / name))
             page.get_by_label(name).wait_for()
-            page.wait_for_timeout(500)  # the upload is done
+            page.wait_for_timeout(500)  # let the upload finish
             started = time.perf_counter()
             page.get_by_role("button", name="Judge").click()
             page.get_by_role("heading", name=name).wait_for()
@@ -51,14 +55,14 @@ def in_browser(server: Served, clip: Path, rounds: int) -> list[float]:
 
 
 def by_http(server: Served, clip: Path, rounds: int) -> list[float]:
-    """Seconds of a call of /timeline for a file that is uploaded."""
+    """Return the seconds of each call of /timeline for a file that has been uploaded."""
     seconds = []
     call = f"{server.address}gradio_api/call/timeline"
     with httpx2.Client(timeout=600) as client, open(clip, "rb") as file:
         (path,) = client.post(f"{server.address}gradio_api/upload", files={"files": file}).json()
-        detectors = json.loads(client.get(f"{server.address}gradio_api/info").text)
-        default = detectors["named_endpoints"]["/timeline"]["parameters"][1]["parameter_default"]
-        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, default]
+        interface = json.loads(client.get(f"{server.address}gradio_api/info").text)
+        detectors = interface["named_endpoints"]["/timeline"]["parameters"][1]["parameter_default"]
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, detectors]
         for _ in range(rounds):
             started = time.perf_counter()
             event = client.post(call, json={"data": data}).json()["event_id"]
@@ -69,28 +73,43 @@ def by_http(server: Served, clip: Path, rounds: int) -> list[float]:
 
 
 def main() -> None:
+    """Start the server several times, time its answers, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=STAND_IN, metavar="PATH")
-    parser.add_argument("--clip", type=Path, default=SAMPLES / "custom/Fake/piper-joe-09.flac")
-    parser.add_argument("--starts", type=int, default=5, help="of the server (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=10, help="per start (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=STAND_IN,
+        metavar="PATH",
+        help="detector file (default: the stand-in)",
+    )
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        default=SAMPLES / "custom/Fake/piper-joe-09.flac",
+        metavar="PATH",
+        help="recording to judge (default: a bundled sample)",
+    )
+    parser.add_argument("--starts", type=int, default=5, help="server starts to time (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="answers to time after each start (default: %(default)s)"
+    )
     args = parser.parse_args()
-    ways: dict[str, list[float]] = {"start-up": [], "answer in the browser": [], "answer by HTTP": []}
+    timings: dict[str, list[float]] = {"start-up": [], "answer in the browser": [], "answer by HTTP": []}
     first = []
     for _ in range(args.starts):
         with (
             tempfile.TemporaryDirectory() as folder,
             served(Path(folder), "--checkpoint", str(args.checkpoint.resolve())) as server,
         ):
-            ways["start-up"].append(server.seconds)
+            timings["start-up"].append(server.seconds)
             seconds = in_browser(server, args.clip, args.rounds)
             first.append(seconds[0])
-            ways["answer in the browser"] += seconds
-            ways["answer by HTTP"] += by_http(server, args.clip, args.rounds)
-    for name, seconds in ways.items():
-        spread = f"({min(seconds):.2f} to {max(seconds):.2f}, {len(seconds)} times)"
+            timings["answer in the browser"] += seconds
+            timings["answer by HTTP"] += by_http(server, args.clip, args.rounds)
+    for name, seconds in timings.items():
+        spread = f"({min(seconds):.2f} to {max(seconds):.2f}, n = {len(seconds)})"
         print(f"{name}: median {statistics.median(seconds):.2f} s {spread}")
-    print(f"the first answer in the browser: median {statistics.median(first):.2f} s")
+    print(f"first answer in the browser: median {statistics.median(first):.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast recordings are scored, against the original way and what the machine can do, in one run.
+"""Measure how fast recordings are scored, compared with the original way and with the machine's peak.
 
-    python benchmarks/throughput.py                                # XLS-R 300M of random weights, noise
+    python benchmarks/throughput.py                  # XLS-R 300M with random weights, on clips of noise
     python benchmarks/throughput.py --checkpoint LA_model.pth --data my_folder --json throughput.json
 
-The original way: fairseq (where it is not installed, transformers) in fp32, each recording decoded whole by
-librosa, one clip at a time. Every round runs each way over the same clips, in turn; figures are medians over
-the rounds, ratios are taken within a round. The machine's peak is its fastest matrix product, of several that
-occur in the 300M network, measured in each round; the fraction of it that is reached is of the network alone,
-with four clips for each core, in memory.
+The original way is fairseq (transformers if fairseq is not installed) in fp32; librosa decodes each recording
+whole, and one clip is scored at a time. In every round each way scores the same clips in turn. Figures are
+medians over the rounds, and ratios are taken within a round. The machine's peak is its fastest matrix product
+of several that occur in the 300M network, and is measured in each round. The fraction of the peak is that of
+the network alone, which computes batches of four clips in memory, two batches for each core.
 """
 
 from __future__ import annotations
@@ -50,16 +50,15 @@ from model import Detector
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
 ORIGINAL = "original"
 PRECISIONS = ("fp32", "bf16", "int8")
-# Rows, inputs, outputs of products in XLS-R 300M: the transformer's for a clip and for four, a convolution's.
+# Rows, inputs and outputs of matrix products in XLS-R 300M: the transformer's for one clip and for four, and
+# one of a convolution.
 SIZES = ((1024, 1024), (1024, 3072), (1024, 4096), (4096, 1024))
 SHAPES = (*((rows, *sizes) for rows in (201, 804) for sizes in SIZES), (6459, 1536, 512))
-DRIFT_CLIPS = 8  # whose features are compared
-
-
-# ------------------------------------------------------------------- what is timed
+DRIFT_CLIPS = 8  # how many clips' features are compared between precisions
 
 
 def load(way: str, checkpoint: Path) -> Detector:
+    """Load the detector as a way needs it: the original, or one of PRECISIONS."""
     if way != ORIGINAL:
         return for_scoring(load_detector(checkpoint, device="cpu", precision=way))
     plain = load_detector(checkpoint, device="cpu")
@@ -69,7 +68,7 @@ def load(way: str, checkpoint: Path) -> Detector:
 
 
 def score(way: str, detector: Detector, utterances: list[Utterance], workers: int | None) -> Scored:
-    """As the scripts do, or in the original way."""
+    """Score recordings as the scripts do, or in the original way."""
     if way != ORIGINAL:
         return score_recordings(detector, utterances, workers=workers)
     logits = np.full((len(utterances), 2), np.nan)
@@ -80,13 +79,14 @@ def score(way: str, detector: Detector, utterances: list[Utterance], workers: in
     return Scored(utterances, logits, {})
 
 
-def _whole_by_librosa(path: Path) -> np.ndarray:
+def _whole_by_librosa(path: str | Path) -> np.ndarray:
     import librosa
 
     return librosa.load(path, sr=SAMPLE_RATE)[0]
 
 
 def seconds(work: Callable, *args) -> float:
+    """Return how many seconds a call takes."""
     started = time.perf_counter()
     work(*args)
     return time.perf_counter() - started
@@ -94,7 +94,10 @@ def seconds(work: Callable, *args) -> float:
 
 @torch.inference_mode()
 def matrix_peak(precision: str, repeats: int = 5) -> float:
-    """GFLOP/s of the fastest product: of SHAPES, and of PyTorch's linear layer and the packed one."""
+    """Return the GFLOP/s of the fastest matrix product.
+
+    The products have the sizes in SHAPES, and are computed by PyTorch's linear layer and by the packed one.
+    """
     best = 0.0
     for rows, inputs, outputs in SHAPES:
         layer, x = torch.nn.Linear(inputs, outputs), torch.randn(1, rows, inputs)
@@ -106,13 +109,13 @@ def matrix_peak(precision: str, repeats: int = 5) -> float:
             layers = [layer, Linear(layer.weight, layer.bias, dtype)]
         for product in layers:
             product(x)
-            middle = statistics.median(seconds(product, x) for _ in range(repeats))
-            best = max(best, 2e-9 * rows * inputs * outputs / middle)
+            median = statistics.median(seconds(product, x) for _ in range(repeats))
+            best = max(best, 2e-9 * rows * inputs * outputs / median)
     return best
 
 
 def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> float:
-    """For a clip, of batches in memory: two for each core."""
+    """Return the seconds that the network takes for a clip, with two batches in memory for each core."""
     waves = 0.1 * torch.randn(clips, detector.config.clip_samples)
     with parallel_batches(detector) as (compute, streams):
 
@@ -124,15 +127,19 @@ def network_seconds(detector: Detector, clips: int = 4, repeats: int = 3) -> flo
 
 
 def gflop_per_clip(detector: Detector) -> float:
-    """What the network computes for a clip in matrix products, convolutions and attention."""
-    # Attention as plain products, for a CPU's fused one is not counted; inference_mode breaks the counter.
+    """Return the GFLOP of matrix products, convolutions and attention that a clip takes."""
+    # Attention is computed as plain products, since the counter misses a CPU's fused one; inference_mode
+    # breaks the counter.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         detector(torch.zeros(1, detector.config.clip_samples))
     return counter.get_total_flops() / 1e9
 
 
 def peak_memory(way: str, checkpoint: Path, utterances: list[Utterance], workers: int | None) -> float:
-    """GB of a fresh process that loads the detector and scores (on Linux); its workers are not counted."""
+    """Return the peak memory, in GB, of a fresh process that loads the detector and scores (on Linux).
+
+    Its worker processes are not counted.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as fresh:
         return fresh.submit(_load_and_score, way, checkpoint, utterances, workers).result()
@@ -144,13 +151,13 @@ def _load_and_score(way: str, checkpoint: Path, utterances: list[Utterance], wor
 
 
 def peak_memory_gb() -> float:
-    """Of this process so far, on Linux."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage's may be its parent's
+    """Return the peak memory of this process so far, in GB (on Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage may report its parent's peak
     return 1024e-9 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
 
 
-def command_seconds(precision: str, checkpoint: Path, recording: Path, output: Path) -> float:
-    """From the start of evaluate_custom.py to its end, with one recording."""
+def command_seconds(precision: str, checkpoint: Path, recording: str | Path, output: Path) -> float:
+    """Return the seconds that evaluate_custom.py takes for one recording, from start to end."""
     script = [sys.executable, str(SCRIPT), "--device", "cpu", "--precision", precision]
     options = ["--data", recording, "--checkpoint", checkpoint, "--output", output]
     started = time.perf_counter()
@@ -159,7 +166,11 @@ def command_seconds(precision: str, checkpoint: Path, recording: Path, output: P
 
 
 def decoding(folder: Path, rounds: int) -> dict[str, dict]:
-    """Clips a second on one core: the clip's part of a file, against the whole by librosa."""
+    """Measure decoding on one core: the clip's part of a file here, and the whole file by librosa.
+
+    Returns:
+        By kind of file, the clips per second of each, and the ratio.
+    """
     result = {}
     rng = np.random.default_rng(0)
     for length, rate, suffix in ((4, 16000, "flac"), (600, 16000, "flac"), (600, 44100, "mp3")):
@@ -169,7 +180,7 @@ def decoding(folder: Path, rounds: int) -> dict[str, dict]:
         for number in range(rounds + 1):
             whole = seconds(_whole_by_librosa, path)
             part = statistics.median(seconds(load_audio, path, SAMPLE_RATE, CLIP_SAMPLES) for _ in range(9))
-            if number:  # the first fills the disk's cache
+            if number:  # the first round fills the disk cache
                 times["librosa"].append(whole)
                 times["here"].append(part)
         result[f"{length} s, {suffix}, {rate} Hz"] = {
@@ -180,12 +191,20 @@ def decoding(folder: Path, rounds: int) -> dict[str, dict]:
 
 
 def ratio(a: list[float], b: list[float]) -> dict[str, float]:
+    """Return the median, lowest and highest of the ratios a / b, one for each round."""
     ratios = [x / y for x, y in zip(a, b, strict=True)]
     return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
 
 
 def drift(exact: Detector, lower: Detector, scores: tuple[Scored, Scored], waves: torch.Tensor) -> dict:
-    """How far a precision moves features, logits and, of labelled recordings, the figures."""
+    """Measure how far a lower precision moves features, logits and, if there are labels, AUC and EER.
+
+    Args:
+        exact: The detector in fp32.
+        lower: The detector in the lower precision.
+        scores: The scores that each of them gave.
+        waves: float32 [B, T], the clips whose features are compared.
+    """
     with torch.inference_mode():
         expected, features = exact.features(waves), lower.features(waves)
     moved = np.abs(scores[1].logits - scores[0].logits)
@@ -200,10 +219,8 @@ def drift(exact: Detector, lower: Detector, scores: tuple[Scored, Scored], waves
     return result
 
 
-# ------------------------------------------------------------------------ the run
-
-
 def make_clips(folder: Path, n: int) -> list[Utterance]:
+    """Write n clips of noise, and return them as recordings."""
     rng = np.random.default_rng(0)
     for i in range(n):
         soundfile.write(folder / f"{i:04d}.flac", 0.1 * rng.standard_normal(CLIP_SAMPLES), SAMPLE_RATE)
@@ -211,6 +228,7 @@ def make_clips(folder: Path, n: int) -> list[Utterance]:
 
 
 def random_detector(folder: Path) -> Path:
+    """Write an XLS-R 300M + AASIST detector with random weights, and return its path."""
     torch.manual_seed(0)
     save_detector(Detector(), folder / "random.safetensors")
     return folder / "random.safetensors"
@@ -218,10 +236,17 @@ def random_detector(folder: Path) -> Path:
 
 @dataclass
 class Timed:
-    """What a way needed, a value for each round; and what it scored."""
+    """The measurements of a way, a value for each round.
+
+    Attributes:
+        seconds_per_clip: From file to score.
+        network_seconds: The network's seconds per clip; not measured for the original way.
+        matrix_peak: The machine's peak in GFLOP/s; not measured for the original way.
+        scored: The scores of the last round.
+    """
 
     seconds_per_clip: list[float] = field(default_factory=list)
-    network_seconds: list[float] = field(default_factory=list)  # these two of our own ways only
+    network_seconds: list[float] = field(default_factory=list)
     matrix_peak: list[float] = field(default_factory=list)
     scored: Scored | None = None
 
@@ -229,40 +254,57 @@ class Timed:
 def run_rounds(
     detectors: dict[str, Detector], utterances: list[Utterance], rounds: int, workers: int | None
 ) -> dict[str, Timed]:
+    """Score the recordings in every way, round after round.
+
+    Args:
+        detectors: The detector of each way.
+        utterances: The recordings.
+        rounds: How many rounds to time, after a few clips to warm up.
+        workers: How many processes decode ahead; None is what suits the device.
+
+    Returns:
+        The measurements of each way.
+    """
     for way, detector in detectors.items():  # to warm up
         score(way, detector, utterances[:2], workers)
     timed = {way: Timed() for way in detectors}
     for number in range(1, rounds + 1):
         for way, detector in detectors.items():
-            of_way = timed[way]
+            entry = timed[way]
             started = time.perf_counter()
-            of_way.scored = score(way, detector, utterances, workers)
-            of_way.seconds_per_clip.append((time.perf_counter() - started) / len(utterances))
+            entry.scored = score(way, detector, utterances, workers)
+            entry.seconds_per_clip.append((time.perf_counter() - started) / len(utterances))
             if way != ORIGINAL:
-                of_way.matrix_peak.append(matrix_peak(way))
-                of_way.network_seconds.append(network_seconds(detector))
-            print(f"round {number}: {way} {of_way.seconds_per_clip[-1]:.4f} s a clip", file=sys.stderr)
+                entry.matrix_peak.append(matrix_peak(way))
+                entry.network_seconds.append(network_seconds(detector))
+            print(f"round {number}, {way}: {entry.seconds_per_clip[-1]:.4f} s/clip", file=sys.stderr)
     return timed
 
 
 def figures(timed: dict[str, Timed], work: float) -> dict[str, dict]:
-    """Of each way; `work` is in GFLOP a clip."""
+    """Return the figures of each way.
+
+    Args:
+        timed: The measurements of each way.
+        work: What the network computes for a clip, in GFLOP.
+    """
     result = {}
-    for way, of_way in timed.items():
+    for way, entry in timed.items():
         result[way] = {
-            "clips_per_second": 1 / statistics.median(of_way.seconds_per_clip),
-            "against_original": ratio(timed[ORIGINAL].seconds_per_clip, of_way.seconds_per_clip),
+            "clips_per_second": 1 / statistics.median(entry.seconds_per_clip),
+            "against_original": ratio(timed[ORIGINAL].seconds_per_clip, entry.seconds_per_clip),
         }
         if way != ORIGINAL:
             result[way] |= {
-                "network_seconds_per_clip": statistics.median(of_way.network_seconds),
-                "matrix_peak_gflop_per_second": statistics.median(of_way.matrix_peak),
-                "fraction_of_peak": ratio([work / t for t in of_way.network_seconds], of_way.matrix_peak),
+                "network_seconds_per_clip": statistics.median(entry.network_seconds),
+                "matrix_peak_gflop_per_second": statistics.median(entry.matrix_peak),
+                "fraction_of_peak": ratio([work / t for t in entry.network_seconds], entry.matrix_peak),
             }
     return result
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
+    """Measure everything that the command line asks for, with a folder for temporary files."""
     checkpoint = args.checkpoint or random_detector(folder)
     (folder / "clips").mkdir()
     found = find_recordings(args.data).utterances if args.data else None
@@ -279,7 +321,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         ways[way]["drift"] = drift(detectors["fp32"], detectors[way], pair, waves)
     original = f"{plain.engine if plain.has_official_names else 'this network'}, fp32"
     del plain
-    detectors.clear()  # before others need the memory
+    detectors.clear()  # the processes below need the memory
     for way in ways:
         ways[way]["peak_memory_gb"] = peak_memory(way, checkpoint, utterances, args.workers)
         if way != ORIGINAL:
@@ -297,6 +339,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
 
 
 def machine() -> dict:
+    """Describe the machine that the figures were measured on."""
     return {
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
         "cores": os.cpu_count(),
@@ -306,11 +349,12 @@ def machine() -> dict:
 
 
 def table(result: dict) -> str:
+    """Return the result of `measure` as text."""
     machine = result["machine"]
-    rows = [("way", "clips/s", "of original", "matrix peak", "reached", "memory", "1 clip")]
-    words = []
+    rows = [("way", "clips/s", "ratio to original", "matrix peak", "reached", "peak memory", "one recording")]
+    drifts = []
     for way, entry in result["ways"].items():
-        against, moved = entry["against_original"], entry.get("drift")
+        against = entry["against_original"]
         row = (way, f"{entry['clips_per_second']:.2f}")
         row += (f"{against['median']:.2f} ({against['lowest']:.2f} to {against['highest']:.2f})",)
         if way == ORIGINAL:
@@ -320,43 +364,61 @@ def table(result: dict) -> str:
             row += (f"{100 * entry['fraction_of_peak']['median']:.0f} %",)
         row += (f"{entry['peak_memory_gb']:.2f} GB",)
         rows.append((*row, "" if way == ORIGINAL else f"{entry['one_recording_command_seconds']:.1f} s"))
-        if moved:
-            words.append(f"{way} against fp32: {described(moved)}")
-    decoded = [("decoding, on one core", "clips/s", "librosa, whole", "ratio")]
+        if "drift" in entry:
+            drifts.append(f"{way} compared with fp32: {describe_drift(entry['drift'])}")
+    decoded = [("decoding, on one core", "clips/s", "librosa, whole file", "ratio")]
     for what, entry in result["decoding"].items():
         speeds = (f"{entry[name]['clips_per_second']:.3g}" for name in ("here", "librosa"))
         decoded.append((what, *speeds, f"{entry['ratio']['median']:.1f}"))
     about = (
-        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}; {result['clips']} "
-        f"clips of {result['gflop_per_clip']:.1f} GFLOP; medians of {result['rounds']} rounds\n"
-        f"original: {result['original']}, whole files by librosa, one clip at a time"
+        f"{machine['processor']}, threads: {machine['threads']}, torch {machine['torch']}\n"
+        f"clips: {result['clips']}, {result['gflop_per_clip']:.1f} GFLOP each; figures are medians; "
+        f"rounds: {result['rounds']}\n"
+        f"original: {result['original']}; librosa decodes whole files, and one clip is scored at a time"
     )
-    return "\n\n".join([about, text.aligned(rows), *words, text.aligned(decoded)])
+    return "\n\n".join([about, text.aligned(rows), *drifts, text.aligned(decoded)])
 
 
-def described(moved: dict) -> str:
+def describe_drift(moved: dict) -> str:
+    """Return the result of `drift` in words."""
     logits = moved["logits_moved"]
-    words = f"features moved by {100 * moved['features_moved_of_mean_magnitude']:.2f} % of their magnitude, "
-    words += (
-        f"logits by {logits['mean']:.3g} (at most {logits['most']:.3g}; the scores' standard deviation is "
+    words = (
+        f"features moved by {100 * moved['features_moved_of_mean_magnitude']:.2f} % of their mean magnitude, "
+        f"logits by {logits['mean']:.3g} on average and {logits['most']:.3g} at most (the scores' standard "
+        f"deviation is {moved['scores_standard_deviation']:.3g})"
     )
-    words += f"{moved['scores_standard_deviation']:.3g})"
     if "eer" not in moved:
         return words
     low, high = (100 * x for x in moved["eer"]["interval"])
-    words += f"; Spearman {moved['spearman']:.4f}, EER {100 * moved['eer']['difference']:+.2f} points "
-    return words + f"[{low:+.2f}, {high:+.2f}] on {sum(moved['counts'].values())} clips"
+    words += f"; Spearman correlation {moved['spearman']:.4f}, EER {100 * moved['eer']['difference']:+.2f} "
+    return words + f"percentage points [{low:+.2f}, {high:+.2f}]; clips: {sum(moved['counts'].values())}"
 
 
 def main() -> None:
+    """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, help="default: XLS-R 300M + AASIST of random weights")
-    parser.add_argument("--data", nargs="+", metavar="PATH", help="default: noise of the clip's length")
-    parser.add_argument("--clips", type=int, default=12, help="of noise (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, help="that decode ahead (default: as the scripts)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--json", type=Path, help="also write all of it here")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="detector file (default: XLS-R 300M + AASIST with random weights)",
+    )
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="recordings to score (default: clips of noise)"
+    )
+    parser.add_argument("--clips", type=int, default=12, help="clips of noise to make (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to time (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that decode ahead, 0 for none (default: as in the scripts)"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=PRECISIONS,
+        help="precisions to measure (default: all)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))

@@ -1,13 +1,13 @@
-"""What a step of fine-tuning takes, in time and memory, against the original way, in one run.
+"""Measure the time and memory of a step of fine-tuning, compared with the original way.
 
-    python benchmarks/training.py                      # XLS-R 300M of random weights, batches of 4
+    python benchmarks/training.py                      # XLS-R 300M with random weights, batches of 4
     python benchmarks/training.py --checkpoint LA_model.pth --rounds 3 --json training.json
 
-The original way: fairseq (where it is not installed, transformers) in fp32, all weights, Adam. Every round
-runs each way in a fresh process, in turn, on the same noise: a step to warm up, then those that are timed.
-Figures are medians over the rounds, ratios are taken within a round. Memory is the process's peak (on Linux);
-what a way keeps for its backward pass is that peak less the weights, gradients and the optimizer's state, and
-less what Python and its libraries take before.
+The original way is fairseq (transformers if fairseq is not installed) in fp32, with Adam on all weights. In
+every round each way runs in a fresh process, one after the other, on the same noise: a step to warm up, and
+then the steps that are timed. Figures are medians over the rounds, and ratios are taken within a round.
+Memory is the process's peak (on Linux). What a way keeps for its backward pass is that peak minus the
+weights, the gradients and the optimizer's state, and minus what Python and its libraries take before that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from antispoofing.training.step import MicroBatch, Optimization
 
 ORIGINAL = "original"
 BASE = TrainingConfig()
-WAYS = {  # precision and recipe of each
+WAYS = {  # the precision and the recipe of each way
     ORIGINAL: ("fp32", BASE),
     "fp32": ("fp32", BASE),
     "bf16": ("bf16", BASE),
@@ -52,8 +52,14 @@ WAYS = {  # precision and recipe of each
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one process: seconds a step; in GB its peak, and what weights, gradients and optimizer's state take,
-    and Python and its libraries."""
+    """The measurements of one process.
+
+    Attributes:
+        seconds: The median time of a step, in seconds.
+        peak_gb: The process's peak memory, in GB.
+        state_gb: The weights, the gradients and the optimizer's state, in GB.
+        libraries_gb: Python and its libraries, in GB.
+    """
 
     seconds: float
     peak_gb: float
@@ -62,11 +68,12 @@ class Measured:
 
     @property
     def kept_gb(self) -> float:
+        """What is kept for the backward pass, in GB."""
         return self.peak_gb - self.state_gb - self.libraries_gb
 
 
 def measure(way: str, checkpoint: Path, batch_size: int, steps: int) -> Measured:
-    """In a fresh process."""
+    """Measure steps of a way in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as fresh:
         return fresh.submit(_take_steps, way, checkpoint, batch_size, steps).result()
@@ -77,7 +84,7 @@ def _take_steps(way: str, checkpoint: Path, batch_size: int, steps: int) -> Meas
     libraries = peak_memory_gb()
     detector = load_detector(checkpoint, device="cpu", precision=precision)
     if way == ORIGINAL and detector.has_official_names and find_spec("fairseq"):
-        del detector  # before the other comes
+        del detector  # so that memory never holds both
         detector = load_detector(checkpoint, device="cpu", engine="fairseq")
     torch.manual_seed(0)
     waves = 0.1 * torch.randn(batch_size, detector.config.clip_samples)
@@ -112,7 +119,7 @@ def _take_steps(way: str, checkpoint: Path, batch_size: int, steps: int) -> Meas
 
 
 def figures(measured: dict[str, list[Measured]]) -> dict[str, dict]:
-    """Of each way, with its ratios to others of the same rounds."""
+    """Return the figures of each way, with its ratios to other ways in the same rounds."""
     result = {}
     for way, rounds in measured.items():
         kept = [m.kept_gb for m in rounds]
@@ -133,13 +140,23 @@ def figures(measured: dict[str, list[Measured]]) -> dict[str, dict]:
 
 
 def table(result: dict) -> str:
+    """Return the figures as text."""
     rows = [
-        ("way", "s a step", "of original", "peak GB", "state GB", "kept GB", "peak of full", "kept of full")
+        (
+            "way",
+            "s/step",
+            "ratio to original",
+            "peak GB",
+            "state GB",
+            "kept GB",
+            "peak, ratio to full",
+            "kept, ratio to full",
+        )
     ]
     for way, entry in result["ways"].items():
-        of_original = entry["time_of_original"]
+        time_ratio = entry["time_of_original"]
         row = (way, f"{entry['seconds_per_step']:.2f}")
-        row += (f"{of_original['median']:.2f} ({of_original['lowest']:.2f} to {of_original['highest']:.2f})",)
+        row += (f"{time_ratio['median']:.2f} ({time_ratio['lowest']:.2f} to {time_ratio['highest']:.2f})",)
         row += tuple(f"{entry[name]:.2f}" for name in ("peak_gb", "state_gb", "kept_gb"))
         row += tuple(
             f"{entry[name]['median']:.2f}" if name in entry else ""
@@ -148,20 +165,30 @@ def table(result: dict) -> str:
         rows.append(row)
     about = result["machine"]
     return (
-        f"{about['processor']}, {about['threads']} threads, torch {about['torch']}; batches of "
-        f"{result['batch_size']}; medians of {result['rounds']} rounds of {result['steps']} steps\n"
-        f"original: {result['original']}, fp32\n\n{text.aligned(rows)}"
+        f"{about['processor']}, threads: {about['threads']}, torch {about['torch']}; batches of "
+        f"{result['batch_size']}\n"
+        f"figures are medians; rounds: {result['rounds']}; steps in each: {result['steps']}\n"
+        f"original: {result['original']}, fp32; full: the same precision without checkpointing or LoRA\n\n"
+        f"{text.aligned(rows)}"
     )
 
 
 def main() -> None:
+    """Measure every way in every round, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, help="default: XLS-R 300M + AASIST of random weights")
-    parser.add_argument("--batch-size", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=2, help="timed in a round (default: %(default)s)")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--json", type=Path, help="also write all of it here")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="detector file (default: XLS-R 300M + AASIST with random weights)",
+    )
+    parser.add_argument("--batch-size", type=int, default=4, help="clips in a batch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to time (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="steps to time in each (default: %(default)s)")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="ways to measure (default: all)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args()
     ways = list(dict.fromkeys([ORIGINAL, *args.ways]))
     measured: dict[str, list[Measured]] = {way: [] for way in ways}

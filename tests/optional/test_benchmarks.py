@@ -44,7 +44,7 @@ def test_throughput(tmp_path):
     assert moved["counts"] == {"bonafide": 3, "spoof": 3}
     for entry in result["decoding"].values():
         assert all(entry[name]["clips_per_second"] > 0 for name in ("here", "librosa"))
-    for words in ("original", "fp32", "bf16", "bf16 against fp32", "600 s, mp3, 44100 Hz"):
+    for words in ("original", "fp32", "bf16", "bf16 compared with fp32", "600 s, mp3, 44100 Hz"):
         assert words in shown
 
 
@@ -72,20 +72,18 @@ def test_training(tmp_path, small_config):
 
 def test_audit(tmp_path):
     shown = run(tmp_path, "audit.py", "--clips", 20, "--rounds", 1)
-    assert "s for 20 recordings" in shown
+    assert "s (recordings: 20)" in shown
     assert "ratio: median" in shown
 
 
 def test_splicing(tmp_path):
     options = ("--recordings", 3, "--seconds", 6, "--stretches", 4)
     shown = run(tmp_path, "splicing.py", *options)
-    assert shown.startswith("3 people, 5 systems or voices of them; detector detector.safetensors")
-    assert re.search(
-        r"a stretch of 4 s in each of 3 recordings: AUC of windows \d\.\d{3} \[\d\.\d{3}, ", shown
-    )
+    assert shown.startswith("people: 3; synthetic voices: 5; detector: detector.safetensors")
+    assert re.search(r"a stretch of 4 s: AUC of windows \d\.\d{3} \[\d\.\d{3}, .* of 3 recordings", shown)
 
 
 def test_page(tmp_path):
     shown = run(tmp_path, "page.py", "--starts", 1, "--rounds", 2)
-    for name in ("start-up", "answer in the browser", "answer by HTTP", "the first answer in the browser"):
+    for name in ("start-up", "answer in the browser", "answer by HTTP", "first answer in the browser"):
         assert re.search(rf"^{name}: median \d+\.\d\d s", shown, re.MULTILINE)
