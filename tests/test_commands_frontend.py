@@ -1,4 +1,4 @@
-"""`--frontend fairseq` without fairseq, or of no use; with it, see `optional/test_fairseq.py`."""
+"""`--frontend fairseq` without fairseq, or where it is no use; `optional/test_fairseq.py` tests fairseq."""
 
 import sys
 
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 @pytest.fixture(params=SCRIPTS, ids=lambda script: script.__name__)
 def run(request, tmp_path, monkeypatch):
-    """A script, with data to work on and with fairseq asked for, in an empty folder."""
+    """A script with data to work on and `--frontend fairseq`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def main(*args) -> int:

@@ -64,7 +64,7 @@ def _without(key):
     ("damage", "words"),
     [
         (_without("LL.bias"), r"missing key LL\.bias$"),
-        # a positional convolution left at random is what many ports fail to notice
+        # many ports fail to notice a positional convolution with random weights
         (_without("ssl_model.model.encoder.pos_conv.0.weight_g"), r"missing key \S+pos_conv\.0\.weight_g$"),
         (lambda state: state | {"extra.weight": torch.zeros(1)}, r"unexpected key extra\.weight$"),
         (

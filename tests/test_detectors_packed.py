@@ -1,4 +1,4 @@
-"""Scoring on a CPU: XLS-R from packed weights gives the published outputs, alike in every batch."""
+"""Scoring on a CPU: XLS-R from packed weights gives the published outputs, the same in every batch."""
 
 import dataclasses
 
@@ -89,7 +89,7 @@ def test_spectrograms_in_every_precision(precision):
 
 
 def test_int8_against_its_formula():
-    """Asymmetric 8 bits for a clip's activations, symmetric ones for each output's weights, whole sums."""
+    """Activations are asymmetric 8-bit per clip, weights symmetric 8-bit per output, and sums exact."""
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((24, 64)), rng.standard_normal(24)
     clips = rng.standard_normal((2, 10, 64)) * [[[1]], [[30]]] + [[[0]], [[5]]]

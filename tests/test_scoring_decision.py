@@ -1,4 +1,4 @@
-"""From scores to verdicts: the calibration, and the rules by hand."""
+"""From scores to verdicts: the calibration against its equations, and the rules against hand-made cases."""
 
 import math
 from pathlib import Path
@@ -23,12 +23,12 @@ RNG = np.random.default_rng(0)
         (RNG.normal(50, 1, 1000), RNG.normal(-50, 1, 1000)),  # far apart
         (RNG.normal(1e8, 1e8, 50), RNG.normal(-1e8, 1e8, 70)),
         (RNG.normal(1e6 + 1e-3, 1e-3, 50), RNG.normal(1e6 - 1e-3, 1e-3, 70)),
-        (np.append(RNG.normal(1, 1, 500), 1e6), RNG.normal(-1, 1, 500)),  # one that outweighs all
+        (np.append(RNG.normal(1, 1, 500), 1e6), RNG.normal(-1, 1, 500)),  # one outlier outweighs all others
         (np.array([3.0]), RNG.normal(0, 1, 1000)),
     ],
 )
 def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spoof):
-    """At the maximum of the likelihood the residuals balance: by themselves, and times the scores."""
+    """At the maximum of the likelihood, the residuals sum to 0, by themselves and times the scores."""
     calibration = Calibration.fit(bonafide, spoof, "x")
     scores, numbers = np.concatenate([bonafide, spoof]), (len(bonafide), len(spoof))
     weights = np.repeat([0.5 / n for n in numbers], numbers)  # both classes weigh the same
@@ -39,7 +39,7 @@ def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spo
     assert residuals @ (scores - scores.mean()) / scores.std() == pytest.approx(0, abs=1e-7)
 
 
-def test_a_fit_that_does_not_converge_gives_none_and_is_told(monkeypatch, caplog):
+def test_a_fit_that_does_not_converge_gives_none_and_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(decision, "_MOST_STEPS", 1)
     assert Calibration.fit(RNG.normal(3, 2, 50), RNG.normal(-1, 1, 20), "70 clips") is None
     reason = "so the two logits are compared instead: lbfgs failed to converge"
@@ -47,7 +47,7 @@ def test_a_fit_that_does_not_converge_gives_none_and_is_told(monkeypatch, caplog
 
 
 def test_a_calibration_gives_log_likelihood_ratios():
-    """Of two normal classes with variance 1 at 1 and -1 it is known: 2 * score."""
+    """For two normal classes with means 1 and -1 and variance 1, the ratio is known to be 2 * score."""
     bonafide, spoof = RNG.normal(1, 1, 20000), RNG.normal(-1, 1, 5000)
     rule = Rule(Calibration.fit(bonafide, spoof, "x"))
     margins = rule.margins(np.array([[0.0, 0.0], [0.0, 1.0], [9.0, -1.0]]))

@@ -1,4 +1,4 @@
-"""A recording's score is its own: of whatever batch, worker and order."""
+"""A recording's score does not depend on the batch, the workers or the order."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +18,7 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores 
 
 @pytest.fixture(scope="module")
 def utterances():
-    """With one that cannot be read, so that a batch is not full."""
+    """Samples, and one file that cannot be read, so that one batch is not full."""
     some = find_recordings([SAMPLES / "custom"]).utterances[::5]
     return [*some[:7], *find_recordings([__file__]).utterances, *some[7:]]
 
@@ -45,7 +45,7 @@ def test_the_number_of_cores_moves_no_bit(utterances):
         for number in (1, 2, 3):
             torch.set_num_threads(number)
             results.append(score_recordings(detector, utterances, batch_size=1).logits)
-            with ThreadPoolExecutor(1) as later:  # what is computed elsewhere has all of them again
+            with ThreadPoolExecutor(1) as later:  # a thread that starts later has all cores again
                 assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == number
     finally:
         torch.set_num_threads(threads)

@@ -97,7 +97,9 @@ def test_a_trial_without_a_score_fails(tmp_path):
     keys = read_labels(tmp_path / "keys.txt")
     (tmp_path / "s.csv").write_text("path,score\nLA_E_1.wav,1\nLA_E_2.wav,\na/LA_E_3.wav,1\nb/LA_E_3.wav,2\n")
     scored, _ = with_keys(read_scores(tmp_path / "s.csv"), keys)
-    assert scored.failures == dict.fromkeys((1, 2, 3), "no score")  # none, two of the name, none
+    assert scored.failures == dict.fromkeys(
+        (1, 2, 3), "no score"
+    )  # an empty score, two with its id, and none
     (tmp_path / "s.csv").write_text("path,score\nother.wav,1\n")
     with pytest.raises(
         DataError, match=r"has a score; its first trial is LA_E_1, the first score is for other\.wav$"
@@ -174,17 +176,17 @@ def test_the_command_on_scores_and_keys(asvspoof_like, capsys):
     scores = np.array([row[-1] for row in asvspoof_like])
     is_real = np.array([row[3] == "bonafide" for row in asvspoof_like])
     assert written["metrics"]["auc"] == pytest.approx(roc_auc_score(is_real, scores), abs=1e-12)
-    for attack in ("A07", "A08"):  # of one attack: its fakes against all real ones
+    for attack in ("A07", "A08"):  # an attack's fakes are compared with all real ones
         chosen = is_real | np.array([row[2] == attack for row in asvspoof_like])
         expected = roc_auc_score(is_real[chosen], scores[chosen])
         assert written["by"]["attack"][attack]["metrics"]["auc"] == pytest.approx(expected, abs=1e-12)
         assert re.search(rf"^{attack} +{expected:.3f} \[", shown, re.MULTILINE)
-    for codec in ("alaw", "none"):  # of one codec: both classes
+    for codec in ("alaw", "none"):  # each codec has both classes
         chosen = np.array([row[1] == codec for row in asvspoof_like])
         expected = roc_auc_score(is_real[chosen], scores[chosen])
         assert written["by"]["codec"][codec]["metrics"]["auc"] == pytest.approx(expected, abs=1e-12)
     assert all(Path("out", name).is_file() for name in ("roc.png", "det.png", "histogram.png", "scores.csv"))
-    # what was written has all that the keys told
+    # what was written has everything that the keys said
     assert main(["out/scores.csv", "--by", "attack"]) == 0
     again = capsys.readouterr().out
     assert again[again.index("attack") :].splitlines()[:3] == shown[shown.index("attack") :].splitlines()[:3]
@@ -249,7 +251,7 @@ def test_metrics_is_a_command_from_any_folder(asvspoof_like):
 
 
 def test_a_detector_over_a_published_set_and_its_score_files(tmp_path, monkeypatch, capsys):
-    """From ASVspoof's layout to scores by attack, in all formats, which give one and the same figures."""
+    """From ASVspoof's layout to scores by attack, in all formats, which all give the same figures."""
     monkeypatch.chdir(tmp_path)
     samples = ROOT / "samples" / "custom"
     rows = []
@@ -286,7 +288,7 @@ def test_no_figure_depends_on_the_order():
 
 
 def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
-    """Spoof logits are read back: verdicts, and what is written of them, are those of the first time."""
+    """Spoof logits are read back, so the verdicts written again are those of the first time."""
     monkeypatch.chdir(tmp_path)
     Path("scores.csv").write_text(
         "path,label,score,spoof_logit,verdict,speaker\n"

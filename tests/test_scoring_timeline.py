@@ -75,7 +75,7 @@ def test_an_xlsr_window_has_that_score_to_the_last_bit(small_config):
 
 
 def test_a_window_has_the_score_of_the_recording_from_there_on(stand_in, tmp_path):
-    """What `evaluate_custom.py --offset` hears, of another sample rate too."""
+    """As `evaluate_custom.py --offset` hears it, at another sample rate too."""
     soundfile.write(tmp_path / "a.wav", tone(15, 44100, channels=2), 44100)
     timeline = score_windows(stand_in, load_audio(tmp_path / "a.wav"), Rule())
     assert len(timeline.scores) == 7
@@ -90,7 +90,7 @@ def test_a_hop_is_at_least_a_sample_and_at_most_a_window(stand_in, hop):
         score_windows(stand_in, noise(5), Rule(), hop)
 
 
-def test_a_detector_that_gives_no_number_is_told():
+def test_an_output_that_is_not_a_number_is_an_error():
     detector = Detector(PRESETS["small"]).eval()
     detector.back_end.out_layer.bias.data[:] = np.nan
     with pytest.raises(AudioError, match="not a number"):
@@ -110,7 +110,7 @@ def timeline_of(margins, starts=None, rule=UNCALIBRATED):
         ([0.0], []),
         ([-1], [Stretch(0, 4, -1, False)]),
         ([-5], [Stretch(0, 4, -5, True)]),
-        # the middles are at 2, 4, 6, 8, ...: between these at 3, 5, 7
+        # the middles are at 2, 4, 6, 8, ..., so stretches begin and end at 3, 5, 7, ...
         ([5, -3, -4, 5], [Stretch(3, 7, -4, True)]),
         ([9, -1, -5, 9], [Stretch(3, 5, -1, False), Stretch(5, 7, -5, True)]),
         ([-5, 9, 9, -1], [Stretch(0, 3, -5, True), Stretch(7, 10, -1, False)]),
@@ -122,7 +122,7 @@ def test_the_stretches_that_sound_synthetic(margins, stretches):
 
 def test_each_moment_goes_by_the_window_with_the_nearest_middle():
     rng = np.random.default_rng(1)
-    for last in (30.7, 30.01):  # the last window begins where it must
+    for last in (30.7, 30.01):  # the last window begins as late as possible
         starts = np.append(np.arange(0, 30, 2.0), last)
         timeline = timeline_of(rng.normal(0, 4, len(starts)), starts)
         said = {}
@@ -219,7 +219,7 @@ def test_the_spectrogram_shows_a_tone_at_its_frequency():
     assert np.ptp(levels) == pytest.approx(80)
 
 
-def test_librosa_without_a_place_for_what_numba_compiles_is_told_with_its_remedy(monkeypatch):
+def test_librosa_without_a_cache_folder_for_numba_names_the_remedy(monkeypatch):
     def unloadable(name):  # numba's words
         raise RuntimeError(f"cannot cache function {name!r}: no locator available for file 'x.py'")
 

@@ -203,9 +203,8 @@ def unpickle(path: Path, stand_ins: Sequence[tuple[type, str]] = (), mmap: bool 
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
-            warnings.simplefilter(
-                "ignore"
-            )  # about a foreign pickle's protocol; the error below says it better
+            # torch may warn of a foreign pickle's protocol, but the errors below say it better.
+            warnings.simplefilter("ignore")
             mmap = mmap and zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -319,6 +318,4 @@ def _written_whole(path: str | Path) -> Iterator[Path]:
             yield temporary
         except (RuntimeError, safetensors.SafetensorError) as error:
             free = shutil.disk_usage(temporary.parent).free / 1e6
-            raise OSError(
-                f"{path} cannot be written ({error}); free disk space there: {free:.0f} MB"
-            ) from error
+            raise OSError(f"{path} cannot be written ({error}); free space there: {free:.0f} MB") from error

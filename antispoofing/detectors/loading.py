@@ -49,8 +49,8 @@ def load_detector(
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     try:
-        with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as beside:
-            sha256 = beside.submit(files.file_sha256, path)
+        with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as pool:
+            sha256 = pool.submit(files.file_sha256, path)
             tensors, header = checkpoints.read_tensors(path)
             if header is None:
                 detector = _with_weights(config, precision, engine, tensors, checkpoints.official_name)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 SURE = 0.95  # if neither class is at least this probable, the verdict is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # SURE as log odds: 2.94 nats
 
-_TOLERANCE = 1e-8  # of the regression's gradient, with weights that sum to 1
-_MOST_STEPS = 1000  # of the regression, which usually takes 5 to 25
+_TOLERANCE = 1e-8  # the regression, whose weights sum to 1, stops when its gradient is this small
+_MOST_STEPS = 1000  # the regression usually takes 5 to 25
 
 logger = logging.getLogger(__name__)
 

@@ -36,11 +36,11 @@ from data_utils import AUDIO_SUFFIXES, BONAFIDE
 FORMATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "asvspoof": ("scores.txt", " ", ()),  # ASVspoof 2019 and 2021: UTT SCORE
     "asvspoof5": ("scores.tsv", "\t", ("filename", "cm-score")),  # ASVspoof 5's evaluation package
-    "arena": ("scores_arena.txt", " ", ()),  # the Speech DF Arena toolkit: the file names of its CSV, scores
+    "arena": ("scores_arena.txt", " ", ()),  # the Speech DF Arena toolkit, with the file names of its CSV
 }
 
 SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # a list of labels' columns follow
-LARGEST = 1e100  # scores must be smaller, since sums and products of larger ones may overflow
+LARGEST = 1e100  # no score may be this large, since sums and products of such scores could overflow
 NO_SCORE = "no score"  # the reason given in failures.csv for a trial of the keys without one
 
 

@@ -128,7 +128,7 @@ def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
     """Describe what makes any verdict on a recording worthless; empty if nothing does.
 
     Args:
-        wave: float32 [n], the samples.
+        wave: float32 [n], n >= 1, in [-1, 1].
         sample_rate: In Hz.
     """
     found = []
@@ -160,10 +160,10 @@ def hop_samples(config: DetectorConfig, hop: float | None) -> int:
 
 
 def window_starts(n_samples: int, window: int, hop: int) -> np.ndarray:
-    """Return where windows start, int64 [n] in samples: at 0, hop, 2 * hop, ..., and one at the very end.
+    """Return where windows start, int64 [n] in samples: at 0, hop, 2 * hop, ..., and as late as possible.
 
-    So every sample lies in a window, and no window reaches beyond the recording, unless the recording is
-    shorter than a window; then the only start is 0.
+    So every sample lies in a window, and no window reaches beyond the recording. A recording that is no
+    longer than a window has one, which starts at 0.
 
     Args:
         n_samples: The length of the recording, in samples.

@@ -1,4 +1,4 @@
-"""The benchmarks run, and give figures of everything they name."""
+"""The benchmarks run, and report figures for everything they name."""
 
 import json
 import re

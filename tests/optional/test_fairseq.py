@@ -185,7 +185,7 @@ def test_fairseq_is_loaded_as_strictly(small_official, small_config, tmp_path):
 
 
 def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch):
-    # an official file is taken for XLS-R 300M
+    # an official file would be taken for XLS-R 300M
     monkeypatch.setattr(loading, "load_detector", partial(load_detector, config=small_config))
     clips = [*map(str, sorted((project.SAMPLES / "custom").glob("*/*"))[::8])]
     for frontend in FRONTENDS:
