@@ -318,7 +318,9 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
     capsys.readouterr()
     assert run(*options, "--learning-rate", 2e-3) == 2
     error = capsys.readouterr().err
-    assert "holds an unfinished training with learning_rate 0.001, not 0.002; --restart begins anew" in error
+    assert (
+        "holds an unfinished training run with learning_rate 0.001, not 0.002; --restart begins anew" in error
+    )
     assert Path("results/for", STATE).read_bytes() == state
     elsewhere = Path("for-2seconds").resolve()  # is the same all the same
     assert run(*options, "--data", elsewhere, "--resume") == 0  # all that was left is to test
@@ -330,7 +332,7 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
     assert "It goes on" not in shown
     assert "results/for/final_model.safetensors is of an earlier training" in shown
     for left, words in (
-        (state, "its final_model.safetensors is gone or another's"),
+        (state, "its final_model.safetensors is missing or another run's"),
         (state[:1000], f"results/for/{STATE}: damaged"),
     ):
         Path("results/for", STATE).write_bytes(left)

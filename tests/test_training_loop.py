@@ -134,7 +134,7 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
         (
             bad,
             clips,
-            r"none of the spoof training recordings can be read; the first: No such file",
+            r"none of the spoof training recordings can be read; the first error: No such file",
         ),
         ([*real, bad[1]], clips, r"none of the spoof training recordings can be read"),
         (clips, bad, "of the validation set can be scored"),
@@ -144,7 +144,7 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
     broken = fresh_detector()
     broken.back_end.out_layer.bias.data[:] = float("nan")
     with pytest.raises(
-        TrainingError, match=r"loss of step 1 of epoch 1 is nan.*look at these: .*fake/0\.wav"
+        TrainingError, match=r"loss of step 1 of epoch 1 is nan.*check these clips: .*fake/0\.wav"
     ):
         fine_tune(broken, clips, clips, config, tmp_path)
 

@@ -77,7 +77,7 @@ def test_headers_of_another_version(change, trained, folder):
 def test_settings_are_compared_in_both_directions(change, trained, folder):
     rewrite(folder, lambda tensors, header: header["identity"].update(change))
     (name,) = change
-    with pytest.raises(TrainingError, match=f"unfinished training with {name} {change[name]}, not None"):
+    with pytest.raises(TrainingError, match=f"unfinished training run with {name} {change[name]}, not None"):
         find_state(folder, trained[1])
 
 
@@ -110,7 +110,7 @@ def test_the_best_weights_must_be_there(trained, folder):
     shutil.copy(folder / FINAL, folder / "kept")
     save_detector(fresh_detector(), folder / FINAL)
     for _ in range(2):
-        with pytest.raises(TrainingError, match=f"its {FINAL} is gone or another's"):
+        with pytest.raises(TrainingError, match=f"its {FINAL} is missing or another run's"):
             find_state(folder, trained[1])
         (folder / FINAL).unlink(missing_ok=True)
     (folder / "kept").rename(folder / FINAL)
@@ -126,7 +126,7 @@ def test_a_folder_has_one_writer(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(TrainingError, match="another training is writing to"), sole_writer(tmp_path):
+        with pytest.raises(TrainingError, match="another training run is writing to"), sole_writer(tmp_path):
             pass
         other.kill()
     with sole_writer(tmp_path):  # the killed one left its file

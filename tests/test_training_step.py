@@ -262,10 +262,12 @@ def test_what_is_no_number_is_named_and_changes_nothing(detector):
     bad.waves[2] = float("nan")
     config = dataclasses.replace(CONFIG, freeze_batch_norm=True)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    with pytest.raises(TrainingError, match=r"loss of step 1 of epoch 1 is nan.*these: 2\.wav$"):
+    with pytest.raises(TrainingError, match=r"loss of step 1 of epoch 1 is nan.*these clips: 2\.wav$"):
         steps(detector, config, n=1, parts=[good, bad])
     detector.back_end.out_layer.weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(TrainingError, match=r"gradient of step 1 of epoch 1 is nan.*these: 0\.wav, 1\.wav"):
+    with pytest.raises(
+        TrainingError, match=r"gradient of step 1 of epoch 1 is nan.*these clips: 0\.wav, 1\.wav"
+    ):
         steps(detector, config, n=1)
     for name, value in detector.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -74,7 +74,7 @@ def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path,
     (record,) = logged.records
     assert record.levelname == "WARNING"
     assert record.getMessage() == (
-        "wandb failed, and the run goes on without it: RuntimeError: no disk no more"
+        "wandb failed; training continues without it: RuntimeError: no disk no more"
     )
     monkeypatch.undo()
     if run is not None:

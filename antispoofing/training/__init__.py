@@ -1,1 +1,1 @@
-"""A detector made better."""
+"""Fine-tuning of detectors."""

@@ -1,8 +1,12 @@
-"""What each step of a training hears, and each process of it: random by the seed and the epoch alone."""
+"""The clips of each training step, and each process's share of them.
+
+All randomness here follows from the seed, the epoch and the clip's index alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,13 +14,16 @@ from antispoofing import distributed
 from antispoofing.training.augment import Augmentation
 from data_utils import AudioError, AudioInfo, Clips, audio_info, load_with_info
 
-_ORDER, _VARIATION = 1, 2  # streams of random numbers; step.py has the third
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparison
+
+_ORDER, _VARIATION = 1, 2  # numbers of the random streams; the third is in step.py
 
 
 class VariedClips(Clips):
-    """Training clips: with `random_crop` any part of a longer recording, else its beginning; augmented.
+    """Augmented training clips.
 
-    What is random follows from the seed, the epoch and a clip's index alone.
+    Of a recording longer than a clip, `random_crop` takes a random part; otherwise the beginning is taken.
     """
 
     def __init__(
@@ -35,6 +42,7 @@ class VariedClips(Clips):
         self.random_crop, self.augmentation = random_crop, augmentation
 
     def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
+        """Return recording i, cropped and augmented: float32 [n], and what its file holds."""
         rng = np.random.default_rng((_VARIATION, self.seed, self.epoch, i))
         samples = self.augmentation.samples_needed(self.clip_samples)
         offset = 0.0
@@ -43,22 +51,25 @@ class VariedClips(Clips):
             offset = max(0.0, spare) * rng.random()
         try:
             wave, info = load_with_info(path, self.sample_rate, samples, offset)
-        except AudioError:  # a header may promise more than there is: then what scoring would hear
+        except AudioError:
+            # A header may promise more than the file holds. Then the clip is the one that scoring would use.
             wave, info = load_with_info(path, self.sample_rate, self.clip_samples, 0.0)
         return self.augmentation(wave, self.sample_rate, rng), info
 
 
-def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int) -> np.ndarray:
-    """The clips of an epoch, as many as there are, in their order.
+def epoch_order(n: int, groups: Sequence[SupportsRichComparison] | None, seed: int, epoch: int) -> np.ndarray:
+    """Return the order in which an epoch takes its n clips.
 
     Args:
-        n: how many clips there are.
-        groups: the group of each clip; None to take every clip once.
+        n: Number of clips.
+        groups: The group of each clip, any hashable that can be sorted; None to take every clip once.
+        seed: Seed of the training run.
+        epoch: Number of the epoch.
 
     Returns:
-        int64 [n]. Without groups a permutation of 0 to n - 1. With them as many clips of each, but for one:
-        of a larger group some of its clips, of a smaller one all, again and again. i + k n stands for clip i
-        taken for the k-th time more.
+        int64 [n]. Without groups, a permutation of 0 to n - 1. With groups, each group fills the same share
+        of the epoch, to within one clip: a large one by a random part of its clips, a small one by repeating
+        its clips. The value i + k * n stands for the k-th repetition of clip i.
     """
     rng = np.random.default_rng((_ORDER, seed, epoch))
     if groups is None:
@@ -75,12 +86,15 @@ def epoch_order(n: int, groups: Sequence[Hashable] | None, seed: int, epoch: int
 
 
 def shard_steps(order: np.ndarray, batch_size: int, parts: int) -> list[list[list[int]]]:
-    """This process's clips of each step of an epoch, in parts, some of which may be empty.
+    """Divide an epoch into steps, and return this process's share of each.
 
     Args:
-        order: from `epoch_order`.
-        batch_size: clips of a step, of all processes together.
-        parts: how many of each process.
+        order: The epoch's clips, from `epoch_order`.
+        batch_size: Clips in a step, over all processes.
+        parts: Micro-batches into which each process divides its share of a step.
+
+    Returns:
+        The clips of each micro-batch of each step. Some micro-batches may be empty.
     """
     steps = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     mine = [np.array_split(step, distributed.size())[distributed.rank()] for step in steps]

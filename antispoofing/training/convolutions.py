@@ -1,10 +1,12 @@
-"""XLS-R's convolutions as they are trained on a CPU: the function of transformers' own, in half the time.
+"""XLS-R's convolutions for training on a CPU: the same function as in transformers, in half the time.
 
-Frames lie as [time, channels], so that a convolution is a matrix product, and its gradients are two
-(`packed.windows`); what follows it works on the last axis. Clips are computed one after the other.
+Frames are stored as [time, channels], so that a convolution is one matrix product and its gradients are two
+(see `packed.windows`), and the normalisation after it works on the last axis. Clips are computed one by one.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +15,25 @@ from torch.utils.checkpoint import checkpoint
 
 from antispoofing.detectors.packed import windows
 
+if TYPE_CHECKING:
+    from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
+
 
 class ConvolutionStack(nn.Module):
-    """Waves [B, T] -> [B, channels, F], in autocast's type where that is on. Takes an extractor's place.
+    """A replacement for transformers' feature encoder, with the same parameters under the same names.
 
     Args:
-        extractor: transformers' Wav2Vec2FeatureEncoder; its layers stay as they are, under their names.
-        recompute: compute a clip again in the backward pass, rather than keep what that needs.
+        extractor: The feature encoder to replace.
+        recompute: Recompute each clip in the backward pass instead of keeping its activations.
     """
 
-    def __init__(self, extractor: nn.Module, recompute: bool):
+    def __init__(self, extractor: Wav2Vec2FeatureEncoder, recompute: bool):
         super().__init__()
         self.conv_layers = extractor.conv_layers
         self.recompute = recompute
 
     def forward(self, waves: Tensor) -> Tensor:
+        """Compute frames: [B, T] -> [B, channels, F], in autocast's data type if autocast is enabled."""
         is_lower = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if is_lower else torch.float32
         with torch.autocast("cpu", enabled=False):
@@ -39,16 +45,18 @@ class ConvolutionStack(nn.Module):
         return torch.stack(frames).transpose(1, 2)
 
     def _convolved(self, x: Tensor) -> Tensor:
-        """[T, 1] -> [F, channels]."""
+        """Compute one clip: [T, 1] -> [F, channels]."""
         for layer in self.conv_layers:
-            norm = layer.layer_norm
-            x = _Convolution.apply(x, layer.conv.weight, layer.conv.bias, layer.conv.stride[0])
+            conv, norm = layer.conv, layer.layer_norm
+            assert isinstance(conv, nn.Conv1d)
+            assert isinstance(norm, nn.LayerNorm)  # XLS-R's kind of layer
+            x = _Convolution.apply(x, conv.weight, conv.bias, conv.stride[0])
             x = F.gelu(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
         return x
 
 
 class _Convolution(torch.autograd.Function):
-    """[T, in], weight [out, in, kernel], bias [out] -> [T', out], in the first one's type."""
+    """One convolution: x [T, in], weight [out, in, kernel], bias [out] -> [T', out], in the type of x."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
@@ -68,10 +76,10 @@ class _Convolution(torch.autograd.Function):
                 grad_x[place : place + last : ctx.stride] += per_window[:, place]
         grad_weight = gradient.T @ windows(x, kernel, ctx.stride)
         grad_weight = grad_weight.unflatten(1, (kernel, channels)).transpose(1, 2)
-        grad_weight = torch.empty_like(weight).copy_(grad_weight)  # laid out as DDP wants it
+        grad_weight = torch.empty_like(weight).copy_(grad_weight)  # DDP expects the weight's memory layout
         return grad_x, grad_weight, gradient.sum(0).to(weight.dtype), None
 
 
 def _by_window(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """[out, in, kernel] -> [out, kernel * in], as a window of frames lies."""
+    """Reorder a weight to match a window of frames: [out, in, kernel] -> [out, kernel * in]."""
     return weight.transpose(1, 2).flatten(1).to(dtype)

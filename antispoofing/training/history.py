@@ -1,21 +1,29 @@
-"""What a training has come to, epoch by epoch, which epoch's weights are kept, and in which files."""
+"""The results of a training run, epoch by epoch, and the names of the files that it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # the best epoch's weights, the last one's
-STATE = "training_state.safetensors"  # of an unfinished training
+FINAL, LAST = "final_model.safetensors", "last_model.safetensors"  # weights of the best and the last epoch
+STATE = "training_state.safetensors"  # exists while a training run is unfinished
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: losses are mean cross entropies in nats; AUC and EER are of the validation set.
+    """The figures of one epoch.
 
-    train_loss has the recipe's class weights, validation_loss has none. validation_auc_low and _high are
-    the AUC's 95 % bootstrap interval, validation_threshold is the one at the EER, learning_rate that of
-    the last step.
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        train_loss: Mean cross entropy of the training clips in nats, with the recipe's class weights.
+        validation_loss: Mean cross entropy of the validation set in nats, without class weights.
+        validation_auc: AUC of the validation set.
+        validation_auc_low: Lower end of the AUC's 95 % bootstrap interval.
+        validation_auc_high: Upper end of that interval.
+        validation_eer: EER of the validation set, a fraction.
+        validation_threshold: Score threshold at that EER.
+        learning_rate: Learning rate of the last step.
+        seconds: Duration of the epoch.
     """
 
     epoch: int
@@ -30,10 +38,10 @@ class EpochResult:
     seconds: float
 
     def figures(self) -> dict:
-        """All but the time that it took, which is another in each run."""
+        """Return all figures but the duration, which differs from run to run."""
         return {name: value for name, value in asdict(self).items() if name != "seconds"}
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
-    """The one with the lowest validation EER; of equals, the lowest validation loss."""
+    """Return the epoch with the lowest validation EER and, among equals, the lowest validation loss."""
     return min(history, key=lambda result: (result.validation_eer, result.validation_loss))

@@ -1,4 +1,4 @@
-"""Fine-tuning: the loop, what it keeps, and what it writes down.
+"""The training loop: epochs of steps, validation after each, and the files written on the way.
 
 Targets are the class numbers of the logits: 0 = spoof (fake), 1 = bona fide (real).
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,15 +34,18 @@ from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
 from data_utils import LABELS, make_loader
 from model import Detector
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparison
+
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called while a training goes on; by default nothing is.
+    """Functions to call during training; by default they do nothing.
 
     Attributes:
-        on_step: after each step, with its number from 1, its loss, learning rate and gradient's norm.
-        on_unreadable: once for each training recording that is left out, with the reason.
-        on_epoch: after each epoch, with all figures so far and the scored validation set.
+        on_step: Called after each step with its number (from 1), loss, learning rate and gradient norm.
+        on_unreadable: Called once for each training recording that is left out, with the reason.
+        on_epoch: Called after each epoch with all figures so far and the scored validation set.
     """
 
     on_step: Callable[[int, float, float, float], None] = lambda step, loss, rate, norm: None
@@ -56,42 +60,48 @@ def fine_tune(
     config: TrainingConfig,
     output: Path,
     *,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[SupportsRichComparison] | None = None,
     workers: int | None = 0,
     state: TrainingState | None = None,
     save_every: int | None = None,
     hooks: Hooks = Hooks(),
 ) -> list[EpochResult]:
-    """Train a detector in place; the weights after the last epoch stay in it.
+    """Train a detector in place, and leave the last epoch's weights in it.
 
-    The epoch with the lowest validation EER (of equals, the lowest validation loss) is written to
-    `final_model.safetensors`, the last one to `last_model.safetensors`, each with its settings, its
-    validation figures and a calibration fitted on the validation set as provenance.
-    `training_state.safetensors` is how far the training is, after each epoch and where it is told to stop. On
-    a CPU, the same seed gives the same weights, interrupted or not.
+    The weights of the epoch with the lowest validation EER (among equals, the lowest validation loss) are
+    written to `final_model.safetensors`, those of the last epoch to `last_model.safetensors`. Each file's
+    provenance holds the settings, the epoch's validation figures and a calibration fitted on the validation
+    set. `training_state.safetensors`, from which an interrupted run resumes, is written after each epoch and
+    when the run is asked to stop. On a CPU, the same seed gives the same weights, interrupted or not.
 
-    In a group of processes all do this, and the main one writes.
+    In a group of processes, all must call this; the main process writes the files.
 
     Args:
-        training, validation: recordings with labels.
-        output: an existing folder.
-        groups: for `sampling="balanced"`, the group of each training recording, by default its class.
-        workers: as in `score_recordings`.
-        state: of an unfinished training, from `state.find_state`, to go on with.
-        save_every: steps after which the state is written, in the midst of an epoch.
+        detector: The detector to train.
+        training: Training recordings with labels.
+        validation: Validation recordings with labels.
+        config: The recipe.
+        output: Existing folder for the files.
+        groups: For `sampling="balanced"`, the group of each training recording; None groups them by class.
+        workers: Number of loader processes, as in `score_recordings`.
+        state: State of an unfinished run to resume, from `state.find_state`; None starts a new run.
+        save_every: Number of steps after which the state is also written within an epoch; None for never.
+        hooks: Functions to call during training.
 
     Returns:
         Each epoch's figures.
 
     Raises:
-        DataError: a class is missing, or cannot be read, in one of the sets.
-        TrainingError: the loss is no longer a number; or the detector cannot do what is configured.
-        Stopped: by a signal; it tells what state is written.
-        OSError: a file cannot be written; the last state is still there.
+        DataError: If a class is missing in one of the sets, or none of its recordings can be read.
+        TrainingError: If the loss is no longer a number, or the detector cannot be trained as configured.
+        Stopped: If a signal asks the run to stop; the exception tells which state was saved.
+        OSError: If a file cannot be written; the last state is still there.
     """
     for name, utterances in (("training", training), ("validation", validation)):
         if {u.label for u in utterances} != set(LABELS):
-            raise DataError(f"the {name} set must hold real and fake recordings, and only such")
+            raise DataError(
+                f"the {name} set must hold both real and fake recordings, and none without a label"
+            )
     torch.manual_seed(config.seed)
     run = _TrainingRun(
         detector, training, validation, config, output, groups, workers, state, save_every, hooks
@@ -109,7 +119,7 @@ def fine_tune(
 
 
 class _TrainingRun:
-    """One call of `fine_tune`."""
+    """The work of one call of `fine_tune`."""
 
     def __init__(
         self,
@@ -118,7 +128,7 @@ class _TrainingRun:
         validation: Sequence[Utterance],
         config: TrainingConfig,
         output: Path,
-        groups: Sequence[Hashable] | None,
+        groups: Sequence[SupportsRichComparison] | None,
         workers: int | None,
         state: TrainingState | None,
         save_every: int | None,
@@ -128,7 +138,7 @@ class _TrainingRun:
         self.config, self.output, self.hooks, self.save_every = config, output, hooks, save_every
         self.workers = default_workers(detector.device) if workers is None else workers
         self.targets = torch.tensor([LABELS.index(u.label) for u in training])
-        self.groups = None
+        self.groups: Sequence[SupportsRichComparison] | None = None
         if config.sampling == "balanced":
             self.groups = [u.label for u in training] if groups is None else groups
         self.steps = steps_of_an_epoch(config, len(training))
@@ -147,14 +157,14 @@ class _TrainingRun:
                 restore(self.state, detector, self.optimization)
 
     def is_done(self) -> bool:
-        """Whether all epochs are done, or too many without a better one."""
+        """Check whether all epochs are done, or too many have passed without a better one."""
         history, patience = self.state.history, self.config.patience
         if patience is not None and history and len(history) - best_epoch(history).epoch >= patience:
             return True
         return self.state.epoch > self.config.epochs
 
     def do_steps(self, requests: StopRequests) -> None:
-        """What is left of the epoch's steps; then, or when it is told to stop, the state is written."""
+        """Take the remaining steps of the epoch, and write the state at the end or when asked to stop."""
         state, before = self.state, (self.state.epoch - 1) * self.steps
         started = time.perf_counter() - state.seconds
         requests.must_wait = True
@@ -169,27 +179,27 @@ class _TrainingRun:
                 state.loss += result.loss * result.weight
                 state.weight += result.weight
                 self.hooks.on_step(number, result.loss, rate, result.gradient_norm)
-            told = self._is_told_to_stop(requests)
-            if told or (self.save_every and number % self.save_every == 0):
+            must_stop = self._must_stop(requests)
+            if must_stop or (self.save_every and number % self.save_every == 0):
                 self._save()
-            if told:
+            if must_stop:
                 raise Stopped(requests.number or signal.SIGTERM)
         self._share_unreadable()
         readable = {u.label for i, u in enumerate(self.training) if i not in state.unreadable}
         for label in [label for label in LABELS if label not in readable]:
             reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
-            raise DataError(f"none of the {label} training recordings can be read; the first: {reason}")
+            raise DataError(f"none of the {label} training recordings can be read; the first error: {reason}")
         self._save()
-        if self._is_told_to_stop(requests):
+        if self._must_stop(requests):
             raise Stopped(requests.number or signal.SIGTERM)
         requests.need_not_wait()
 
-    def _is_told_to_stop(self, requests: StopRequests) -> bool:
-        """Whether any process is."""
+    def _must_stop(self, requests: StopRequests) -> bool:
+        """Check whether any process of the group was asked to stop."""
         return distributed.all_sum(requests.number or 0) != [0]
 
     def _micro_batches(self) -> Iterator[list[MicroBatch]]:
-        """This process's clips of each step that is left of the epoch."""
+        """Yield this process's clips of each remaining step of the epoch."""
         config, state, sizes = self.config, self.state, self.detector.config
         order = epoch_order(len(self.training), self.groups, config.seed, state.epoch)
         steps = shard_steps(order, config.batch_size, config.accumulate)[state.step :]
@@ -214,7 +224,7 @@ class _TrainingRun:
         return MicroBatch(waves, self.targets[clips], [self.training[i].name for i in clips])
 
     def end_epoch(self) -> None:
-        """Score the validation set, write the weights and the state."""
+        """Score the validation set, then write the weights and the state."""
         state, detector = self.state, self.detector
         started = time.perf_counter() - state.seconds
         with lora.merged(detector):
@@ -228,7 +238,7 @@ class _TrainingRun:
             detector.provenance = {
                 "started_from": self.started_from,
                 "training": self._settings(),
-                # without the time it took: the same seed is to give the same file
+                # The duration is left out, so that the same seed gives the same file.
                 "epoch": result.figures(),
                 "calibration": _calibration(scored),
             }
@@ -268,22 +278,26 @@ def _calibration(scored: Scored) -> dict | None:
         "epoch was chosen"
     )
     calibration = Calibration.fit(bonafide, spoof, fitted_on)
-    return calibration and calibration.to_dict()
+    return calibration.to_dict() if calibration else None
 
 
 def _epoch_result(
     epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, rate: float, seconds: float
 ) -> EpochResult:
     if NOT_A_NUMBER in scored.failures.values():
-        raise TrainingError(f"after epoch {epoch} the network gives no numbers: try a lower learning rate")
+        raise TrainingError(
+            f"after epoch {epoch} the network's outputs are not numbers: try a lower learning rate"
+        )
     bonafide, spoof = scored.bonafide, scored.spoof
     if len(bonafide) == 0 or len(spoof) == 0:
-        raise DataError("no real, or no fake, recording of the validation set can be scored")
+        raise DataError(
+            "none of the real, or none of the fake, recordings of the validation set can be scored"
+        )
     values = metrics.compute_metrics(bonafide, spoof)
     low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=config.seed)["auc"]
-    there = np.isfinite(scored.scores)
-    classes = torch.tensor([LABELS.index(u.label) for u in scored.utterances])[there]
-    loss = F.cross_entropy(torch.from_numpy(scored.logits[there]), classes).item()
+    has_score = np.isfinite(scored.scores)
+    classes = torch.tensor([LABELS.index(u.label) for u in scored.utterances])[has_score]
+    loss = F.cross_entropy(torch.from_numpy(scored.logits[has_score]), classes).item()
     return EpochResult(
         epoch=epoch,
         train_loss=train_loss,

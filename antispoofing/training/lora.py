@@ -1,36 +1,50 @@
-"""LoRA on the front end's attention, by peft: a few weights are trained in place of all of them.
+"""LoRA on the front end's attention, by peft: a few added weights are trained instead of all.
 
-To each attention projection W of the front end is added (alpha / rank) B A, of which only A and B are
-trained (Hu et al., "LoRA", ICLR 2022, arXiv:2106.09685); alpha is twice the rank. What is saved and scored
-is their sum, a detector like any other.
+Each attention projection W of the front end becomes W + (alpha / rank) B A, in which only A and B are trained
+(Hu et al., "LoRA", ICLR 2022, arXiv:2106.09685); alpha is twice the rank. For scoring and saving, the sum is
+merged into one matrix, so that the detector is like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
-from model import Detector
+from model import XLSR, Detector
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import Linear as LoraLinear
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 def add_lora(detector: Detector, rank: int) -> None:
-    """Freeze the front end, XLS-R by transformers, and put adapters, without effect yet, on its attention."""
-    from peft import LoraConfig, inject_adapter_in_model  # seconds to import: only when used
+    """Freeze an XLS-R front end, and add adapters to its attention, which have no effect yet."""
+    from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import: only when used
 
-    detector.front_end.requires_grad_(False)
-    detector.front_end.model.freeze_feature_encoder()  # else transformers wants a gradient of the waves
+    front_end = detector.front_end
+    assert isinstance(front_end, XLSR)  # step.check refuses any other
+    front_end.requires_grad_(False)
+    front_end.model.freeze_feature_encoder()  # otherwise transformers computes a gradient of the waves
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=PROJECTIONS)
-    inject_adapter_in_model(config, detector.front_end.model)
+    inject_adapter_in_model(config, front_end.model)
 
 
-def merge(detector: Detector) -> dict[str, nn.Module]:
-    """Make the detector a plain one. Returns the layers with adapters that were in it, by name, if any."""
-    layers = {name: module for name, module in detector.named_modules() if hasattr(module, "lora_A")}
+def merge(detector: Detector) -> dict[str, LoraLinear]:
+    """Merge all adapters into the weights of the detector, which becomes a plain one.
+
+    Returns:
+        The layers with adapters that were replaced, by name.
+    """
+    layers = {
+        name: cast("LoraLinear", module)  # isinstance would need peft, which takes seconds to import
+        for name, module in detector.named_modules()
+        if hasattr(module, "lora_A")
+    }
     for name, layer in layers.items():
         detector.set_submodule(name, _merged(layer))
     return layers
@@ -38,7 +52,7 @@ def merge(detector: Detector) -> dict[str, nn.Module]:
 
 @contextmanager
 def merged(detector: Detector) -> Iterator[None]:
-    """In it the detector is a plain one, to be scored with and saved."""
+    """Make the detector a plain one within this context, for scoring and saving."""
     layers = merge(detector)
     try:
         yield
@@ -48,8 +62,9 @@ def merged(detector: Detector) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _merged(layer: nn.Module) -> nn.Linear:
+def _merged(layer: LoraLinear) -> nn.Linear:
     base = layer.get_base_layer()
+    assert isinstance(base, nn.Linear)
     plain = nn.Linear(base.in_features, base.out_features, device="meta")
     plain.weight = nn.Parameter(base.weight + layer.get_delta_weight(layer.active_adapters[0]))
     plain.bias = base.bias

@@ -1,4 +1,4 @@
-"""What a training is set to, and the learning rate that follows from it."""
+"""The recipe of a training run, and the learning rates that follow from it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,38 @@ SAMPLINGS = ("all", "balanced")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The defaults are the assignment's: Adam and plain cross entropy, a constant learning rate.
+    """A recipe; the defaults are the assignment's: Adam, plain cross entropy, a constant learning rate.
 
     Attributes:
-        batch_size: clips of one step, of all processes together.
-        accumulate: in how many parts each process computes its clips of a step; the gradient is the same.
-        optimizer: one of OPTIMIZERS. Weight decay is added to Adam's gradient, but taken off AdamW's weights
-            (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019).
-        warmup: steps in which the learning rate rises linearly to its full value.
-        schedule: what it does then, one of SCHEDULES: stays, or falls to 0 as half a cosine.
-        clip_norm: the largest norm of the gradient of a step, in which it is scaled down; None for any.
-        class_weights: of spoof and bona fide in the loss, a weighted mean; published are (0.1, 0.9).
-        patience: epochs without a better one after which the training ends; None to do all.
-        freeze_front_end: train the back end alone.
-        freeze_batch_norm: BatchNorm normalises by the statistics it has, and does not renew them.
-        lora: rank of what is trained in place of the front end's weights (`lora.py`); None for these.
-        gradient_checkpointing: compute the front end's layers again in the backward pass, not keep them.
-        sampling: of an epoch, one of SAMPLINGS: every clip once, or as many of each set and class.
-        crop: of longer training recordings: "start", or "random", drawn anew in each epoch.
-        data: what the data are called, for the record.
+        epochs: Number of epochs.
+        learning_rate: Learning rate after the warm-up.
+        batch_size: Clips in a step, over all processes.
+        accumulate: Micro-batches into which each process divides its share of a step, which leaves the
+            gradient the same.
+        optimizer: One of OPTIMIZERS. Adam adds weight decay to the gradient, AdamW subtracts it from the
+            weights (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019).
+        weight_decay: Weight decay.
+        warmup: Number of steps over which the learning rate rises linearly to its full value.
+        schedule: What the learning rate does after the warm-up, one of SCHEDULES: stay constant, or fall to 0
+            as half a cosine.
+        clip_norm: Norm to which a step's gradient is scaled down if it is larger; None to leave it as it is.
+        class_weights: Weights of spoof and bona fide in the loss, a weighted mean; the published recipe has
+            (0.1, 0.9). None weights both classes equally.
+        patience: Number of epochs without a better one after which training ends; None to do all epochs.
+        freeze_front_end: Train the back end alone.
+        freeze_batch_norm: Let BatchNorm normalise by its stored statistics, and leave these unchanged.
+        lora: Rank of the LoRA matrices that are trained instead of the front end's weights (see `lora.py`);
+            None to train the weights themselves.
+        gradient_checkpointing: Recompute the front end's activations in the backward pass to save memory.
+        sampling: One of SAMPLINGS: every clip once an epoch, or equally many of each data set and class.
+        crop: Which part of a longer recording is the clip: "start", or "random", drawn anew in each epoch.
+        augmentation: Random changes made to each clip.
+        seed: Seed of everything random.
+        data: Name of the data, for the record.
+
+    Raises:
+        TrainingError: If settings contradict each other.
+        ValueError: If a setting has an unknown value.
     """
 
     epochs: int = 5
@@ -57,19 +70,20 @@ class TrainingConfig:
     seed: int = 0
     data: str | None = None
 
-    def __post_init__(self):
-        """Raises TrainingError for settings that contradict each other, ValueError for unknown ones."""
+    def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("sampling", SAMPLINGS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.freeze_front_end and self.lora is not None:
-            raise TrainingError("LoRA trains the front end: it cannot be frozen as well")
+            raise TrainingError(
+                "LoRA trains the front end, which cannot be frozen as well: leave out one of the two"
+            )
         if self.freeze_front_end and self.gradient_checkpointing:
-            raise TrainingError("of a frozen front end nothing is kept: leave out gradient checkpointing")
+            raise TrainingError("a frozen front end keeps no activations: leave out gradient checkpointing")
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
-    """Of a step, counted from 1, of a training of so many."""
+    """Return the learning rate of a step, counted from 1, in a run of `steps` steps."""
     if step <= config.warmup:
         return config.learning_rate * step / config.warmup
     if config.schedule == "constant":
@@ -79,5 +93,5 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
 
 
 def steps_of_an_epoch(config: TrainingConfig, clips: int) -> int:
-    """Return how many steps an epoch of so many clips has; the last of them may have fewer clips."""
+    """Return the number of steps in an epoch of `clips` clips; the last step may have fewer clips."""
     return -(-clips // config.batch_size)

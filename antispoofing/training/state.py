@@ -1,7 +1,7 @@
-"""How far a training is, on disk: from there it goes on as if it had never been interrupted.
+"""The state of an unfinished training run on disk, from which it resumes as if never interrupted.
 
-What is random in a training is a function of the seed and of where it is, so that no generator's state
-belongs to its own.
+Everything random in a run follows from the seed, the epoch and the step, so that the state of no random
+generator has to be saved.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from antispoofing.training.step import Optimization
 from model import Detector
 
 LOCK = "training.lock"
-_KIND = "training"  # what its header is called
+_KIND = "training"  # name of the file's header
 
 
 @dataclass
 class TrainingState:
-    """Where a training is.
+    """The progress of a training run.
 
     Attributes:
-        run: names it, for Weights & Biases.
-        epoch: the one under way, from 1; one more than all when it is done.
-        step: how many of its steps are done.
-        loss, weight: the sum of its clips' weighted losses, and of the weights.
-        seconds: spent on it.
-        unreadable: training recordings that cannot be read, and why, by index.
-        history: the epochs before it.
-        tensors: of the network and the optimizer, where it comes from a file.
-        scaler: of fp16's loss, likewise.
+        run: Id of the run for Weights & Biases.
+        epoch: Number of the current epoch, from 1; one more than the number of epochs when the run is done.
+        step: Number of steps done in this epoch.
+        loss: Sum of the weighted losses of this epoch's clips so far.
+        weight: Sum of the weights of these clips.
+        seconds: Time spent on this epoch.
+        unreadable: Why training recordings cannot be read, by their index.
+        history: Figures of the epochs before this one.
+        tensors: Tensors of the network and the optimizer, in a state read from a file until `restore`.
+        scaler: State of the loss scaler for fp16, in a state read from a file.
     """
 
     run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
@@ -57,7 +58,7 @@ class TrainingState:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing is done yet."""
+        """Whether no step is done yet."""
         return (self.epoch, self.step) == (1, 0)
 
 
@@ -67,7 +68,7 @@ def identify(
     validation: Sequence[Utterance],
     config: TrainingConfig,
 ) -> dict:
-    """What must be the same for a training to go on, as JSON types: where the data lie need not."""
+    """Return what must be the same for a run to resume, as JSON types; the data may have moved."""
     settings = {name: value for name, value in asdict(config).items() if name != "data"} | {
         "augmentation": asdict(config.augmentation) | {"kinds": list(config.augmentation.kinds)},
         "class_weights": config.class_weights and list(config.class_weights),
@@ -81,11 +82,12 @@ def identify(
 
 
 def find_state(folder: Path, identity: dict) -> TrainingState | None:
-    """The state of the unfinished training in a folder; None where there is none.
+    """Return the state of the unfinished training run in a folder, or None if there is none.
 
     Raises:
-        CheckpointError: it cannot be read.
-        TrainingError: it is of another training, naming what differs; or the best weights so far are gone.
+        CheckpointError: If the state cannot be read.
+        TrainingError: If the state belongs to a run with other settings, which the message names; or if the
+            best weights so far are missing.
     """
     path = folder / STATE
     if not path.exists():
@@ -100,18 +102,25 @@ def find_state(folder: Path, identity: dict) -> TrainingState | None:
         ]
         if not differences:
             tensors, _ = checkpoints.read_safetensors(path)
-            state = TrainingState(**header["state"], tensors=tensors)
-            state.unreadable = {int(i): reason for i, reason in state.unreadable.items()}
-            state.history = [EpochResult(**result) for result in state.history]
+            state = _from_json(header["state"], tensors)
     if differences:
-        raise TrainingError(f"{folder} holds an unfinished training with {', '.join(differences)}")
+        raise TrainingError(f"{folder} holds an unfinished training run with {', '.join(differences)}")
     if state.history and not _has_best_weights(folder, state.history):
-        raise TrainingError(f"{folder} holds an unfinished training, but its {FINAL} is gone or another's")
+        raise TrainingError(
+            f"{folder} holds an unfinished training run, but its {FINAL} is missing or another run's"
+        )
     return state
 
 
+def _from_json(plain: dict, tensors: dict[str, Tensor]) -> TrainingState:
+    plain = dict(plain)
+    history = [EpochResult(**result) for result in plain.pop("history", [])]
+    unreadable = {int(i): reason for i, reason in plain.pop("unreadable", {}).items()}
+    return TrainingState(**plain, history=history, unreadable=unreadable, tensors=tensors)
+
+
 def _has_best_weights(folder: Path, history: Sequence[EpochResult]) -> bool:
-    """Whether the best epoch's are there, or those of an epoch that the state does not know yet."""
+    """Check whether FINAL has the weights of the best epoch, or of an epoch later than the state."""
     if not (folder / FINAL).exists():
         return False
     with checkpoints.errors_naming(folder / FINAL):
@@ -124,7 +133,11 @@ def _has_best_weights(folder: Path, history: Sequence[EpochResult]) -> bool:
 def write_state(
     folder: Path, state: TrainingState, identity: dict, detector: Detector, optimization: Optimization
 ) -> None:
-    """Put a state in the place of the one before. Raises OSError; then the one before is still there."""
+    """Write a state to a folder, in place of an earlier one.
+
+    Raises:
+        OSError: If it cannot be written; an earlier state is still there then.
+    """
     tensors = {f"network.{name}": value for name, value in _changing(detector).items()}
     for i, values in optimization.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
@@ -136,26 +149,27 @@ def write_state(
 
 
 def restore(state: TrainingState, detector: Detector, optimization: Optimization) -> None:
-    """Put a state's tensors into what is trained; they are no longer in the state then.
+    """Move the tensors of a state into the detector and the optimizer.
 
     Raises:
-        CheckpointError: they are not what is trained and its optimizer's.
+        CheckpointError: If the tensors do not fit.
     """
     expected = {f"network.{name}": value for name, value in _changing(detector).items()}
     for i, parameter in enumerate(optimization.trained):
-        if f"optimizer.{i}.step" in state.tensors:  # not of one that has never had a gradient
+        if f"optimizer.{i}.step" in state.tensors:  # missing for a parameter that never had a gradient
             moments = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
             expected |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
     checkpoints.check_keys(state.tensors, expected, ())
-    network, optimizer_state = {}, {}
-    for name, value in state.tensors.items():
-        part, name = name.split(".", 1)
+    network: dict[str, Tensor] = {}
+    optimizer_state: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.tensors.items():
+        part, name = key.split(".", 1)
         if part == "network":
             network[name] = value
         else:
-            i, name = name.split(".")
-            optimizer_state.setdefault(int(i), {})[name] = value
-    detector.load_state_dict(network, strict=False)  # what is frozen is not in it
+            number, name = name.split(".")
+            optimizer_state.setdefault(int(number), {})[name] = value
+    detector.load_state_dict(network, strict=False)  # frozen parameters are not in the state
     optimizer = optimization.optimizer
     optimizer.load_state_dict(optimizer.state_dict() | {"state": optimizer_state})
     optimization.scaler.load_state_dict(state.scaler)
@@ -163,29 +177,31 @@ def restore(state: TrainingState, detector: Detector, optimization: Optimization
 
 
 def _changing(detector: Detector) -> dict[str, Tensor]:
-    """What the training changes of the network."""
+    """Return the tensors of the network that training changes."""
     frozen = {name for name, parameter in detector.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in detector.state_dict().items() if name not in frozen}
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """In it no other training writes to this folder. On Windows, that is for the user to see to.
+    """Keep other training runs from writing to a folder within this context; no check on Windows.
 
     Raises:
-        TrainingError: another one does already.
+        TrainingError: If another run is already writing there.
     """
     if os.name != "posix":
         yield
         return
-    import fcntl  # which Windows has not
+    import fcntl  # not on Windows
 
     path = folder / LOCK
     with open(path, "w") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however that ends
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released however this process ends
         except BlockingIOError:
-            raise TrainingError(f"another training is writing to {folder}: name another --output") from None
+            raise TrainingError(
+                f"another training run is writing to {folder}: name a different --output"
+            ) from None
         try:
             yield
         finally:

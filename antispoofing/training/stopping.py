@@ -1,4 +1,4 @@
-"""Told to stop, by Ctrl-C or a signal: a training ends where it can go on later."""
+"""Stopping by Ctrl-C or a signal: a training run ends at a point from which it can resume."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Stopped(BaseException):
-    """A training was told to stop. (No Exception: what catches all of these is not to catch it.)
+    """A training run was asked to stop.
+
+    It is not an Exception, so that no handler of all Exceptions catches it.
 
     Attributes:
-        exit_code: as a shell has it: 128 and the signal's number.
-        saved: the epoch and its step that the training's state was written after; None where it was not.
+        exit_code: Exit code as shells have it, 128 plus the number of the signal.
+        saved: Epoch and step after which the state was last written; None if it was not.
     """
 
     def __init__(self, number: int):
@@ -30,49 +32,53 @@ class Stopped(BaseException):
 
 
 class StopRequests:
-    """Signals that have come in `stop_requests`.
+    """The signals received within `stop_requests`.
 
     Attributes:
-        number: of the first; None where there is none.
-        must_wait: whether something is under way that is to end by itself, which looks at `number` then.
+        number: Number of the first signal; None if there was none.
+        must_wait: Whether the current work must not be interrupted; it checks `number` when it is done.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number: int | None = None
         self.must_wait = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """A first signal waits where it must, a second one does not. (torchrun sends what it gets twice.)"""
+        """Handle a signal: stop at once, or if the current work must not be interrupted, at a second one.
+
+        In a group of processes a second signal also waits, since torchrun sends each signal twice.
+        """
         is_first, self.number = self.number is None, self.number or number
         if not self.must_wait or (distributed.size() == 1 and not is_first):
             _stop(number)
         if is_first and distributed.is_main():
-            os.write(2, b"stopping after this step\n")  # print is not for signal handlers
+            os.write(2, b"stopping after this step\n")  # print is not safe in signal handlers
 
     def need_not_wait(self) -> None:
-        """From now on; what has come since it was last looked at stops here."""
+        """Let signals stop the work from now on, and stop here if one has arrived since the last check."""
         self.must_wait = False
         if self.number is not None:
             _stop(self.number)
 
 
 def _stop(number: int) -> NoReturn:
-    if distributed.size() > 1:  # the others have the same signal: there is nothing to wait for
+    if distributed.size() > 1:  # the other processes get the same signal, so there is nothing to clean up
         os._exit(128 + number)
     raise Stopped(number)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """In it SIGINT (Ctrl-C), SIGTERM and SIGHUP raise Stopped, or wait for what must not be broken off.
+    """Turn SIGINT (Ctrl-C), SIGTERM and SIGHUP into Stopped or a request to stop, within this context.
 
-    What is ignored (by nohup) stays so. In another thread than the main one, signals are not for us.
+    Signals that are ignored (by nohup) stay ignored. Outside the main thread nothing changes, since Python
+    handles signals only there.
     """
     requests = StopRequests()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        wanted = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-        before = {number: signal.signal(number, requests.handle) for number in wanted}
+        handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, requests.handle) for number in handled}
     try:
         yield requests
     finally:
