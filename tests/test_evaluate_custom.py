@@ -263,7 +263,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
     assert content["detector"]["precision"] == "bf16"
     assert content["intervals_95"]["method"].endswith("seed 5")
     assert content["data_root"] == str(workplace / "data")
-    assert "about 0 of the 2 clips" in capsys.readouterr().out
+    assert "about 0 of its 2 clips" in capsys.readouterr().out
     assert run("--data", "data/Real", *options) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["failures.csv", "metrics.json", "scores.csv"]
     assert "No folder in" in capsys.readouterr().out
@@ -331,7 +331,7 @@ def test_few_clips_below_chance_are_mentioned_not_accused():
         "intervals_95": {"auc": [0.0, 0.0], "eer": [1.0, 1.0]},
         "reversed": False,
     }
-    assert "may be chance" in " ".join(screen.cautions("d", summary))
+    assert "may be due to chance" in " ".join(screen.cautions("d", summary))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The words follow the intervals: what is said of figures whose meaning is known."""
+"""The words of the analysis follow the intervals."""
 
 import numpy as np
 import pytest
@@ -48,11 +48,21 @@ def words_on(scored, properties=None, **options) -> str:
 @pytest.mark.parametrize(
     ("bonafide", "spoof", "said", "not_said"),
     [
-        (normal(2, 60, 0), normal(0, 60, 1), "on this data it can tell real from fake", "do not show"),
-        (normal(0.2, 20, 0), normal(0, 20, 1), "do not show that it can tell real from fake", "wholly"),
+        (
+            normal(2, 60, 0),
+            normal(0, 60, 1),
+            "on this data, the detector can tell real from fake",
+            "do not show",
+        ),
+        (
+            normal(0.2, 20, 0),
+            normal(0, 20, 1),
+            "do not show that the detector can tell real from fake",
+            "entirely",
+        ),
         (normal(0, 60, 0), normal(2, 60, 1), "the scores point the wrong way", "can tell real from fake"),
-        ([-1.0, -2.0], [1.0, 2.0], "the order may be chance", "point the wrong way"),
-        ([1.0, 2.0], [-1.0, -2.0], "the order may be chance", "on this data it can"),
+        ([-1.0, -2.0], [1.0, 2.0], "the order of the scores may be due to chance", "point the wrong way"),
+        ([1.0, 2.0], [-1.0, -2.0], "the order of the scores may be due to chance", "on this data, the"),
     ],
 )
 def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
@@ -65,12 +75,15 @@ def test_decisions_count_both_errors_and_lean_only_beyond_chance():
     real, fake = [-1.0] * 12 + [1.0] * 48, [-1.0] * 58 + [1.0] * 2
     words = words_on(scored_of(real, fake))
     low, high = scipy.stats.binomtest(12, 60).proportion_ci(method="wilson")
-    assert f"12 of 60 (20 % [{100 * low:.0f}, {100 * high:.0f}]) of the real clips are rejected" in words
-    assert "2 of 60 (3 % [1, 11]) of the fake ones accepted. It leans towards calling clips fake." in words
+    assert f"of the real clips, 12 of 60 (20 % [{100 * low:.0f}, {100 * high:.0f}]) are rejected" in words
+    assert (
+        "of the fake clips, 2 of 60 (3 % [1, 11]) are accepted. The detector leans towards calling clips fake."
+        in words
+    )
     words = words_on(scored_of(real, fake), threshold=0.5)
-    assert "at threshold 0.5, chosen on other data: 12 of 60" in words
+    assert "at threshold 0.5, chosen on other data: of the real clips, 12 of 60" in words
     words = words_on(scored_of([-1.0] * 2 + [1.0] * 10, [-1.0] * 11 + [1.0]))
-    assert "do not show that one error is more frequent" in words
+    assert "do not show that one kind of error is more frequent" in words
 
 
 def test_a_group_stands_out_only_beyond_chance():
@@ -79,12 +92,12 @@ def test_a_group_stands_out_only_beyond_chance():
     formats = ["MP3"] * 20 + ["WAV"] * 60 + (["MP3"] * 20 + ["WAV"] * 60)
     words = words_on(scored, properties_of(scored, format=formats), threshold=0.0)
     assert (
-        "- format MP3: 20 of 20 (100 % [84, 100]) of the real clips are rejected, of the others 0 of 60"
-        in words
+        "- format MP3: of its real clips, 20 of 20 (100 % [84, 100]) are rejected; of all other real clips, "
+        "0 of 60 (0 % [0, 6])." in words
     )
-    assert "over the 2 comparisons" in words
-    assert "format MP3: 0 of 20" not in words  # no difference among the fake ones
-    assert "Mind the data" not in words
+    assert "Fisher's exact test at 5 %, Bonferroni-corrected for 2 comparisons" in words
+    assert "format MP3: of its fake clips" not in words  # no difference among the fake ones
+    assert "A caution about the data" not in words
     scattered = (["MP3", "WAV"] * 80)[:160]
     words = words_on(scored, properties_of(scored, format=scattered), threshold=0.0)
     assert "No group stands out" in words
@@ -95,15 +108,19 @@ def test_properties_that_go_with_the_class_are_named():
     scored = scored_of(normal(1, 40, 0), normal(0, 40, 1))
     split = ["MP3"] * 40 + ["WAV"] * 40
     words = words_on(scored, properties_of(scored, format=split, subfolder=split))
-    assert "Real and fake clips differ in format (Cramér's V 1.00)" in words
-    assert "differ in format (Cramér's V 1.00) and" not in words  # subfolders name systems
+    assert (
+        "A caution about the data. Real and fake clips differ in format (Cramér's V 1.00),"
+        in words.replace("*", "")
+    )
 
 
 def test_the_worst_clips_are_named_with_their_scores():
     words = words_on(scored_of([-3.0, 1.0, 1.0], [2.0, -1.0, -1.0]), threshold=0.0)
     assert "real clips rejected by the widest margin: `Real/0.wav` (-3.00)" in words
     assert "fake clips accepted by the widest margin: `Fake/0.wav` (2.00)" in words
-    assert "No clip lies on the wrong side" in words_on(scored_of([1.0, 1.0], [-1.0, -1.0]), threshold=0.0)
+    assert "No clip lies on the wrong side of the threshold" in words_on(
+        scored_of([1.0, 1.0], [-1.0, -1.0]), threshold=0.0
+    )
 
 
 def test_a_group_of_one_class_is_held_against_all_of_the_other():
@@ -180,10 +197,10 @@ def words_on_change(before, after, properties=None, **epoch) -> str:
 @pytest.mark.parametrize(
     ("shifts", "n", "said"),
     [
-        ((2, 0), 80, "The AUC's interval excludes 0: on clips like these the better of the two is: B."),
-        ((0, 2), 80, "The AUC's interval excludes 0: on clips like these the better of the two is: A."),
+        ((2, 0), 80, "AUC difference excludes 0: on clips like these, the better of the two is: B."),
+        ((0, 2), 80, "AUC difference excludes 0: on clips like these, the better of the two is: A."),
         ((3, 3), 80, "By AUC, these clips do not show that either is better"),
-        ((9, 0), 9, "With fewer than 10 clips of a class such intervals are too narrow"),
+        ((9, 0), 9, "With fewer than 10 clips of a class, such intervals are too narrow"),
     ],
 )
 def test_a_difference_is_claimed_only_where_the_interval_excludes_0(shifts, n, said):
@@ -208,8 +225,8 @@ def test_of_several_comparisons_each_must_hold_against_all():
         "## C against B",
     ]
     assert (
-        "excludes 0 (at 5 % over 3 comparisons): on clips like these the better of the two is: B."
-        in sections[0]
+        "excludes 0 (at 5 %, Bonferroni-corrected for 3 comparisons): on clips like these, the better of the "
+        "two is: B." in sections[0]
     )
     assert "do not show that either is better" in sections[1]
 
@@ -246,18 +263,20 @@ def test_carrying_over_follows_both_intervals(low, high, said):
     before, after = pair(1, 0)
     assert said in words_on_change(before, after, validation_auc_low=low, validation_auc_high=high)
     _, chance = pair(-0.5, 0)
-    assert "not shown to tell real from fake on these clips at all" in words_on_change(before, chance)
+    assert "these clips do not show that it can tell real from fake at all" in words_on_change(before, chance)
 
 
 def test_a_threshold_holds_where_the_intervals_include_the_validation_error():
     before, after = pair(1, 0)
     words = words_on_change(before, after, validation_threshold=-9.0)
-    assert "0 of 80 (0 % [0, 5]) of the real clips here are rejected and 80 of 80" in words
-    assert "the interval of the second excludes that: it does not hold here" in words
+    assert (
+        "Here, of the real clips, 0 of 80 (0 % [0, 5]) are rejected, and of the fake clips, 80 of 80" in words
+    )
+    assert "the second interval excludes that rate, so the threshold does not hold here" in words
     eer = summarise(after)["metrics"]
     threshold, rate = eer["threshold_at_eer_chosen_on_this_set"], eer["eer"]
     words = words_on_change(before, after, validation_threshold=threshold, validation_eer=rate)
-    assert "neither interval excludes that" in words
+    assert "neither interval excludes that rate" in words
 
 
 def test_where_it_changed_names_the_groups_that_are_shown_to_have():
@@ -265,13 +284,14 @@ def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     formats = (["MP3"] * 40 + ["WAV"] * 40) * 2
     properties = properties_of(before, format=formats)
     words = words_on_change(before, after, properties)
-    assert "Groups with at least 10 clips of each class: 2; a change is shown in none" in words
+    assert "Groups with at least 10 clips of each class: 2. A change in AUC (at 5 %, Bonferroni" in words
+    assert "is shown in none of them." in words
     after.logits[:40, 1] += 3
     words = words_on_change(before, after, properties)
-    assert "a change is shown in format MP3 (better) (at 5 % over 2 comparisons)" in words
+    assert "for 2 comparisons) is shown in format MP3 (better)." in words
     assert "| MP3 | 40 | 40 |" in words
     by_class = properties_of(before, format=["MP3"] * 80 + ["WAV"] * 80)
-    assert "of each class: 0;" in words_on_change(before, after, by_class)  # each is the whole set over again
+    assert "of each class: 0." in words_on_change(before, after, by_class)  # each is the whole set over again
     assert is_whole(after, np.ones(160, bool))
 
 

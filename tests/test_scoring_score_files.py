@@ -197,7 +197,7 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
     flipped = "\n".join(f"{line.split()[0]} {-float(line.split()[1])}" for line in lines if line)
     Path("flipped.txt").write_text(flipped, encoding="utf-8")
     assert main(["flipped.txt", "--keys", "keys.txt"]) == 0
-    assert "wholly below 0.5" in " ".join(capsys.readouterr().out.split())
+    assert "entirely below 0.5" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_the_lines_on_screen():
     timeline = timeline_of([5, -1, -9, -9, 40])
     assert screen.timeline_lines("a\nb.wav", timeline, ["it is silent"]) == [
         "a\\nb.wav: MIXED (5 windows, mean margin 5.20)",
-        "  mind: it is silent",
+        "  caution: it is silent",
         "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
         "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
     ]

@@ -232,7 +232,7 @@ def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
         f"{what} of stand-in" for what in ("roc", "det", "histogram")
     ]
     assert ("h2", {}) in page.tags
-    assert "How good. Of a random real" in page.text
+    assert "How good is it? Given a random real" in page.text
     assert len(table(page.all("a")[0])) == 20
 
 

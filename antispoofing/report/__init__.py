@@ -1,1 +1,1 @@
-"""What the scores mean, to look at: tables, pictures, files, words."""
+"""Results for people: tables, pictures, files, and an analysis in words."""

@@ -1,4 +1,4 @@
-"""What is known of a detector, in a few words: which it is, what it was trained on, how often it errs."""
+"""A detector's card: which one it is, what it was trained on, and how often it is known to err."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ if TYPE_CHECKING:
     from model import Detector
 
 NOT_KNOWN = "not known"
-ELSEWHERE = "On other voices, languages, channels and synthesis systems expect more errors."
+ELSEWHERE = "Expect more errors on other voices, languages, channels and synthesis systems."
 
 
 def detector_card(detector: Detector) -> dict[str, str]:
-    """Return headings and what there is to say under each."""
+    """Return what is known of a detector, as headings and the text under each."""
     trained_on, errors = _history(detector)
-    told = {
+    card = {
         "File's sha256": detector.sha256 or NOT_KNOWN,
         "Trained on": trained_on,
         "Known error rates": errors if errors == NOT_KNOWN else f"{errors}. {ELSEWHERE}",
     }
     if comes_from_stand_in(detector.provenance):
-        told["Mind"] = (
+        card["Caution"] = (
             "a small stand-in for demonstrations, not XLS-R 300M: do not judge real recordings by it"
         )
-    return told
+    return card
 
 
 def _history(detector: Detector) -> tuple[str, str]:
-    """What it was trained on, and its error rates."""
+    """Return what a detector was trained on, and its error rates."""
     if known := published_detector(detector.sha256 or ""):
         return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", f"{known.error_rate}, as published"
     if is_stand_in(detector.provenance):
         figures = _stand_in_history(chosen_on(detector.provenance))
-        return "people and machines of Debian's packages; see samples/README.md", figures
+        return "human and synthetic voices from Debian packages; see samples/README.md", figures
     try:
         made = read_fine_tuning(detector)
-        sets = ", ".join(
-            Path(path).name for path in made.training["data"].split(", ")
-        )  # no path of its owner's
+        # Only the names of the data are shown, since their paths may be private.
+        sets = ", ".join(Path(path).name for path in made.training["data"].split(", "))
         trained_on = f"{made.training['clips']} clips of {sets}, starting from {_start(made.started_from)}"
     except (CheckpointError, KeyError, AttributeError):
         return NOT_KNOWN, NOT_KNOWN

@@ -1,10 +1,10 @@
-"""Recordings in groups: by format, sample rate, duration, subfolder, and what a list of labels tells."""
+"""Groups of recordings: by format, sample rate, duration, subfolder, and columns of a list of labels."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,17 +14,18 @@ from antispoofing.data.labels import LABEL_WORDS, plain
 from antispoofing.scoring.scored import Scored
 from data_utils import CLIP_SAMPLES, LABELS, SAMPLE_RATE
 
-MOST_GROUPS = 12  # of one property; the rest are taken together
+MOST_GROUPS = 12  # the largest groups of a property; the rest are merged into one
 
 
 def clip_properties(scored: Scored) -> dict[str, list[str]]:
-    """For each property the group that each recording is in, or "" where it is in none.
+    """Return, for each property, the group of each recording, or "" if it is in none.
 
-    Properties are format, sample rate, duration and subfolder, and the columns of a list of labels (attack,
-    codec, ...) that do not tell nearly every recording from every other. What could not be read has the
-    last two only.
+    The properties are format, sample rate, duration, subfolder, and those columns of a list of labels
+    (attack, codec, ...) whose values do not differ for nearly every recording. Recordings that could not be
+    read have only a subfolder and these columns.
     """
     utterances, infos = scored.utterances, scored.infos
+    assert infos is not None  # Scored fills in what it is not given
     properties = {
         "format": _named(infos["format"], bytes.decode),
         "sample rate": _named(infos["sample_rate"], lambda rate: f"{rate} Hz" if rate else ""),
@@ -39,29 +40,41 @@ def clip_properties(scored: Scored) -> dict[str, list[str]]:
 
 
 def property_groups(
-    scored: Scored, properties: dict[str, list[str]], fewest: int = 2, most: int | None = MOST_GROUPS
+    scored: Scored,
+    properties: Mapping[str, Sequence[str]],
+    fewest: int = 2,
+    most: int | None = MOST_GROUPS,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Property -> group -> which recordings [n] are in it, of those with label and score.
+    """Return the groups of recordings that have a label and a score.
 
-    Properties with fewer than `fewest` groups are left out; of more than `most` the smallest are one.
+    Args:
+        scored: The recordings.
+        properties: For each property the group of each recording, see `clip_properties`.
+        fewest: Properties with fewer groups are left out.
+        most: The largest groups to keep; smaller ones are merged into one. None keeps all.
+
+    Returns:
+        For each property and group, a mask [n] of the recordings in it.
     """
     usable = scored.labelled
     result = {}
-    for title, values in properties.items():
-        values = np.array(values, dtype=object)  # not as wide as the longest
+    for title, group_of_each in properties.items():
+        values = np.array(group_of_each, dtype=object)  # an array of str pads all to the longest
         counts = Counter(filter(None, values[usable].tolist()))
         if len(counts) < fewest:
             continue
         common = [group for group, _ in counts.most_common(most)]
         groups = {group: usable & (values == group) for group in sorted(common, key=_natural)}
         if len(counts) > len(common):
-            groups[f"{len(counts) - len(common)} others"] = usable & ~np.isin(values, ["", *common])
+            left = len(counts) - len(common)
+            others = "1 other" if left == 1 else f"{left} others"
+            groups[others] = usable & ~np.isin(values, ["", *common])
         result[title] = groups
     return result
 
 
 def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
-    """A group [n]; where it has clips of one class only, with all clips of the other."""
+    """Add to a group [n] that has clips of only one class all clips of the other."""
     for label in LABELS:
         if not (members & scored.mask(label)).any():
             members = members | scored.mask(label)
@@ -69,31 +82,31 @@ def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
 
 
 def is_whole(scored: Scored, members: np.ndarray) -> bool:
-    """Whether a group [n] is all there is, so that its figures are the overall ones."""
+    """Check whether a group [n] has all recordings, so that its figures are the overall ones."""
     return bool(members[scored.labelled].all())
 
 
 def _named(values: np.ndarray, name_of: Callable[[Any], str]) -> list[str]:
-    """The name of each value [n]; equal ones share one string."""
+    """Return the name of each value [n]; equal values share one string."""
     distinct, places = np.unique(values, return_inverse=True)
     names = [name_of(value) for value in distinct.tolist()]
     return [names[place] for place in places.tolist()]
 
 
 def _duration_groups(infos: np.ndarray) -> list[str]:
-    """Of what the network hears: half of its clip length or less, up to all of it, more (cut)."""
+    """Group recordings by duration: up to half of a clip, up to a whole clip, or longer (and so cut)."""
     clip = CLIP_SAMPLES / SAMPLE_RATE
     names = (f"0 to {clip / 2:.1f} s", f"{clip / 2:.1f} to {clip:.1f} s", f"{clip:.1f} s and more", "")
     places = np.where(infos["sample_rate"] > 0, np.searchsorted([clip / 2, clip], infos["seconds"]), 3)
     return [names[place] for place in places.tolist()]
 
 
-@lru_cache  # recordings come folder by folder
+@lru_cache  # many recordings are in the same folder
 def _subfolder(folders: str) -> str:
-    """Those of a recording's folders that are no label, or "(none)"."""
+    """Return those of a recording's folders that do not name its label, or "(none)"."""
     return "/".join(f for f in folders.split("/") if plain(f) not in LABEL_WORDS) or "(none)"
 
 
 def _natural(text: str) -> list[str | int]:
-    """A key that sorts 8000 before 16000."""
+    """Return a sorting key that puts 8000 before 16000."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]

@@ -5,11 +5,11 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy  # its stats take half a second to import: only when first used
+import scipy  # scipy.stats, which takes half a second to import, is loaded on first use
 
 from antispoofing.classes import FAKE, REAL
 from antispoofing.errors import UserError
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # which everybody can tell apart
+REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # colour-blind people can tell these apart
 
 
 def plot_roc(points: ErrorRates, auc: float, interval: Sequence[float]) -> Figure:
-    """ROC curve: the share of real clips accepted over the share of fake ones accepted.
+    """Draw the ROC curve: the share of real clips accepted over the share of fake clips accepted.
 
     Args:
-        interval: the AUC's, of 95 %.
+        points: The operating points.
+        auc: Area under the curve.
+        interval: 95 % interval of the AUC.
     """
     low, high = interval
     figure = _figure(5, 5)
@@ -43,8 +45,8 @@ def plot_roc(points: ErrorRates, auc: float, interval: Sequence[float]) -> Figur
 
 
 def plot_det(points: ErrorRates, summary: dict) -> Figure:
-    """DET curve: misses over false alarms, on axes of normal deviates."""
-    # Rates of 0 and 1 have no place on such axes: they are drawn where half a clip would be.
+    """Draw the DET curve: misses over false alarms, on normal deviate scales."""
+    # Rates of 0 and 1 are infinitely far away on such scales; they are drawn as half a clip.
     half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
     edge = max(half / 2, 5e-4)
     far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
@@ -64,8 +66,8 @@ def plot_det(points: ErrorRates, summary: dict) -> Figure:
 
 
 def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
-    """Both classes' scores, each as a density."""
-    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40)
+    """Draw the density of each class's scores."""
+    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40).tolist()
     threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     figure = _figure(6, 4)
     axes = figure.add_subplot()
@@ -77,8 +79,8 @@ def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Fi
     return figure
 
 
-def plot_history(history: list[EpochResult]) -> Figure:
-    """Both losses above, validation EER below, over the epochs; the epoch that is kept is marked."""
+def plot_history(history: Sequence[EpochResult]) -> Figure:
+    """Draw both losses and the validation EER over the epochs, and mark the epoch that is kept."""
     epochs = [result.epoch for result in history]
     kept = best_epoch(history)
     figure = _figure(6, 6)
@@ -95,7 +97,7 @@ def plot_history(history: list[EpochResult]) -> Figure:
 
 
 def plot_change(before: Scored, after: Scored) -> Figure:
-    """Each clip's score after over its score before; on the diagonal nothing changed."""
+    """Draw each clip's score after fine-tuning over its score before; on the diagonal nothing changed."""
     figure = _figure(5.5, 5)
     axes = figure.add_subplot()
     for (label, word, _), color in ((FAKE, FAKE_COLOR), (REAL, REAL_COLOR)):
@@ -108,15 +110,19 @@ def plot_change(before: Scored, after: Scored) -> Figure:
     return figure
 
 
-def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: dict[str, Timeline]) -> Figure:
-    """A recording's waveform and spectrogram, and under them each detector's score over time.
+def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: Mapping[str, Timeline]) -> Figure:
+    """Draw a recording's waveform and spectrogram, and under them each detector's score over time.
 
-    A window's score is drawn at its middle; blue is the real side of the threshold, orange the fake one. The
-    stretches that sound synthetic are marked.
+    Each window's score is drawn at the window's middle; blue is the real side of the threshold, orange the
+    fake side. Stretches that sound synthetic are shaded.
 
     Args:
-        wave: [n] samples.
-        timelines: of this recording, by the detector's name.
+        wave: Samples [n].
+        sample_rate: Sample rate in Hz.
+        timelines: The recording's timeline by each detector, by the detector's name.
+
+    Raises:
+        UserError: If librosa, which computes the spectrogram, cannot be loaded.
     """
     seconds = len(wave) / sample_rate
     figure = _figure(9, 3 + 1.7 * len(timelines))
@@ -159,34 +165,31 @@ def _draw_scores(axes: Axes, timeline: Timeline) -> None:
 
 
 def _envelope(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> tuple[np.ndarray, ...]:
-    """Times in seconds, and between which values the wave is from each on: what can be seen of any length."""
+    """Reduce a wave to what can be seen: times in s, and the wave's minimum and maximum from each on."""
     starts = np.unique(np.linspace(0, len(wave), columns, endpoint=False, dtype=np.int64))
     return starts / sample_rate, np.minimum.reduceat(wave, starts), np.maximum.reduceat(wave, starts)
 
 
 def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return the power in dB [frequencies, times] of Hann windows of 32 ms, down to 80 dB below the loudest.
+    """Return the power in dB [frequencies, times] of 32 ms Hann windows, down to 80 dB below the loudest.
 
     The windows are a quarter of their length apart, or farther, so that there are no more than about 2000.
-
-    Raises:
-        UserError: librosa cannot be loaded, since numba can write what it compiles for it nowhere.
     """
     try:
-        from librosa import power_to_db, stft  # a second: only when there is something to draw
+        from librosa import power_to_db, stft  # takes a second to import: only when there is a plot
     except RuntimeError as error:  # numba's, which names no remedy
         raise UserError(
-            "no spectrogram can be drawn: numba, which librosa needs, may write what it compiles neither "
-            "beside librosa nor into the home folder; set NUMBA_CACHE_DIR to a folder that it may write to"
+            "the spectrogram cannot be drawn: numba, which librosa needs, can write its cache neither beside "
+            "librosa nor in the home folder; set NUMBA_CACHE_DIR to a folder that it may write to"
         ) from error
     size = max(4, round(0.032 * sample_rate))
-    wave = np.pad(wave, (0, max(0, size - len(wave))))  # librosa warns where one does not fit
+    wave = np.pad(wave, (0, max(0, size - len(wave))))  # librosa warns if a window does not fit
     spectrum = stft(wave, n_fft=size, hop_length=max(size // 4, len(wave) // 2000))
     return power_to_db(np.abs(spectrum) ** 2, top_db=80)
 
 
 def _figure(width: float, height: float) -> Figure:
-    """An empty one, in inches."""
-    from matplotlib.figure import Figure  # a third of a second: only when there is something to draw
+    """Return an empty figure; sizes are in inches."""
+    from matplotlib.figure import Figure  # takes a third of a second to import: only when there is a plot
 
     return Figure(figsize=(width, height), layout="constrained")

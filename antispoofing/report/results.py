@@ -1,4 +1,4 @@
-"""Results in files: scores.csv, metrics.json, timelines, curves, with the pictures of `plots.py`.
+"""Results in files: scores, metrics, timelines and curves as CSV and JSON, and pictures.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 PICTURES = ("roc", "det", "histogram")
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", *(f"{name}.png" for name in PICTURES))
-LONGEST_NAME = 250  # of a file, in bytes, that leaves room for a suffix
+LONGEST_NAME = 250  # bytes in a file name that leave room for a suffix
 
 
 def write_results(
     folder: Path,
     scored: Scored,
     summary: dict,
-    verdicts: list[str],
+    verdicts: Sequence[str],
     about: dict,
     invocation: Invocation,
     title: str,
@@ -52,20 +52,22 @@ def write_results(
     """Write scores.csv, failures.csv, metrics.json and, where both classes have scores, pictures.
 
     Args:
-        folder: an existing one.
-        summary: from `report.summary.summarise`.
-        verdicts: from `Scored.verdicts`.
-        about: what was scored by what, as JSON types, for metrics.json.
-        title: of the pictures: the detector's name.
+        folder: Existing folder; results of an earlier run in it are removed.
+        scored: The recordings and their scores.
+        summary: Their figures, from `report.summary.summarise`.
+        verdicts: Their verdicts, from `Scored.verdicts`.
+        about: What was scored, and by which detector, as JSON types for metrics.json.
+        invocation: The command, for metrics.json.
+        title: Title of the pictures, the detector's name.
     """
     remove(folder, RESULT_FILES)
     rows = zip(scored.utterances, scored.scores, scored.logits[:, SPOOF], verdicts, strict=True)
-    told = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
+    columns = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
     _write_csv(
         folder / "scores.csv",
-        (*SCORES_CSV_HEADER, *(f"list_{name}" if name in SCORES_CSV_HEADER else name for name in told)),
+        (*SCORES_CSV_HEADER, *(f"list_{name}" if name in SCORES_CSV_HEADER else name for name in columns)),
         (
-            (u.name, u.label, _number(score), _number(spoof), verdict, *map(u.columns.get, told))
+            (u.name, u.label, _number(score), _number(spoof), verdict, *map(u.columns.get, columns))
             for u, score, spoof, verdict in rows
         ),
     )
@@ -81,10 +83,15 @@ def write_results(
 
 
 def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
-    """ROC and DET curve, and both classes' scores, by what the file is called that they go to.
+    """Draw the ROC and DET curves and the score histogram, for recordings of both classes.
 
     Args:
-        scored, summary: of recordings of both classes.
+        scored: The recordings and their scores.
+        summary: Their figures, from `report.summary.summarise`.
+        title: Title of the pictures.
+
+    Returns:
+        The figures by the names of their files, without suffix.
     """
     bonafide, spoof = scored.bonafide, scored.spoof
     points = metrics.error_rates(bonafide, spoof)
@@ -94,33 +101,37 @@ def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
         plots.plot_histogram(bonafide, spoof, summary),
     )
     for figure in figures:
-        figure.suptitle(title, parse_math=False)  # a file name may hold a $
+        figure.suptitle(title, parse_math=False)  # a file name may have a $ in it
     return dict(zip(PICTURES, figures, strict=True))
 
 
 def write_analysis(folder: Path, figures: str, text: str) -> None:
-    """Write a table of figures and what is made of it to analysis.md."""
+    """Write a table of figures and the analysis of these to analysis.md."""
     content = f"# Analysis\n\n```\n{figures}\n```\n\n{text}\n"
     (folder / "analysis.md").write_text(content, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict, invocation: Invocation) -> None:
-    """Write figures with the convention they follow, what was asked for, and the code that made them."""
+    """Write figures with the convention they follow, the command, and the versions of the code."""
     content = {"convention": CONVENTION} | content | invocation.to_dict() | {"versions": _versions()}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-    # A folder's name may be no text: its bytes become escapes, as JSON has them.
+    # Bytes in a folder's name that are not UTF-8 become escapes, as in JSON.
     path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_timeline(
     folder: Path, name: str, wave: np.ndarray, sample_rate: int, timeline: Timeline, title: str
 ) -> None:
-    """Write a recording's windows, with their verdicts one by one, to <name>.csv, and <name>.png.
+    """Write a recording's windows with their verdicts to <name>.csv, and draw its timeline in <name>.png.
 
     Args:
-        name: of the recording, relative to its data set's root; its folders are made. Of one that is too
-            long for a suffix it is the sha256.
-        title: of the picture, beside the recording's name.
+        folder: Existing folder; subfolders in `name` are made.
+        name: Name of the recording, relative to its data set's root. If it is too long to add a suffix, the
+            files are named by its SHA-256.
+        wave: Samples [n].
+        sample_rate: Sample rate in Hz.
+        timeline: The recording's timeline.
+        title: Name of the detector, for the picture.
     """
     inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
     path = folder.joinpath(*inside)
@@ -134,8 +145,8 @@ def write_timeline(
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
 
 
-def write_history(folder: Path, history: list[EpochResult]) -> None:
-    """Write history.csv, a row for each epoch, and history.png, losses and validation EER."""
+def write_history(folder: Path, history: Sequence[EpochResult]) -> None:
+    """Write history.csv, with a row for each epoch, and history.png, with losses and validation EER."""
     rows = [dataclasses.astuple(result) for result in history]
     _write_csv(folder / "history.csv", tuple(f.name for f in dataclasses.fields(history[0])), rows)
     plots.plot_history(history).savefig(folder / "history.png", dpi=120)
@@ -149,7 +160,7 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> No
 
 
 def _number(value: float) -> str:
-    """Write a number with all its digits; "" where there is none."""
+    """Write a number with all its digits, or "" for NaN."""
     return "" if np.isnan(value) else repr(float(value))
 
 

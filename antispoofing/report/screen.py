@@ -1,4 +1,4 @@
-"""Results on screen: tables, cautions and warnings, as text.
+"""Results as text for the screen: tables, cautions and warnings.
 
 A score is logit 1 (bona fide): higher = more likely real; bona fide is the positive class of AUC and EER.
 """
@@ -6,7 +6,7 @@ A score is logit 1 (bona fide): higher = more likely real; bona fide is the posi
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -18,12 +18,16 @@ from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.text import aligned, clock, printable
 
-WIDTH = 100  # of paragraphs, in characters
-FEW_ERRORS = 10  # in the smaller class; with fewer a bootstrap covers clearly less than 95 %
+WIDTH = 100  # characters in a line of a paragraph
+FEW_ERRORS = 10  # with fewer errors in the smaller class, bootstrap intervals cover clearly less than 95 %
 
 
-def results(summaries: dict[str, dict]) -> str:
-    """All there is to say of detectors on labelled recordings: table, cautions, decisions, warnings."""
+def results(summaries: Mapping[str, dict]) -> str:
+    """Report detectors on labelled recordings: a table, cautions, decisions and warnings.
+
+    Args:
+        summaries: Figures of each detector, from `summarise`, by its name.
+    """
     parts = [results_table(summaries), CONVENTION]
     for name, summary in summaries.items():
         parts[-1] += "\n" + "\n".join(cautions(name, summary))
@@ -35,13 +39,14 @@ def results(summaries: dict[str, dict]) -> str:
     return "\n\n".join(parts)
 
 
-def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
-    """One line for each detector: AUC and EER with their 95 % intervals, min DCF, counts.
+def results_table(summaries: Mapping[str, dict], what: str = "detector") -> str:
+    """Write a line for each detector: AUC and EER with their 95 % intervals, min DCF, counts.
 
     Args:
-        what: the names are of; of anything but detectors failures are not counted.
+        summaries: Figures from `summarise`, by name.
+        what: What the names stand for. Failures are counted for detectors only.
     """
-    rows = [(what, "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
+    rows: list[tuple[str, ...]] = [(what, "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
     for name, summary in summaries.items():
         values, intervals, counts = summary["metrics"], summary["intervals_95"], summary["counts"]
         low, high = (100 * x for x in intervals["eer"])
@@ -60,27 +65,27 @@ def results_table(summaries: dict[str, dict], what: str = "detector") -> str:
 
 
 def cautions(name: str, summary: dict) -> list[str]:
-    """What must be said beside a detector's figures, a line each."""
+    """Return the cautions that belong beside a detector's figures, a line each."""
     values, counts = summary["metrics"], summary["counts"]
     threshold = values["threshold_at_eer_chosen_on_this_set"]
-    lines = [f"{name}: its EER is at threshold {threshold:.4g}, chosen on this very set"]
+    lines = [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
     fewest = min(counts["bonafide_scored"], counts["spoof_scored"])
     errors = fewest * min(values["eer"], 1 - values["eer"])
     if fewest == 1:
-        lines.append(f"{name}: one clip of a class says nothing of others")
+        lines.append(f"{name}: one clip of a class says nothing about others")
     elif errors < FEW_ERRORS:
         side = "wrong" if values["eer"] <= 0.5 else "right"
         lines.append(
-            f"{name}: about {errors:.0f} of the {fewest} clips in the smaller class are on the {side} side "
-            "of that; with so few the intervals are narrower than the truth"
+            f"{name}: the smaller class has about {errors:.0f} of its {fewest} clips on the {side} side of "
+            "that threshold; with so few, the intervals are too narrow"
         )
     if summary["intervals_95"]["auc"][1] < 0.5 and not summary["reversed"]:
-        lines.append(f"{name}: the AUC is below 0.5, but by a Mann-Whitney test that may be chance")
+        lines.append(f"{name}: the AUC is below 0.5, but by a Mann-Whitney test that may be due to chance")
     return lines
 
 
 def failures_list(scored: Scored, most: int = 10) -> str:
-    """A line for each recording without a score, the first `most` of them; "" when all have one."""
+    """Write a line for each of the first `most` recordings without a score; "" if all have one."""
     lines = [
         printable(f"not scored: {scored.utterances[i].name}: {reason}")
         for i, reason in sorted(scored.failures.items())[:most]
@@ -89,35 +94,39 @@ def failures_list(scored: Scored, most: int = 10) -> str:
     return "\n".join(lines + ([f"... and {left} more not scored, see failures.csv"] if left > 0 else []))
 
 
-def scores_table(scored: Scored, verdicts: list[str], most: int = 20) -> str:
-    """A line for each recording, the first `most` of them."""
-    spoken = {label: word for label, word, _ in CLASSES} | {"": "not scored"}
-    rows = [("file", "score", "verdict")]
+def scores_table(scored: Scored, verdicts: Sequence[str], most: int = 20) -> str:
+    """Write a line with score and verdict for each of the first `most` recordings."""
+    words = {label: word for label, word, _ in CLASSES} | {"": "not scored"}
+    rows: list[tuple[str, ...]] = [("file", "score", "verdict")]
     for u, score, verdict in islice(zip(scored.utterances, scored.scores, verdicts, strict=True), most):
-        rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", spoken[verdict]))
+        rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", words[verdict]))
     left = len(verdicts) - most
     return aligned(rows) + (f"\n... and {left} more in scores.csv" if left > 0 else "")
 
 
 def reversal_warning(name: str, summary: dict) -> str:
-    """What to say of a detector whose scores point the wrong way on this data."""
+    """Write the warning on a detector whose scores point the wrong way on this data."""
     low, high = summary["intervals_95"]["auc"]
     other = summary["if_reversed"]
     value = summary["metrics"]["auc"]
     text = (
         f"WARNING, {name}: the AUC is {value:.3f}, and its 95 % interval [{low:.3f}, {high:.3f}] lies "
-        "wholly below 0.5. Either the labels or the scores are reversed, or the detector fails on "
-        "this data. Nothing was flipped. In the opposite direction the figures "
-        f"would be AUC {other['auc']:.3f}, EER {100 * other['eer']:.1f} %: use them only if you find the "
-        "labels to be swapped."
+        "entirely below 0.5. Either the labels or the scores are reversed, or the detector fails on "
+        "this data. Nothing was flipped. In the opposite direction, the figures would be "
+        f"AUC {other['auc']:.3f}, EER {100 * other['eer']:.1f} %: use them only if you find that the labels "
+        "are swapped."
     )
     line = "!" * WIDTH
     return "\n".join([line, textwrap.fill(text, WIDTH), line])
 
 
 def confusion_table(at: dict) -> str:
-    """Decisions at a threshold, as counts."""
-    rows = [
+    """Write the decisions at a threshold as rates and counts.
+
+    Args:
+        at: The decisions, from `metrics.confusion_at`.
+    """
+    rows: list[tuple[str, ...]] = [
         ("", "called real", "called fake"),
         ("real", str(at["bonafide_bonafide"]), str(at["bonafide_spoof"])),
         ("fake", str(at["spoof_bonafide"]), str(at["spoof_spoof"])),
@@ -129,15 +138,17 @@ def confusion_table(at: dict) -> str:
 
 
 def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> list[str]:
-    """What a timeline shows: a line on the recording, and one for each stretch that sounds synthetic.
+    """Write a line on a recording, its cautions, and a line for each stretch that sounds synthetic.
 
     Args:
-        cautions: from `scoring.timeline.cautions`.
+        name: Name of the recording.
+        timeline: Its timeline.
+        cautions: Its cautions, from `scoring.timeline.cautions`.
     """
     n, mean = len(timeline.scores), timeline.margins.mean()
-    heard = f"{n} windows" if n > 1 else "1 window"
-    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({heard}, mean margin {mean:.2f})"]
-    lines += [f"  mind: {caution}" for caution in cautions]
+    windows = "1 window" if n == 1 else f"{n} windows"
+    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({windows}, mean margin {mean:.2f})"]
+    lines += [f"  caution: {caution}" for caution in cautions]
     for stretch in timeline.suspicious():
         times = f"{clock(stretch.start)} to {clock(stretch.end)}"
         lines.append(f"  {times} {stretch.says} (lowest score {stretch.score:.2f})")
@@ -145,12 +156,12 @@ def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> li
 
 
 def analysis_text(words: Sequence[str]) -> str:
-    """Join an analysis, Markdown in blocks set apart by empty lines, to lines of at most WIDTH characters."""
+    """Join the sections of an analysis in Markdown, in lines of at most WIDTH characters."""
     return "\n\n".join(_wrapped(block) for block in "\n\n".join(words).split("\n\n"))
 
 
 def _wrapped(block: str) -> str:
-    """Lines of at most WIDTH characters, tables left as they are."""
+    """Wrap a block of Markdown at WIDTH characters; tables stay as they are."""
     if block.startswith("|"):
         return block
     wrap = partial(textwrap.fill, width=WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What a detector's scores are worth: counts, figures and their intervals, as JSON types.
+"""Summary of a detector's scores: counts, figures and their intervals, as JSON types.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -16,20 +16,21 @@ CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide 
 
 
 def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) -> dict:
-    """Counts, metrics and intervals, as JSON types.
+    """Summarise a detector's scores.
 
     Args:
-        threshold: one chosen elsewhere, for accuracy and confusion; None leaves them out.
-        seed: of the bootstrap.
+        scored: The recordings and their scores.
+        threshold: A threshold chosen on other data, for accuracy and confusion counts; None leaves these out.
+        seed: Seed of the bootstrap resampling.
 
     Returns:
-        "counts" and "failures" (how many for each reason) always. Where both classes have scores
-        also "metrics", "intervals_95", "better_than_chance" and "reversed" (see
-        `metrics.shown_direction`) with "if_reversed", what the opposite direction would give; and,
-        for a given threshold, "at_threshold".
+        JSON types. "counts" and "failures" (their number for each reason) are always there. If both classes
+        have scores, so are "metrics", "intervals_95", "better_than_chance" and "reversed" (see
+        `metrics.shown_direction`), and "if_reversed" (AUC and EER in the opposite direction); with a given
+        threshold, also "at_threshold" (see `metrics.confusion_at`).
     """
     bonafide, spoof = scored.bonafide, scored.spoof
-    summary = {
+    summary: dict[str, object] = {
         "counts": {
             "files": len(scored.utterances),
             "scored": int(np.isfinite(scored.scores).sum()),

@@ -172,7 +172,7 @@ def test_a_zip_with_real_and_fake(page, tmp_path):
             clips[f"set/{folder}/{path.name}"] = path.read_bytes()
     judge(page, write_zip(tmp_path / "set.zip", clips))
     heading(page, "stand-in")
-    expect(page.get_by_text("How good.")).to_be_visible()
+    expect(page.get_by_text("How good is it?")).to_be_visible()
     expect(page.locator(".pictures img")).to_have_count(3)
     assert "AUC [95 %]" in page.locator("pre").first.inner_text()
 
