@@ -1,4 +1,4 @@
-"""What is said of a detector: only what its file or its digest shows."""
+"""A detector's card says only what its file or its digest shows."""
 
 from pathlib import Path
 
@@ -37,35 +37,35 @@ def test_a_published_file_is_known_by_its_digest(name):
     detector = Detector(PRESETS["small"])
     detector.provenance = {"official_file": "renamed.pth"}
     detector.sha256 = published.PUBLISHED[name].sha256 + "0" * 56
-    told = detector_card(detector)
-    assert told["Trained on"].startswith("ASVspoof 2019 LA")
+    card = detector_card(detector)
+    assert card["Trained on"].startswith("ASVspoof 2019 LA")
     assert (
         f"{published.PUBLISHED[name].error_rate}, as published. Expect more errors"
-        in told["Known error rates"]
+        in card["Known error rates"]
     )
     detector.sha256 = "0" * 64
     assert detector_card(detector)["Trained on"] == detector_card(detector)["Known error rates"] == NOT_KNOWN
 
 
 def test_the_stand_in_says_that_it_is_one():
-    told = detector_card(load_detector(STAND_IN, device="cpu"))
-    assert "EER 5.9 % [1.9, 10.5] on the 153 recordings by which it was chosen" in told["Known error rates"]
-    assert "do not judge real recordings by it" in told["Caution"]
+    card = detector_card(load_detector(STAND_IN, device="cpu"))
+    assert "EER 5.9 % [1.9, 10.5] on the 153 recordings on which it was chosen" in card["Known error rates"]
+    assert "do not judge real recordings by it" in card["Caution"]
 
 
-def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
-    told = detector_card(fine_tuned())
-    assert told["Trained on"] == (
+def test_a_fine_tuned_detector_names_its_training_but_no_folder():
+    card = detector_card(fine_tuned())
+    assert card["Trained on"] == (
         "70 clips of for-2seconds, other.zip, starting from the detector with sha256 abababab..."
     )
-    assert told["Known error rates"].startswith(
+    assert card["Known error rates"].startswith(
         "AUC 0.950 [0.900, 0.990] and EER 10.0 % on its validation set"
     )
-    assert "somebody" not in str(told)
-    assert "Caution" not in told
-    of_stand_in = fine_tuned(started_from={"file": None, "sha256": None, "provenance": {"stand_in": "yes"}})
-    assert detector_card(of_stand_in)["Trained on"].endswith("starting from the stand-in detector")
-    assert "Caution" in detector_card(of_stand_in)
+    assert "somebody" not in str(card)
+    assert "Caution" not in card
+    from_stand_in = fine_tuned(started_from={"file": None, "sha256": None, "provenance": {"stand_in": "yes"}})
+    assert detector_card(from_stand_in)["Trained on"].endswith("starting from the stand-in detector")
+    assert "Caution" in detector_card(from_stand_in)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_a_fine_tuned_one_tells_of_its_training_and_of_no_folder():
         {"started_from": 1},
     ],
 )
-def test_what_a_file_does_not_tell_is_not_known(changes):
-    told = detector_card(fine_tuned(**changes))
-    assert told["Trained on"] == told["Known error rates"] == NOT_KNOWN
+def test_missing_or_damaged_history_is_not_known(changes):
+    card = detector_card(fine_tuned(**changes))
+    assert card["Trained on"] == card["Known error rates"] == NOT_KNOWN
 
 
 @pytest.mark.parametrize("figures", [5, {}, {"auc": 1, "eer": 0, "eer_interval": [0], "clips": [1]}])
-def test_a_stand_in_that_tells_nonsense_of_itself(figures):
+def test_a_stand_in_with_nonsensical_figures(figures):
     detector = Detector(PRESETS["small"])
     detector.provenance = {"stand_in": "yes", "chosen_on": figures}
     assert detector_card(detector)["Known error rates"] == NOT_KNOWN

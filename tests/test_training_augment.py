@@ -1,4 +1,4 @@
-"""Augmentation against what is computed here by other means: spectra, energies, how draws are spread."""
+"""Augmentation against independent computations: spectra, energies, the distribution of draws."""
 
 import itertools
 import pickle
@@ -34,7 +34,7 @@ def rng_of(seed: int) -> np.random.Generator:
 
 
 def assert_uniform(values, low: float, high: float) -> None:
-    """All between the two, near to either, and as a uniform draw would be."""
+    """Check that values are spread between two limits as uniform draws are."""
     values = (np.asarray(values) - low) / (high - low)
     assert -1e-3 <= values.min() < 0.03
     assert 0.97 < values.max() <= 1 + 1e-3

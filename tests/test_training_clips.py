@@ -1,4 +1,4 @@
-"""Which clips an epoch takes, and which of them each process."""
+"""Which clips an epoch takes, and how the processes share them."""
 
 from collections import Counter
 from itertools import chain
@@ -18,17 +18,17 @@ def test_without_groups_every_clip_comes_once_in_a_new_order():
 
 
 @pytest.mark.parametrize("sizes", [(90, 5, 5), (1, 99), (33, 33, 33), (2, 3, 94, 2)])
-def test_with_groups_as_many_of_each(sizes):
+def test_groups_fill_equal_shares(sizes):
     groups = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     n = len(groups)
     order = epoch_order(n, groups.tolist(), seed=0, epoch=1)
     assert len(order) == n
-    assert len(set(order.tolist())) == n  # a clip that comes again has another number
+    assert len(set(order.tolist())) == n  # a repeated clip has another number
     clips = order % n
     counts = Counter(groups[clips].tolist())
     assert counts.keys() == set(range(len(sizes)))
     assert max(counts.values()) - min(counts.values()) <= 1
-    for group in range(len(sizes)):  # none of a group comes twice more than another
+    for group in range(len(sizes)):  # no clip comes twice more often than another of its group
         times = Counter(clips[groups[clips] == group].tolist())
         all_times = [times[clip] for clip in np.flatnonzero(groups == group).tolist()]
         assert max(all_times) - min(all_times) <= 1

@@ -1,4 +1,4 @@
-"""The convolutions of a training on a CPU against transformers' own: frames, gradients, names."""
+"""The convolutions for training on a CPU against transformers' own: frames, gradients, names."""
 
 import copy
 
@@ -53,12 +53,12 @@ def test_in_bf16_they_are_as_near_to_fp32_as_transformers_are(recompute, extract
     assert ours[0].dtype == torch.bfloat16
     assert (ours[0].float() - exact).abs().mean() < 1.2 * (theirs[0].float() - exact).abs().mean()
     for name, gradient in gradients.items():
-        apart = [(of_one[1][name] - gradient).norm() for of_one in (ours, theirs)]
+        apart = [(gradients_of[1][name] - gradient).norm() for gradients_of in (ours, theirs)]
         assert apart[0] < 1.5 * apart[1], name
         assert ours[1][name].dtype == torch.float32
 
 
-def test_nothing_is_kept_of_a_clip_that_is_computed_again(extractor):
+def test_a_recomputed_clip_keeps_no_activations(extractor):
     kept = {}
     for recompute in (False, True):
         sizes = []

@@ -1,4 +1,4 @@
-"""Training in two processes: the steps of one, and no state in which they differ."""
+"""Training in two processes takes the same steps as in one, and the processes stay identical."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ RECIPES = {
 
 
 def train(config: TrainingConfig, data: Path, output: Path) -> tuple[list[list[float]], str]:
-    """The loss, learning rate and gradient's norm of each step, and a digest of the weights after them."""
+    """Return the number, loss, learning rate and gradient norm of each step, and a digest of the weights."""
     detector = load_detector(STAND_IN, device="cpu")
     detector.config = dataclasses.replace(detector.config, clip_samples=8000)
     for module in detector.modules():
@@ -51,7 +51,7 @@ def train(config: TrainingConfig, data: Path, output: Path) -> tuple[list[list[f
 
 
 def train_all(_: list[str]) -> int:
-    """Each recipe in this process of a group; prints the steps, and checks that the weights are the same."""
+    """Train by each recipe in a process of a group; check that the weights agree, and print the steps."""
     found = {}
     with distributed.group():
         for name, config in RECIPES.items():
@@ -65,7 +65,7 @@ def train_all(_: list[str]) -> int:
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    """The same global batches: losses, which may differ by 1e-4, and gradients' norms, to rounding."""
+    """From the same global batches come the same losses and gradient norms, to rounding."""
     write_splits(tmp_path / "data")
     main, other = run_group(2, train_all, folder=tmp_path)
     assert (main.code, other) == (0, (0, "", "")), main.stderr
@@ -79,13 +79,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 @pytest.fixture
 def workplace(tmp_path):
-    """The data, and what SETTINGS start from, beside folders to run in."""
+    """A folder with the data and the detector of SETTINGS, in which other folders can be made."""
     write_splits(tmp_path / "data")
     save_detector(fresh_detector(), tmp_path / "start.safetensors")
     return tmp_path
 
 
-def test_told_to_stop_two_processes_go_on_as_if_never_stopped(workplace):
+def test_two_processes_resume_as_if_never_stopped(workplace):
     options = (*SETTINGS, "--no-wandb")
     main, other = run_group(2, fine_tune_for.main, *options, folder=workplace / "whole")
     assert other == (main.code, "", main.stderr) == (0, "", "")
@@ -108,7 +108,7 @@ def test_told_to_stop_two_processes_go_on_as_if_never_stopped(workplace):
     assert training_results(here) == training_results(workplace / "whole")
 
 
-def test_a_loss_that_is_no_number_names_the_clips_of_all_processes(workplace):
+def test_a_loss_that_is_not_a_number_names_the_clips_of_all_processes(workplace):
     detector = fresh_detector()
     detector.back_end.out_layer.bias.data[:] = float("nan")
     save_detector(detector, workplace / "start.safetensors")

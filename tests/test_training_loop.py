@@ -1,4 +1,4 @@
-"""Fine-tuning: it learns, repeats itself, keeps the best, and moves nothing that is frozen."""
+"""Fine-tuning learns, is reproducible, keeps the best epoch, and changes nothing that is frozen."""
 
 import dataclasses
 import signal
@@ -62,7 +62,7 @@ def test_the_best_epoch_is_kept_and_says_so(clips, tmp_path):
     assert best.validation_loss == pytest.approx(float(loss), abs=1e-5)
     calibration = Calibration.from_provenance(final.provenance)
     assert calibration.fitted_on == (
-        "the 8 real and 8 fake recordings of its validation set, by which its epoch was chosen"
+        "the 8 real and 8 fake recordings of its validation set, on which its epoch was chosen"
     )
     fitted = Calibration.fit(
         again.scores_with_label("bonafide"), again.scores_with_label("spoof"), calibration.fitted_on
@@ -113,18 +113,18 @@ def test_unreadable_clips_are_left_out(clips, tmp_path):
     assert last.provenance["training"]["clips"] == 16
 
 
-def test_told_to_stop_while_it_saves(clips, tmp_path, monkeypatch):
-    def told(*args):
+def test_a_request_to_stop_while_saving(clips, tmp_path, monkeypatch):
+    def stop_and_write(*args):
         signal.raise_signal(signal.SIGTERM)
         write_state(*args)
 
-    monkeypatch.setattr("antispoofing.training.loop.write_state", told)
+    monkeypatch.setattr("antispoofing.training.loop.write_state", stop_and_write)
     with pytest.raises(Stopped, match="SIGTERM") as stopped:
         fine_tune(fresh_detector(), clips, clips, TrainingConfig(epochs=1, batch_size=8), tmp_path)
     assert stopped.value.saved == (1, 2)
 
 
-def test_data_and_losses_that_are_no_use(clips, tmp_path):
+def test_unusable_data_and_losses(clips, tmp_path):
     real = [u for u in clips if u.label == "bonafide"]
     bad = [Utterance(str(tmp_path / "gone.wav"), "gone.wav", label) for label in ("bonafide", "spoof")]
     config = TrainingConfig(epochs=1)
@@ -150,7 +150,7 @@ def test_data_and_losses_that_are_no_use(clips, tmp_path):
 
 
 def test_random_crops_reach_the_training(tmp_path):
-    """Of recordings longer than a clip other parts are heard, the same ones for the same seed."""
+    """Other parts of long recordings are heard, and the same parts for the same seed."""
     rng = np.random.default_rng(0)
     for i in range(8):
         folder = tmp_path / ("real" if i % 2 else "fake")

@@ -1,4 +1,4 @@
-"""A training that is killed, told to stop, or out of room goes on as if nothing had happened."""
+"""A training run that is killed, stopped, or out of disk space resumes as if nothing had happened."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ from antispoofing.training.step import Optimization
 
 
 def killed_writing(argv: list[str], left: int) -> int:
-    """fine_tune_for.py, but killed in the midst of the time with this number that it writes tensors."""
+    """Run fine_tune_for.py, and kill it halfway through the `left`-th file of tensors that it writes."""
     write = safetensors.torch.save_file
 
     def half(tensors, path, metadata):
@@ -37,7 +37,7 @@ def killed_writing(argv: list[str], left: int) -> int:
 
 
 def without_room(argv: list[str], left: int) -> int:
-    """fine_tune_for.py, but after so many steps no file can be written that is larger than a few bytes."""
+    """Run fine_tune_for.py; from the `left`-th step on, only small files can be written."""
     step = Optimization.step
 
     def limited(*args):
@@ -52,7 +52,7 @@ def without_room(argv: list[str], left: int) -> int:
 
 
 def started(folder: Path, *args, main=fine_tune_for.main, wandb: bool = False, **variables) -> Started:
-    """The program, or what stands in for it; it has begun to train."""
+    """Start the program, or a stand-in for it, and wait until it trains."""
     folder.mkdir(exist_ok=True)
     options = [*SETTINGS, *args, *([] if wandb else ["--no-wandb"])]
     process = Started(main, *options, folder=folder, **variables)
@@ -62,7 +62,7 @@ def started(folder: Path, *args, main=fine_tune_for.main, wandb: bool = False, *
 
 @pytest.fixture(scope="module")
 def never_killed(tmp_path_factory):
-    """A folder with the data and what to start from; the results, and the seconds that it took."""
+    """A folder with data and a detector to start from, the results of a run, and its duration in s."""
     folder = tmp_path_factory.mktemp("resuming")
     write_splits(folder / "data")
     save_detector(fresh_detector(), folder / "start.safetensors")
@@ -104,7 +104,7 @@ def test_killed_while_it_writes(never_killed):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop_it_saves(number, never_killed):
+def test_a_request_to_stop_saves_the_state(number, never_killed):
     folder, expected, _ = never_killed
     here = folder / number.name
     run = started(here, "--save-every", 1000)

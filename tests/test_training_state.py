@@ -1,4 +1,4 @@
-"""What is not this training's state is refused in a line, whatever is the matter with it."""
+"""A state that does not belong to the run is refused in one line, whatever is wrong with it."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ RECIPE = TrainingConfig(epochs=1, batch_size=8)
 
 @pytest.fixture(scope="module")
 def trained(clips, tmp_path_factory):
-    """A folder with a state, after an epoch, and its identity."""
+    """A folder with a state after one epoch, and the identity of its run."""
     folder = tmp_path_factory.mktemp("trained")
     detector = fresh_detector()
     identity = identify(detector, clips, clips, RECIPE)
@@ -42,7 +42,7 @@ def folder(trained, tmp_path):
 
 
 def rewrite(folder: Path, change) -> None:
-    """Let `change` do what it wants to the state's tensors and header."""
+    """Let `change` edit the state's tensors and header."""
     tensors, metadata = checkpoints.read_safetensors(folder / STATE)
     header = json.loads(metadata["training"])
     change(tensors, header)
@@ -114,7 +114,7 @@ def test_the_best_weights_must_be_there(trained, folder):
             find_state(folder, trained[1])
         (folder / FINAL).unlink(missing_ok=True)
     (folder / "kept").rename(folder / FINAL)
-    (folder / LAST).unlink()  # nothing follows from these
+    (folder / LAST).unlink()  # these are not needed to resume
     assert find_state(folder, trained[1])
 
 
@@ -134,7 +134,7 @@ def test_a_folder_has_one_writer(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_fine_tuned_file_tells_is_what_an_epoch_comes_to():
+def test_a_fine_tuned_file_has_the_validation_figures_of_an_epoch():
     figures = [
         field.name for field in dataclasses.fields(EpochResult) if field.name.startswith("validation_")
     ]

@@ -1,4 +1,4 @@
-"""A step of the training against PyTorch's own pieces put together by hand, and what each setting does."""
+"""A training step against PyTorch's own pieces put together by hand, and the effect of each setting."""
 
 import copy
 import dataclasses
@@ -17,7 +17,7 @@ from antispoofing.training.step import MicroBatch, Optimization
 from model import Detector
 
 SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
-RATE = 1e-5  # a step that does not move what rounding decides: which nodes come first, which is the largest
+RATE = 1e-5  # so small that rounding does not change the order of AASIST's nodes, or which is the largest
 CONFIG = TrainingConfig(learning_rate=RATE, batch_size=6)
 
 
@@ -53,7 +53,7 @@ def batch(n=6, seed=0) -> MicroBatch:
 
 
 def steps(detector, config, n=3, parts=None) -> list:
-    """The results of n steps."""
+    """Take n steps, and return their results."""
     optimization = Optimization(detector, config)
     optimization.train_mode()
     return [
@@ -62,7 +62,7 @@ def steps(detector, config, n=3, parts=None) -> list:
 
 
 def by_hand(detector, make, n=3, weight=None, clip=None):
-    """The losses of the same steps; the detector is trained."""
+    """Train the detector by the same steps, and return their losses."""
     optimizer = make([p for p in detector.parameters() if p.requires_grad])
     detector.train()
     losses = []
@@ -101,9 +101,8 @@ def test_steps_are_those_of_pytorch(changes, make, weight, clip, detector):
     assert results[0].weight == pytest.approx(3 * sum(weight or (1, 1)))
     pairs = zip(detector.parameters(), plain.parameters(), strict=True)
     apart = torch.cat([(value - expected).abs().flatten() for value, expected in pairs])
-    assert (
-        apart > 1e-5
-    ).float().mean() < 0.01  # where a gradient is next to 0, Adam's step hangs by rounding
+    # Where a gradient is close to 0, rounding decides the direction of Adam's step.
+    assert (apart > 1e-5).float().mean() < 0.01
 
 
 def test_the_gradient_norm_is_that_before_clipping(detector):
@@ -141,7 +140,7 @@ def test_without_a_clip_there_is_no_step(detector):
         assert torch.equal(value, before[name])
 
 
-def test_what_is_random_follows_from_seed_epoch_and_step():
+def test_randomness_follows_from_seed_epoch_and_step():
     torch.manual_seed(0)
     start = Detector(SMALL)
 
@@ -157,7 +156,7 @@ def test_what_is_random_follows_from_seed_epoch_and_step():
     assert len({first, loss(seed=1), loss(epoch=2), loss(number=1)}) == 4
 
 
-def test_what_is_frozen_stays(detector):
+def test_frozen_weights_stay_the_same(detector):
     before = {name: value.clone() for name, value in detector.state_dict().items()}
 
     def changed(config) -> set[str]:
@@ -201,12 +200,12 @@ def test_lora_trains_little_and_is_saved_as_a_plain_detector(xlsr, tmp_path):
     loaded = load_detector(tmp_path / "merged.safetensors", device="cpu")
     torch.testing.assert_close(loaded(waves), logits, atol=1e-5, rtol=0)
     changed = {name for name, value in loaded.state_dict().items() if not torch.equal(value, before[name])}
-    of_front_end = {name for name in changed if name.startswith("front_end.")}
+    in_front_end = {name for name in changed if name.startswith("front_end.")}
     projections = [f"{kind}_proj.weight" for kind in ("q", "k", "v", "out")]
-    assert of_front_end == {
+    assert in_front_end == {
         f"front_end.model.encoder.layers.{i}.attention.{name}" for i in range(2) for name in projections
     }
-    difference = loaded.state_dict()[min(of_front_end)] - before[min(of_front_end)]
+    difference = loaded.state_dict()[min(in_front_end)] - before[min(in_front_end)]
     assert torch.linalg.matrix_rank(difference, rtol=1e-3) == 4
     merge(xlsr)
     torch.testing.assert_close(xlsr(waves), logits, atol=1e-5, rtol=0)
@@ -257,7 +256,7 @@ def test_fp16_leaves_out_a_step_whose_gradient_overflows(fresh):
         optimization.step([batch()], 1, 2, 1e-3)
 
 
-def test_what_is_no_number_is_named_and_changes_nothing(detector):
+def test_a_loss_that_is_not_a_number_names_its_clips_and_changes_nothing(detector):
     good, bad = batch(), batch()
     bad.waves[2] = float("nan")
     config = dataclasses.replace(CONFIG, freeze_batch_norm=True)
@@ -273,7 +272,7 @@ def test_what_is_no_number_is_named_and_changes_nothing(detector):
         assert torch.equal(value, before[name]), name
 
 
-def test_what_a_detector_cannot_do_is_said(detector):
+def test_a_recipe_that_does_not_fit_the_detector_is_refused(detector):
     for changes, words in (
         ({"lora": 8}, "LoRA needs"),
         ({"gradient_checkpointing": True}, "checkpointing needs"),

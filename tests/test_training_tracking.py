@@ -1,4 +1,4 @@
-"""wandb: what it keeps is what the training gave, and nothing of it can stop a training."""
+"""Weights & Biases gets the figures of a training run, and no failure of it stops the run."""
 
 import pytest
 import wandb
@@ -61,7 +61,7 @@ def test_nothing_is_logged_when_it_is_off(off, not_logged_in, tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("when", ["init", "log", "finish"])
-def test_a_failure_is_said_once_and_stops_nothing(when, not_logged_in, tmp_path, logged, monkeypatch):
+def test_a_failure_is_reported_once_and_stops_nothing(when, not_logged_in, tmp_path, logged, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("no disk\nno more")
 
@@ -101,7 +101,9 @@ def test_an_interrupted_run_is_closed(not_logged_in, tmp_path, logged):
         ),
     ],
 )
-def test_what_cannot_be_online_is_kept_offline(variables, said, not_logged_in, tmp_path, logged, monkeypatch):
+def test_a_run_that_cannot_be_online_is_kept_offline(
+    variables, said, not_logged_in, tmp_path, logged, monkeypatch
+):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2)

@@ -56,7 +56,7 @@ def _history(detector: Detector) -> tuple[str, str]:
     auc, eer = epoch["validation_auc"], 100 * epoch["validation_eer"]
     return trained_on, (
         f"AUC {auc:.3f} [{low:.3f}, {high:.3f}] and EER {eer:.1f} % "
-        "on its validation set, by which the epoch was chosen"
+        "on its validation set, on which the epoch was chosen"
     )
 
 
@@ -72,5 +72,5 @@ def _stand_in_history(figures: dict | None) -> str:
     low, high = (100 * rate for rate in figures["eer_interval"])
     return (
         f"AUC {figures['auc']:.3f} and EER {100 * figures['eer']:.1f} % [{low:.1f}, {high:.1f}] on the "
-        f"{sum(figures['clips'])} recordings by which it was chosen"
+        f"{sum(figures['clips'])} recordings on which it was chosen"
     )

@@ -42,7 +42,7 @@ class VariedClips(Clips):
         self.random_crop, self.augmentation = random_crop, augmentation
 
     def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
-        """Return recording i, cropped and augmented: float32 [n], and what its file holds."""
+        """Return recording i, cropped and augmented: float32 [n], and the properties of its file."""
         rng = np.random.default_rng((_VARIATION, self.seed, self.epoch, i))
         samples = self.augmentation.samples_needed(self.clip_samples)
         offset = 0.0

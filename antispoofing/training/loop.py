@@ -274,7 +274,7 @@ class _TrainingRun:
 def _calibration(scored: Scored) -> dict | None:
     bonafide, spoof = scored.bonafide, scored.spoof
     fitted_on = (
-        f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set, by which its "
+        f"the {len(bonafide)} real and {len(spoof)} fake recordings of its validation set, on which its "
         "epoch was chosen"
     )
     calibration = Calibration.fit(bonafide, spoof, fitted_on)

@@ -28,7 +28,7 @@ class TrainingConfig:
         weight_decay: Weight decay.
         warmup: Number of steps over which the learning rate rises linearly to its full value.
         schedule: What the learning rate does after the warm-up, one of SCHEDULES: stay constant, or fall to 0
-            as half a cosine.
+            along half a cosine.
         clip_norm: Norm to which a step's gradient is scaled down if it is larger; None to leave it as it is.
         class_weights: Weights of spoof and bona fide in the loss, a weighted mean; the published recipe has
             (0.1, 0.9). None weights both classes equally.

@@ -120,7 +120,7 @@ def _from_json(plain: dict, tensors: dict[str, Tensor]) -> TrainingState:
 
 
 def _has_best_weights(folder: Path, history: Sequence[EpochResult]) -> bool:
-    """Check whether FINAL has the weights of the best epoch, or of an epoch later than the state."""
+    """Check whether FINAL holds the weights of the best epoch, or of the next, still missing in the state."""
     if not (folder / FINAL).exists():
         return False
     with checkpoints.errors_naming(folder / FINAL):

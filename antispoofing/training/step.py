@@ -126,7 +126,7 @@ class Optimization:
     ) -> StepResult | None:
         """Take a step with this process's clips and those of the other processes.
 
-        Dropout is random by the seed, the epoch, the step and the process.
+        Dropout follows from the seed, the epoch, the step and the process alone.
 
         Args:
             parts: This process's micro-batches; they may be empty.
@@ -135,7 +135,7 @@ class Optimization:
             learning_rate: Learning rate of the step.
 
         Returns:
-            The step's figures; None if no process has any clips, and no step was taken.
+            The step's figures; None if no process has any clips, so that no step is taken.
 
         Raises:
             TrainingError: If the loss or the gradient is not a number; the message names the clips.

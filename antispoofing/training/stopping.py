@@ -18,7 +18,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 class Stopped(BaseException):
     """A training run was asked to stop.
 
-    It is not an Exception, so that no handler of all Exceptions catches it.
+    It is a BaseException, so that `except Exception` does not catch it.
 
     Attributes:
         exit_code: Exit code as shells have it, 128 plus the number of the signal.
