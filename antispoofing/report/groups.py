@@ -25,7 +25,6 @@ def clip_properties(scored: Scored) -> dict[str, list[str]]:
     read have only a subfolder and these columns.
     """
     utterances, infos = scored.utterances, scored.infos
-    assert infos is not None  # Scored fills in what it is not given
     properties = {
         "format": _named(infos["format"], bytes.decode),
         "sample rate": _named(infos["sample_rate"], lambda rate: f"{rate} Hz" if rate else ""),
