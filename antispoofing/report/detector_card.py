@@ -42,8 +42,8 @@ def _history(detector: Detector) -> tuple[str, str]:
     if known := published_detector(detector.sha256 or ""):
         return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", f"{known.error_rate}, as published"
     if is_stand_in(detector.provenance):
-        figures = _stand_in_history(chosen_on(detector.provenance))
-        return "human and synthetic voices from Debian packages; see samples/README.md", figures
+        errors = _stand_in_errors(detector.provenance)
+        return "human and synthetic voices from Debian packages; see samples/README.md", errors
     try:
         made = read_fine_tuning(detector)
         # Only the names of the data are shown, since their paths may be private.
@@ -66,7 +66,8 @@ def _start(origin: Start) -> str:
     return f"the detector with sha256 {origin.sha256[:8]}..." if origin.sha256 else "random weights"
 
 
-def _stand_in_history(figures: dict | None) -> str:
+def _stand_in_errors(provenance: dict) -> str:
+    figures = chosen_on(provenance)
     if figures is None:
         return NOT_KNOWN
     low, high = (100 * rate for rate in figures["eer_interval"])
