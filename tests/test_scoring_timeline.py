@@ -209,7 +209,10 @@ def test_the_picture_marks_the_stretches(tmp_path):
 @pytest.mark.parametrize("n_samples", [1, 2, 511, 513])
 def test_the_shortest_recordings_have_a_picture(n_samples, tmp_path):
     figure = plots.plot_timeline(np.zeros(n_samples, np.float32), 16000, {"a": timeline_of([1.0])})
+    assert figure.axes[0].get_xlim() == (0, n_samples / 16000)
     figure.savefig(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.convert("L").getextrema() == (0, 255)  # black letters on white
 
 
 def test_the_spectrogram_shows_a_tone_at_its_frequency():
