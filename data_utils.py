@@ -1,11 +1,12 @@
-"""Audio in: a file, of any kind and length, becomes a padded clip, and clips become batches.
+"""Audio input: a file of any format and length becomes a padded clip, and clips become batches.
 
     wave = load_audio("clip.mp3")  # float32 [n], 16 kHz
     clip = pad(wave)               # float32 [64600], as the published detectors hear it
 
-Every wave that leaves this module is float32, mono, 16 kHz (unless asked otherwise), in [-1, 1], not
-normalised. libsndfile reads what it knows (wav, flac, mp3, ogg, opus, aiff, ...); PyAV, with ffmpeg inside,
-reads the rest (m4a, mp4, webm, wma, amr, 3gp, ...), of a video its first audio track.
+Every wave that this module returns is float32, mono, in [-1, 1], not normalised, and sampled at 16 kHz unless
+another rate is asked for. libsndfile reads the formats it knows (wav, flac, mp3, ogg, opus, aiff, ...); PyAV,
+which contains ffmpeg, reads the others (m4a, mp4, webm, wma, amr, 3gp, ...). A video is read as its first
+audio track.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -32,36 +33,39 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16000  # Hz
 CLIP_SAMPLES = 64600  # 4.0375 s at 16 kHz
 
-SPOOF, BONAFIDE = 0, 1  # the class numbers: the order of a detector's two logits, and training's targets
-LABELS = ("spoof", "bonafide")  # what lists and results call the two classes, by class number
+SPOOF, BONAFIDE = 0, 1  # the class numbers: the order of a detector's two logits, and the training targets
+LABELS = ("spoof", "bonafide")  # the classes' names in lists and results, by class number
 
-# What counts as a recording when a folder is searched: libsndfile's, then ffmpeg's.
+# The suffixes of recordings when a folder is searched: first libsndfile's, then ffmpeg's.
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .au .snd .caf .w64 .rf64 .sph"
     " .wv .m4a .m4b .mp4 .m4v .mov .aac .wma .wmv .webm .mkv .mka .amr .awb .3gp .ac3"
     " .eac3 .avi .flv .mpg".split()
 )
 
-# The containers that ffmpeg may open. Playlists are not among them: they would make it read other files.
+# The containers that ffmpeg may open. Playlists are not among them, since they make it read other files.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,mov,matroska,mp3,mpeg,mpegts,ogg,w64,wav,wv"
 )
 
-# Input on either side of the samples wanted: far more than the length of soxr's longest filter, or than a
-# lossy decoder needs to recover from a jump, so that a part is the same whether or not the rest was decoded.
-# librosa.load resamples a part by itself: of 44.1 kHz noise with a peak of 0.25, 4 s from 12.3 s on are up to
-# 0.099 from the same samples of the whole, here 7e-8.
+# How much input is decoded on either side of the samples wanted: far more than the length of soxr's longest
+# filter, and than a lossy decoder needs to recover after seeking, so that a part is the same whether or not
+# the rest was decoded. librosa.load resamples a part by itself: 4 s of 44.1 kHz noise (peak 0.25) that begin
+# at 12.3 s differ by up to 0.099 from the same samples of the whole; here they differ by 7e-8.
 _RESAMPLER_REACH = 0.5  # s
 
 
 class AudioError(Exception):
-    """A recording that cannot be read; the message is the reason, in one line. It costs no other."""
+    """A recording cannot be read; the message is the reason, in one line. Other recordings are not affected."""
 
 
 class AudioInfo(NamedTuple):
-    """Of a whole file: its format (WAV, MP3, ...), sample rate in Hz, duration in seconds.
+    """What the header says of a whole file.
 
-    The duration is what the header says; of a few formats (AAC, AMR without a container) an estimate.
+    Attributes:
+        format: The container or format, in capitals: WAV, MP3, ...
+        sample_rate: The sample rate in Hz.
+        seconds: The duration; an estimate for a few formats (AAC and AMR without a container).
     """
 
     format: str
@@ -69,11 +73,8 @@ class AudioInfo(NamedTuple):
     seconds: float
 
 
-# The AudioInfo of many files as one array: zeros where there is none. The longest format is MATROSKA.
+# The type of an array of AudioInfo, all zeros where there is none. The longest format is MATROSKA.
 AUDIO_INFO = np.dtype([("format", "S8"), ("sample_rate", np.int32), ("seconds", np.float64)])
-
-
-# ----------------------------------------------------------------- reading one file
 
 
 def load_audio(
@@ -82,88 +83,94 @@ def load_audio(
     max_samples: int | None = None,
     offset: float = 0.0,
 ) -> np.ndarray:
-    """Decode, average the channels, resample (soxr, high quality), cut.
+    """Read a recording as mono samples at one sample rate.
 
-    Gives the samples of `librosa.load(path, sr=sample_rate)`, without the second that it takes to import
-    librosa; with `offset` and `max_samples`, that part of them, but only what is needed for it is decoded and
-    resampled.
+    The samples are those of `librosa.load(path, sr=sample_rate)` (channels averaged, soxr's high quality),
+    without the second that it takes to import librosa. With `offset` and `max_samples`, only the input that
+    this part needs is decoded and resampled.
 
     Args:
-        path: an audio file, or a video with an audio track, in any format that libsndfile or ffmpeg reads.
-        sample_rate: of the result, in Hz.
-        max_samples: of the result; None for all there are.
-        offset: seconds of the recording to pass over, to the nearest sample of the result.
+        path: An audio file, or a video with an audio track, in any format that libsndfile or ffmpeg reads.
+        sample_rate: The sample rate of the result, in Hz.
+        max_samples: The most samples to return; None for all there are.
+        offset: Where to begin, in seconds, rounded to a sample of the result.
 
     Returns:
         float32 [n], n >= 1.
 
     Raises:
-        AudioError: the file cannot be opened or decoded, or has no samples (after the offset), or not only
-            numbers.
+        AudioError: If the file cannot be opened or decoded, has no samples after the offset, or has samples
+            that are not finite.
     """
     return load_with_info(path, sample_rate, max_samples, offset)[0]
 
 
-# What `load_with_info` is: of a path, sample rate, most samples and offset the wave and what its header says.
+# The type of `load_with_info`: path, sample_rate, max_samples, offset -> wave, header.
 Load = Callable[[str, int, int | None, float], tuple[np.ndarray, AudioInfo]]
 
 
 def load_with_info(
     path: str | Path, sample_rate: int, max_samples: int | None, offset: float
 ) -> tuple[np.ndarray, AudioInfo]:
-    """What `load_audio` gives, and what the file's header says."""
+    """Return what `load_audio` returns, and what the file's header says.
+
+    Raises:
+        AudioError: As in `load_audio`.
+    """
     with open_audio(path) as file:
         rate = file.info.sample_rate
         common = math.gcd(rate, sample_rate)
-        # Decoding begins where a sample of the result coincides with one of the file.
+        # Decoding begins where a sample of the result coincides with a sample of the file.
         first = round(offset * sample_rate)
         steps = max(0, math.floor((first / sample_rate - _RESAMPLER_REACH) * common))
         skip = first - steps * (sample_rate // common)
         count = None
         if max_samples is not None:
             count = math.ceil(((skip + max_samples) / sample_rate + _RESAMPLER_REACH) * rate)
-        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
             wave = mono(file.read(steps * (rate // common), count))
         if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
             wave = fit_length(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
     if not np.isfinite(wave).all():
-        raise AudioError("has samples that are not numbers (NaN or infinity)")
+        raise AudioError("it has samples that are not numbers (NaN or infinity)")
     wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
     if len(wave) == 0:
-        raise AudioError(f"it ends before {offset:g} s" if offset else "no samples in it")
+        raise AudioError(f"it ends before {offset:g} s" if offset else "it has no samples")
     return wave, file.info
 
 
 def audio_info(path: str | Path) -> AudioInfo:
-    """Reads the header only. Raises AudioError as `load_audio` does."""
+    """Return what a file's header says, without decoding the file.
+
+    Raises:
+        AudioError: As in `load_audio`.
+    """
     with open_audio(path) as file:
         return file.info
 
 
 def fit_length(wave: np.ndarray, n_samples: int) -> np.ndarray:
-    """Cut, or add zeros at the end: a resampler may round a length down."""
+    """Cut a wave to a length, or add zeros at its end, since a resampler may round a length down."""
     return np.pad(wave[:n_samples], (0, max(0, n_samples - len(wave))))
 
 
 def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
-    """The first `max_len` samples; a shorter clip is repeated end to end, as the published code does.
+    """Return the first `max_len` samples; a shorter clip is repeated end to end, as in the published code.
 
     Args:
-        x: [n] samples, n >= 1.
+        x: Samples [n], n >= 1.
+        max_len: The number of samples to return.
 
     Returns:
-        [max_len], of x's type.
+        Samples [max_len] of x's type.
 
     Raises:
-        ValueError: x is empty.
+        ValueError: If x is empty.
     """
     if len(x) == 0:
         raise ValueError("cannot pad a clip without samples")
     return np.tile(x, math.ceil(max_len / len(x)))[:max_len]
-
-
-# ---------------------------------------------------------------- as it is stored
 
 
 class OpenAudio(Protocol):
@@ -172,39 +179,47 @@ class OpenAudio(Protocol):
     info: AudioInfo
 
     def read(self, start: int, count: int | None) -> np.ndarray:
-        """float32 [n, channels]: `count` samples from sample `start` on, or to the end; fewer at the end.
+        """Return `count` samples from sample `start` on, fewer at the end of the file; None reads to the end.
 
-        To be called once. After a jump the first tenths of a second of a lossy format may be a little off.
+        This can be called once only. Where `start` is not 0, the first tenths of a second of a lossy format
+        may be slightly off.
+
+        Returns:
+            float32 [n, channels], at the file's own sample rate.
         """
 
 
 @contextmanager
 def open_audio(path: str | Path) -> Iterator[OpenAudio]:
-    """The file, open; whatever goes wrong with it in the block is an AudioError."""
+    """Open a recording; whatever goes wrong with it in the `with` block becomes an AudioError.
+
+    Raises:
+        AudioError: If the file cannot be opened or decoded, or is empty or not a regular file.
+    """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for without end
-            raise AudioError("not a regular file")
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe could wait for ever
+            raise AudioError("it is not a regular file")
         if Path(path).stat().st_size == 0:
             raise AudioError("the file is empty")
         with open(path, "rb") as file, ExitStack() as stack:
             try:
-                # as bytes, since a name may be no text; Windows knows text only
+                # The name goes in as bytes, since it may not be valid text; Windows takes text only.
                 name = os.fsencode(path) if os.name == "posix" else path
-                known = stack.enter_context(soundfile.SoundFile(name))
-                reason = "" if known.seekable() else "cannot seek in it."  # nor tell its length
+                sndfile = stack.enter_context(soundfile.SoundFile(name))
+                reason = "" if sndfile.seekable() else "It is not seekable."  # and its length is not known
             except soundfile.LibsndfileError as error:
                 reason = error.error_string
-            yield stack.enter_context(_opened_by_ffmpeg(file, reason)) if reason else _Sndfile(known)
+            yield stack.enter_context(_opened_by_ffmpeg(file, reason)) if reason else _Sndfile(sndfile)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
     except OSError as error:
         raise AudioError(error.strerror or str(error)) from error
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError(f"cannot be decoded: {error}") from error
+        raise AudioError(f"it cannot be decoded: {error}") from error
 
 
 def mono(block: np.ndarray) -> np.ndarray:
-    """[n, channels] -> [n], the mean of the channels."""
+    """Average the channels: [n, channels] -> [n]."""
     return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
 
 
@@ -220,11 +235,11 @@ class _Sndfile:
 
 
 @contextmanager
-def _opened_by_ffmpeg(file, libsndfile_says: str) -> Iterator[OpenAudio]:
-    import av  # a tenth of a second: only when it is needed
+def _opened_by_ffmpeg(file: BinaryIO, libsndfile_says: str) -> Iterator[OpenAudio]:
+    import av  # takes a tenth of a second: imported only when needed
 
     try:
-        with av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
+        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}) as container:
             yield _Ffmpeg(container)
     except av.FFmpegError as error:
         raise AudioError(f"libsndfile: {libsndfile_says} ffmpeg: {error.strerror}") from error
@@ -233,23 +248,23 @@ def _opened_by_ffmpeg(file, libsndfile_says: str) -> Iterator[OpenAudio]:
 class _Ffmpeg:
     def __init__(self, container: av.container.InputContainer):
         if not container.streams.audio:
-            raise AudioError("no audio track in it")
+            raise AudioError("it has no audio track")
         stream = container.streams.audio[0]
         frames = container.decode(stream)
         first = next(frames, None)
         if first is None:
-            raise AudioError("no samples in it")
-        self.rate = first.sample_rate  # the header's may be half of it (HE-AAC)
+            raise AudioError("it has no samples")
+        self.rate = first.sample_rate  # the header may give half of it (HE-AAC)
         self.frames = itertools.chain([first], frames)
-        if stream.duration is not None:
+        if stream.duration is not None and stream.time_base is not None:
             seconds = float(stream.duration * stream.time_base)
         else:
-            seconds = (container.duration or 0) / 1e6  # which PyAV gives in microseconds
+            seconds = (container.duration or 0) / 1e6  # PyAV gives the container's in microseconds
         self.info = AudioInfo(container.format.name.split(",")[0].upper(), self.rate, seconds)
 
     def read(self, start: int, count: int | None) -> np.ndarray:
-        # Always from the beginning, without a jump: time stamps may be rounded to milliseconds, and AAC and
-        # AMR fill in random noise that depends on all that came before.
+        # This always decodes from the beginning: seeking is inexact, since time stamps may be rounded to
+        # milliseconds, and AAC and AMR fill in random noise that depends on everything before it.
         blocks, wanted, position = [], count, 0
         for frame in self.frames:
             block = self._samples(frame)[max(0, start - position) :][:wanted]
@@ -261,10 +276,10 @@ class _Ffmpeg:
         return np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
 
     def _samples(self, frame: av.AudioFrame) -> np.ndarray:
-        """float32 [n, channels], integers scaled as libsndfile scales them."""
+        """Return a frame as float32 [n, channels], integers scaled as libsndfile scales them."""
         if frame.sample_rate != self.rate:
-            raise AudioError("its sample rate changes on the way")
-        samples = frame.to_ndarray()  # planar [channels, n], packed [1, n * channels]
+            raise AudioError("its sample rate changes halfway")
+        samples: np.ndarray = frame.to_ndarray()  # planar [channels, n], or packed [1, n * channels]
         if not frame.format.is_planar:
             samples = samples.reshape(frame.samples, -1).T
         if samples.dtype == np.uint8:
@@ -274,24 +289,22 @@ class _Ffmpeg:
         return samples.T.astype(np.float32)
 
 
-# ------------------------------------------------------------------------ batches
-
-# Of a clip: its index, the padded wave or None, the reason it could not be read or "", what its header says.
+# A clip: its index, the padded wave or None, why it could not be read or "", what its header says or None.
 Item = tuple[int, np.ndarray | None, str, AudioInfo | None]
 
 
 class Clips:
     """Recordings as a data set for torch's DataLoader: item i is the i-th recording's clip, an `Item`.
 
-    With n recordings item i is recording i modulo n: one that an epoch takes several times has an index of
-    its own each time.
+    With n recordings, item i is recording i modulo n: where an epoch uses a recording several times, its
+    index differs each time.
 
     Args:
-        paths: the recordings' files.
-        sample_rate: in Hz.
-        clip_samples: how many samples of each are heard; shorter ones are repeated (`pad`).
-        offset: where in each recording its clip begins, in seconds.
-        load: reads a file, as `load_with_info` does.
+        paths: The recordings' files.
+        sample_rate: The clips' sample rate, in Hz.
+        clip_samples: The samples of each clip; shorter recordings are repeated (`pad`).
+        offset: Where in each recording its clip begins, in seconds.
+        load: The function that reads a file, such as `load_with_info`.
     """
 
     def __init__(
@@ -302,7 +315,8 @@ class Clips:
         offset: float = 0.0,
         load: Load = load_with_info,
     ):
-        # In one block: to look at a string counts as a use, and would copy its page of memory to each worker.
+        # The names are kept in one block: reading a str object changes its reference count, and so would
+        # copy its page of memory to each worker.
         names = [os.fsencode(path) for path in paths]
         self._names, self._ends = b"".join(names), np.cumsum([0, *map(len, names)])
         self.sample_rate = sample_rate
@@ -323,15 +337,20 @@ class Clips:
         return i, pad(wave, self.clip_samples), "", info
 
     def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
-        """Read what is heard of item i. Raises AudioError."""
+        """Read the part of a recording that becomes item i, before padding.
+
+        Raises:
+            AudioError: If it cannot be read.
+        """
         return self.load(path, self.sample_rate, self.clip_samples, self.offset)
 
 
 def collate(items: list[Item]) -> tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]:
-    """Put items together.
+    """Put items together as a batch.
 
     Returns:
-        Indices and waves [B, T] of what could be read, the reasons for the rest by index, AUDIO_INFO [B].
+        The indices and the waves [B, T] of the clips that could be read, the reasons for the others by index,
+        and AUDIO_INFO [B].
     """
     import torch
 
@@ -344,33 +363,35 @@ def collate(items: list[Item]) -> tuple[list[int], torch.Tensor, dict[int, str],
 def make_loader(
     clips: Clips, batches: Collection[Sequence[int]], workers: int = 0, start_method: str | None = None
 ) -> DataLoader:
-    """Give batches as `collate` does, while worker processes decode ahead.
+    """Return a loader of `collate`'s batches, which worker processes decode in advance.
 
     Args:
-        batches: the indices of each, anew for every pass.
-        workers: how many processes decode; 0 decodes in this one.
-        start_method: how they start ("fork", "spawn", "forkserver"); None is the system's own.
+        clips: The data set.
+        batches: The indices of each batch; iterated over once for each pass.
+        workers: How many processes decode; with 0, the calling process does.
+        start_method: How the workers start ("fork", "spawn", "forkserver"); None for the system's default.
     """
     import torch
     from torch.utils.data import DataLoader
 
     workers = min(workers, len(batches)) if len(batches) > 1 else 0
     return DataLoader(
-        clips,
-        batch_sampler=batches,
+        clips,  # type: ignore[arg-type]  # no base class is needed; torch's would have to be imported
+        batch_sampler=batches,  # type: ignore[arg-type]  # any sequence of indices is a batch
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=start_method if workers else None,
-        worker_init_fn=_leave_stopping_to_the_main_process,
+        worker_init_fn=_ignore_stop_signals,
     )
 
 
-def _leave_stopping_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and batch systems signal all processes; the main one may still need this one to end in order.
+def _ignore_stop_signals(worker: int) -> None:
+    """Leave stopping to the main process: a worker ends when that does.
 
-    How long that takes nobody knows: a step may take minutes. Without the main process this one ends too.
+    Ctrl-C and batch systems signal all processes, but the main one may need its workers to finish a step,
+    which may take minutes.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has not all
+        if hasattr(signal, name):  # Windows lacks some
             signal.signal(getattr(signal, name), signal.SIG_IGN)

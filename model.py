@@ -1,11 +1,11 @@
-"""The network: a front end that turns waves into frames, and the AASIST back end that judges them.
+"""The network: a front end that turns waveforms into frames, and the AASIST back end that classifies them.
 
     waves [B, T] at 16 kHz -> front end -> frames [B, F, width] -> AASIST -> logits [B, 2]
 
 Logit 0 = spoof (fake), logit 1 = bona fide (real); the score of a clip is logit 1: **higher = more likely
-real**. `Detector` is the whole; antispoofing/detectors/ reads and writes its weights.
+real**. `Detector` is the whole network; antispoofing/detectors/ reads and writes its weights.
 
-References
+References:
   Tak et al., "Automatic speaker verification spoofing and deepfake detection using wav2vec 2.0
     and data augmentation", Odyssey 2022, arXiv:2202.12233 (the combination)
   Babu et al., "XLS-R", arXiv:2111.09296; Baevski et al., "wav2vec 2.0", arXiv:2006.11477
@@ -27,12 +27,9 @@ from data_utils import BONAFIDE, CLIP_SAMPLES, LABELS, SAMPLE_RATE
 MIN_SAMPLES = 1040  # three frames: fewer leave AASIST's 3x3 pooling without a temporal node
 
 
-# ---------------------------------------------------------------- configuration
-
-
 @dataclass(frozen=True)
 class XLSRConfig:
-    """Sizes of a wav2vec 2.0 front end of the XLS-R family; the defaults are XLS-R 300M."""
+    """Sizes of a wav2vec 2.0 front end of the XLS-R family; the defaults are those of XLS-R 300M."""
 
     conv_channels: int = 512
     width: int = 1024
@@ -46,15 +43,15 @@ class XLSRConfig:
 
 @dataclass(frozen=True)
 class SpectrogramConfig:
-    """A light front end of spectrograms, with as many frames a clip as XLS-R (201 in 64600 samples)."""
+    """Sizes of a light spectrogram front end, which gives as many frames as XLS-R (201 for 64600 samples)."""
 
     width: int = 128
-    channels: int = 16  # of the first convolution; doubled by each of the next two
+    channels: int = 16  # of the first convolution; each of the next two doubles them
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Everything needed to rebuild a detector; the default is the published XLS-R 300M + AASIST."""
+    """Everything needed to rebuild a detector; the defaults are the published XLS-R 300M + AASIST."""
 
     front_end: XLSRConfig | SpectrogramConfig = field(default_factory=XLSRConfig)
     sample_rate: int = SAMPLE_RATE  # Hz
@@ -62,38 +59,39 @@ class DetectorConfig:
     labels: tuple[str, str] = LABELS  # the order of the logits
 
     def to_dict(self) -> dict:
-        """As plain JSON types; `from_dict` is the inverse."""
+        """Return the configuration as plain JSON types; `from_dict` is the inverse."""
         kind = next(name for name, cls in _FRONT_END_CONFIGS.items() if type(self.front_end) is cls)
         plain = asdict(self) | {"front_end": {"kind": kind} | asdict(self.front_end)}
         return plain | {"labels": list(self.labels)}
 
     @classmethod
     def from_dict(cls, plain: dict) -> DetectorConfig:
-        """Raises ValueError, in one line, for what this code cannot build."""
+        """Return the configuration that `to_dict` wrote.
+
+        Raises:
+            ValueError: If this code cannot build such a detector; the message is one line.
+        """
         try:
             front_end = dict(plain["front_end"])
             front_end = _FRONT_END_CONFIGS[front_end.pop("kind")](**front_end)
             config = cls(**(plain | {"front_end": front_end, "labels": tuple(plain["labels"])}))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not a detector configuration of this version: {error}") from error
+            raise ValueError(f"not a detector configuration that this version knows: {error}") from error
         sizes = asdict(front_end) | {"sample_rate": config.sample_rate, "clip_samples": config.clip_samples}
         sizes.pop("dropout", None)
         for name, size in sizes.items():
             if type(size) is not int or size < 1:
-                raise ValueError(f"not a detector configuration: {name} is {size!r}")
+                raise ValueError(f"not a detector configuration: {name} is {size!r}, not a positive integer")
         if config.labels != cls.labels:
-            raise ValueError(f"its label order is {config.labels}, not {cls.labels}")
+            raise ValueError(f"the label order is {config.labels}, but must be {cls.labels}")
         return config
 
 
 _FRONT_END_CONFIGS = {"xlsr": XLSRConfig, "spectrogram": SpectrogramConfig}
 
 
-# ------------------------------------------------------------------- front ends
-
-
 class XLSR(nn.Module):
-    """Waves [B, T] -> frames [B, F, width]; 64600 samples give 201 frames.
+    """The XLS-R front end: waves [B, T] -> frames [B, F, width]; 64600 samples give 201 frames.
 
     The waves must not be normalised: the published detectors were trained on plain samples in
     [-1, 1], although Hugging Face's feature extractor for XLS-R normalises by default.
@@ -101,13 +99,13 @@ class XLSR(nn.Module):
 
     def __init__(self, config: XLSRConfig):
         super().__init__()
-        from transformers import Wav2Vec2Config, Wav2Vec2Model  # seconds to import: only when used
+        from transformers import Wav2Vec2Config, Wav2Vec2Model  # takes seconds: imported only when used
 
-        # transformers would mask time steps, drop layers and drop units in training; the published
-        # fine-tuning does none of it. (mask_time_prob stays: at 0 `masked_spec_embed` is not built
-        # and official files would no longer load strictly.)
+        # By default transformers masks time steps, drops layers and drops units in training; the published
+        # fine-tuning does none of this. (mask_time_prob keeps its default: at 0, `masked_spec_embed` would
+        # not be built, and official files would no longer load strictly.)
         self.model = Wav2Vec2Model(
-            Wav2Vec2Config(
+            Wav2Vec2Config(  # type: ignore[call-arg]  # the base class takes attn_implementation
                 hidden_size=config.width,
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
@@ -129,36 +127,41 @@ class XLSR(nn.Module):
                 attn_implementation="sdpa",
             )
         )
-        self.model.masked_spec_embed.requires_grad_(False)  # pre-training only; kept for the files
+        self.model.masked_spec_embed.requires_grad_(False)  # used in pre-training only, but part of the files
 
     def forward(self, waves: Tensor) -> Tensor:
+        """Return the transformer's last layer."""
         return self.model(waves).last_hidden_state
 
 
 class SpectrogramFrontEnd(nn.Module):
-    """Waves [B, T] -> frames [B, F, width], on the same time grid as XLS-R, for 16 kHz.
+    """The spectrogram front end: waves [B, T] at 16 kHz -> frames [B, F, width], on XLS-R's time grid.
 
-    Two log-power spectrograms go through three convolutions each. One resolves the harmonics of a
-    voice (25 ms windows), the other its single pitch periods (8 ms): vocoders differ from people in both.
+    Two log-power spectrograms go through three convolutions each. One resolves the harmonics of a voice
+    (25 ms windows), the other its individual pitch periods (8 ms windows): vocoded speech differs from
+    human speech in both.
     """
 
     def __init__(self, config: SpectrogramConfig):
         super().__init__()
-        self.branches = nn.ModuleList(
-            [
-                _SpectrogramBranch(400, 160, 512, config.channels, strides=((2, 1), (2, 2), (2, 1))),
-                _SpectrogramBranch(128, 80, 128, config.channels, strides=((1, 2), (2, 2), (2, 1))),
-            ]
-        )
-        self.proj = nn.Linear(sum(branch.size for branch in self.branches), config.width)
+        branches = [
+            _SpectrogramBranch(400, 160, 512, config.channels, strides=((2, 1), (2, 2), (2, 1))),
+            _SpectrogramBranch(128, 80, 128, config.channels, strides=((1, 2), (2, 2), (2, 1))),
+        ]
+        self.branches = nn.ModuleList(branches)
+        self.proj = nn.Linear(sum(branch.size for branch in branches), config.width)
 
     def forward(self, waves: Tensor) -> Tensor:
-        count = (waves.shape[-1] - 400) // 320 + 1  # of XLS-R's frames
+        """Return both branches' features side by side, projected to the width."""
+        count = (waves.shape[-1] - 400) // 320 + 1  # the number of XLS-R's frames
         return self.proj(torch.cat([branch(waves)[:, :count] for branch in self.branches], dim=-1))
 
 
 class _SpectrogramBranch(nn.Module):
-    """Waves [B, T] -> [B, frames, size]; window, hop and n_fft are in samples, strides (spectral, time)."""
+    """One spectrogram and its convolutions: waves [B, T] -> [B, frames, size].
+
+    The window, the hop and n_fft are in samples; the strides are (spectral, temporal).
+    """
 
     def __init__(
         self, window: int, hop: int, n_fft: int, channels: int, strides: tuple[tuple[int, int], ...]
@@ -182,8 +185,8 @@ class _SpectrogramBranch(nn.Module):
         window = torch.hann_window(self.window, dtype=waves.dtype, device=waves.device)
         frames = waves.unfold(-1, self.window, self.hop) * window
         power = torch.fft.rfft(frames, n=self.n_fft).abs().square()[..., 1:]  # [B, frames, bins]
-        # Relative to the clip's mean power, from -60 dB up, and each bin's own mean taken off: its level,
-        # what lies below speech, and a fixed filter on all of it change almost nothing.
+        # The power is taken relative to the clip's mean, with a floor at -60 dB, and each bin's own mean is
+        # subtracted: the level, noise far below the speech and a fixed filter then change almost nothing.
         power = power / power.mean((1, 2), keepdim=True).clamp_min(1e-10)
         log_power = torch.log(power + 1e-6)
         log_power = log_power - log_power.mean(1, keepdim=True)
@@ -192,24 +195,22 @@ class _SpectrogramBranch(nn.Module):
 
 
 def build_front_end(config: XLSRConfig | SpectrogramConfig) -> nn.Module:
-    """The module for a configuration: waves [B, T] -> frames [B, F, config.width]."""
+    """Build the front end of a configuration: waves [B, T] -> frames [B, F, config.width]."""
     return XLSR(config) if isinstance(config, XLSRConfig) else SpectrogramFrontEnd(config)
 
 
-# ------------------------------------------------------------ back end: AASIST
-# Attribute names are the official ones (`LL`, `GAT_layer_S`, `pool_hT1`, ...), so that published
-# files load key by key.
+# In the back end, attribute names are the official ones (`LL`, `GAT_layer_S`, `pool_hT1`, ...), so that
+# published files load key by key.
 
 
 class ResidualBlock(nn.Module):
-    """Two 2x3 convolutions over (spectral, time) plus the identity; keeps both sizes."""
+    """Two 2x3 convolutions over (spectral, time), plus the identity: [B, in, S, T] -> [B, out, S, T]."""
 
     def __init__(self, in_channels: int, out_channels: int, first: bool):
         super().__init__()
         if not first:
-            # The published forward pass computes this normalisation and then convolves the block's
-            # input instead of its result, so it has no effect on any score. It exists here only
-            # because published files contain it.
+            # The published forward pass computes this normalisation, but then convolves the block's input
+            # instead of the result, so it affects no score. It is here because published files contain it.
             self.bn1 = nn.BatchNorm2d(in_channels).requires_grad_(False)
         self.conv1 = nn.Conv2d(in_channels, out_channels, (2, 3), padding=(1, 1))
         self.bn2 = nn.BatchNorm2d(out_channels)
@@ -218,18 +219,19 @@ class ResidualBlock(nn.Module):
             self.conv_downsample = nn.Conv2d(in_channels, out_channels, (1, 3), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, of the same spectral and temporal size."""
         identity = self.conv_downsample(x) if hasattr(self, "conv_downsample") else x
         return self.conv2(F.selu(self.bn2(self.conv1(x)))) + identity
 
 
 def _norm_nodes(bn: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
-    """Batch norm over the feature axis of nodes [B, N, features]."""
+    """Apply batch normalisation to the features of nodes [B, N, features]."""
     return bn(nodes.flatten(0, 1)).view_as(nodes)
 
 
 def _attention_vector(size: int) -> nn.Parameter:
     vector = torch.empty(size, 1)
-    if not vector.is_meta:  # on that device, normal_ imports torch._dynamo: more than a second
+    if not vector.is_meta:  # on the meta device normal_ would import torch._dynamo, which takes over a second
         nn.init.xavier_normal_(vector)
     return nn.Parameter(vector)
 
@@ -248,6 +250,7 @@ class GraphAttention(nn.Module):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, nodes: Tensor) -> Tensor:
+        """Return the nodes after attention."""
         nodes = self.dropout(nodes)
         pairs = nodes[:, :, None] * nodes[:, None]  # [B, N, N, in]
         logits = (torch.tanh(self.att_proj(pairs)) @ self.att_weight).squeeze(-1)
@@ -281,6 +284,7 @@ class HeterogeneousGraphAttention(nn.Module):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, temporal: Tensor, spectral: Tensor, master: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the temporal, spectral and master nodes after attention."""
         n_temporal = temporal.shape[1]
         nodes = self.dropout(torch.cat([self.proj_type1(temporal), self.proj_type2(spectral)], dim=1))
         attention = self._pair_attention(nodes, n_temporal)
@@ -295,7 +299,10 @@ class HeterogeneousGraphAttention(nn.Module):
         return out[:, :n_temporal], out[:, n_temporal:], master
 
     def _pair_attention(self, nodes: Tensor, n1: int) -> Tensor:
-        """[B, N, N]; the weight vector of a pair depends on the types of its two nodes."""
+        """Return the attention [B, N, N]; the first n1 nodes are of type 1.
+
+        The weight vector of a pair depends on the types of its two nodes.
+        """
         projected = torch.tanh(self.att_proj(nodes[:, :, None] * nodes[:, None]))
         by_type = projected @ torch.cat([self.att_weight11, self.att_weight22, self.att_weight12], dim=1)
         type2 = torch.arange(nodes.shape[1], device=nodes.device) >= n1
@@ -305,9 +312,9 @@ class HeterogeneousGraphAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keep the half of the nodes with the highest gate, in descending order of gate.
+    """Pooling that keeps the half of the nodes with the highest gates, in descending order of gate.
 
-    The order matters: the two branches of AASIST are compared node by node, that is rank by rank.
+    The order matters: the two branches of AASIST are compared node by node, that is, rank by rank.
     """
 
     def __init__(self, dim: int):
@@ -316,19 +323,20 @@ class GraphPool(nn.Module):
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, nodes: Tensor) -> Tensor:
+        """Return the kept nodes, times their gates: [B, N, dim] -> [B, max(N // 2, 1), dim]."""
         gate = torch.sigmoid(self.proj(self.dropout(nodes)))  # [B, N, 1]
         keep = torch.topk(gate, max(nodes.shape[1] // 2, 1), dim=1).indices
         return torch.gather(nodes * gate, 1, keep.expand(-1, -1, nodes.shape[2]))
 
 
 class AASIST(nn.Module):
-    """Frames [B, F, width] -> logits [B, 2], logit 1 = bona fide (real)."""
+    """The AASIST back end: frames [B, F, width] -> logits [B, 2]; logit 1 = bona fide (real)."""
 
     def __init__(self, width: int):
         super().__init__()
         self.LL = nn.Linear(width, 128)
         self.first_bn = nn.BatchNorm2d(1)
-        channels = [1, 32, 32, 64, 64, 64, 64]  # the inner Sequential gives the official `encoder.0.0.`
+        channels = [1, 32, 32, 64, 64, 64, 64]  # the inner Sequential makes the official names `encoder.0.0.`
         self.encoder = nn.Sequential(
             *(nn.Sequential(ResidualBlock(i, o, first=k == 0)) for k, (i, o) in enumerate(pairwise(channels)))
         )
@@ -341,7 +349,7 @@ class AASIST(nn.Module):
         self.GAT_layer_T = GraphAttention(64, 64, temperature=2.0)
         self.pool_S = GraphPool(64)
         self.pool_T = GraphPool(64)
-        for k in (1, 2):  # two branches, alike but for their weights
+        for k in (1, 2):  # the two branches differ in their weights only
             self.register_parameter(f"master{k}", nn.Parameter(torch.randn(1, 1, 64)))
             self.add_module(f"HtrgGAT_layer_ST{k}1", HeterogeneousGraphAttention(64, 32, temperature=100.0))
             self.add_module(f"HtrgGAT_layer_ST{k}2", HeterogeneousGraphAttention(32, 32, temperature=100.0))
@@ -352,6 +360,7 @@ class AASIST(nn.Module):
         self.out_layer = nn.Linear(5 * 32, 2)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Return the logits."""
         temporal, spectral = self._nodes(frames)
         branches = [self._branch(k, temporal, spectral) for k in (1, 2)]
         temporal, spectral, master = (torch.maximum(a, b) for a, b in zip(*branches, strict=True))
@@ -368,7 +377,7 @@ class AASIST(nn.Module):
         return self.out_layer(self.dropout_out(readout))
 
     def _nodes(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames -> temporal nodes [B, T, 64] and spectral nodes [B, 21, 64], pooled."""
+        """Return the pooled temporal nodes [B, T, 64] and spectral nodes [B, 21, 64] of frames."""
         x = self.LL(frames).transpose(1, 2)[:, None]  # [B, 1, 128 spectral, F time]
         x = F.selu(self.first_bn(F.max_pool2d(x, 3)))  # [B, 1, 42, F // 3]
         x = F.selu(self.first_bn1(self.encoder(x)))  # [B, 64, 42, F // 3]
@@ -378,19 +387,18 @@ class AASIST(nn.Module):
         return self.pool_T(self.GAT_layer_T(temporal)), self.pool_S(self.GAT_layer_S(spectral))
 
     def _branch(self, k: int, temporal: Tensor, spectral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Branch k (1 or 2): temporal [B, T', 32], spectral [B, S', 32] and master [B, 1, 32]."""
+        """Return branch k's (1 or 2) nodes: temporal [B, T', 32], spectral [B, S', 32], master [B, 1, 32]."""
         first, second = (getattr(self, f"HtrgGAT_layer_ST{k}{i}") for i in (1, 2))
         temporal, spectral, master = first(temporal, spectral, getattr(self, f"master{k}"))
         temporal = getattr(self, f"pool_hT{k}")(temporal)
         spectral = getattr(self, f"pool_hS{k}")(spectral)
         added = second(temporal, spectral, master)
         before = (temporal, spectral, master)
-        return tuple(self.dropout(a + b) for a, b in zip(before, added, strict=True))
+        temporal, spectral, master = (self.dropout(a + b) for a, b in zip(before, added, strict=True))
+        return temporal, spectral, master
 
 
-# ------------------------------------------------------------------ the detector
-
-# What the front end computes in, for each precision; int8 keeps all but linear layers in bf16.
+# The type that the front end computes in, for each precision; int8 keeps all but linear layers in bf16.
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 
 
@@ -398,24 +406,25 @@ class Detector(nn.Module):
     """Front end and back end together: `detector(waves)` gives logits, `detector.score(waves)` scores.
 
     Args:
-        config: the architecture.
-        precision: of the front end: "fp32"; "bf16" or (on CUDA) "fp16" by autocast; "int8" (on a CPU,
-            for scoring only) for the linear layers of XLS-R's transformer in int8 and the rest in
-            bf16. The back end is 1 % of the work and stays in float32: close node gates change order
-            at lower precision.
-        front_end: another module for the same function as `build_front_end(config.front_end)`.
-        engine: what computes the front end, for the record: "transformers" or "fairseq".
+        config: The architecture; None for the published one.
+        precision: The front end's precision: "fp32"; "bf16" or (on CUDA only) "fp16" by autocast; "int8" (on
+            a CPU, for scoring only) for int8 in the linear layers of XLS-R's transformer and bf16 elsewhere.
+            The back end is 1 % of the work and stays in float32: at lower precision, node gates that are
+            close to each other change order.
+        front_end: A module that computes the same function as `build_front_end(config.front_end)`, to be
+            used instead; None to build that one.
+        engine: The library that computes the front end, "transformers" or "fairseq"; only recorded.
 
     Attributes:
-        scores_only: its weights are no longer there to be trained or saved.
-        provenance: where the weights come from, as JSON types; saved with them.
-        path: the file that the weights were read from.
-        sha256: of that file.
-        pretraining_tensors: fairseq's pre-training-only tensors, by official name: no score depends on
-            them, but a strict load in the original repository wants them back.
+        scores_only: Whether the detector can only score: its weights can no longer be trained or saved.
+        provenance: Where the weights come from, as JSON types; saved with them.
+        path: The file that the weights were read from, if any.
+        sha256: That file's SHA-256 in hexadecimal.
+        pretraining_tensors: fairseq's tensors that only pre-training uses, by official name: no score depends
+            on them, but a strict load in the original repository requires them.
 
     Raises:
-        ValueError: an unknown precision.
+        ValueError: If the precision is unknown.
     """
 
     def __init__(
@@ -441,16 +450,16 @@ class Detector(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that the weights are on."""
         return self.back_end.out_layer.weight.device
 
     @property
     def has_official_names(self) -> bool:
-        """Whether its tensors have names in the published files: its front end is XLS-R."""
+        """Whether the tensors have names in the published files, that is, the front end is XLS-R."""
         return isinstance(self.config.front_end, XLSRConfig)
 
     def describe(self) -> dict:
-        """Return what identifies it, as JSON types: for the results it gives."""
+        """Return what identifies the detector, as JSON types, to be written beside its results."""
         return {
             "sha256": self.sha256,
             "provenance": self.provenance,
@@ -461,11 +470,16 @@ class Detector(nn.Module):
         }
 
     def features(self, waves: Tensor) -> Tensor:
-        """Waves [B, T] -> float32 frames [B, F, width] (F = 201 for 64600 samples)."""
+        """Return the front end's float32 frames [B, F, width] of waves [B, T] (F = 201 for T = 64600).
+
+        Raises:
+            ValueError: If the waves have another shape or are too short, or if the precision is int8 and the
+                detector has not been prepared for scoring.
+        """
         if waves.ndim != 2 or waves.shape[1] < MIN_SAMPLES:
             raise ValueError(
                 f"waves must be [batch, samples >= {MIN_SAMPLES}], not {tuple(waves.shape)}; "
-                "see data_utils.pad"
+                "data_utils.pad repeats short clips"
             )
         if self.precision == "int8" and not self.scores_only:
             raise ValueError("int8 is for scoring only: call for_scoring(detector) first")
@@ -475,21 +489,22 @@ class Detector(nn.Module):
             return self.front_end(waves).float()
 
     def forward(self, waves: Tensor) -> Tensor:
-        """Raw logits of 16 kHz mono waves in [-1, 1].
+        """Return the raw logits of waves.
 
         Args:
-            waves: [B, T], T = config.clip_samples as published (other lengths from 1040 run).
+            waves: 16 kHz mono samples [B, T] in [-1, 1]. The published detectors take T =
+                config.clip_samples; any length from MIN_SAMPLES works.
 
         Returns:
-            [B, 2] float32: index 0 = spoof (fake), index 1 = bona fide (real).
+            float32 [B, 2]: index 0 = spoof (fake), index 1 = bona fide (real).
         """
         frames = self.features(waves)
         if self.training or self.device.type != "cpu":
             return self.back_end(frames)
-        # Clip by clip: the last digits would depend on the size of the batch.
+        # The back end takes one clip at a time, since the last digits would depend on the batch size.
         return torch.cat([self.back_end(clip) for clip in frames.split(1)])
 
     @torch.inference_mode()
     def score(self, waves: Tensor) -> Tensor:
-        """Scores [B] of waves [B, T]: logit 1 (bona fide), higher = more likely real."""
+        """Return the scores [B] of waves [B, T]: logit 1 (bona fide), higher = more likely real."""
         return self(waves)[:, BONAFIDE]

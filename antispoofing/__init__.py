@@ -6,19 +6,19 @@
     scored = score_recordings(detector, find_recordings(["my_folder"]).utterances)
     scored.scores  # [n], higher = more likely real
 
-The rooms. Each imports from itself and from those above it in this list, but data/ and detectors/ know
-nothing of each other, nor do web/ and commands/. model.py, data_utils.py and what stands in this folder
-are the ground.
+Each subpackage imports only from itself and from those above it in this list; data/ and detectors/ do not
+import from each other, nor do web/ and commands/. All of them may import model.py, data_utils.py and the
+modules of this folder.
 
-    data/       which recordings there are, and what they are labelled
-    detectors/  a detector from a file and to a file
+    data/       finding recordings and their labels
+    detectors/  loading and saving detectors
     scoring/    recordings -> scores -> verdicts
-    training/   a detector made better
-    report/     what the scores mean, to look at
-    web/        the page
-    commands/   what command lines share
+    training/   fine-tuning a detector
+    report/     what the scores mean: figures, tables, pictures, words
+    web/        the web page
+    commands/   what the command lines share
 
-What is named in __all__ is the interface: it stays, and is loaded when it is first used.
+The names in __all__ are the stable interface; each is imported when it is first used.
 """
 
 from __future__ import annotations

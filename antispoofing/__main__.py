@@ -1,6 +1,6 @@
-"""python -m antispoofing COMMAND ...: what needs no script of its own.
+"""The commands that need no script of their own: `python -m antispoofing COMMAND ...`.
 
-From another folder: python path/to/antispoofing COMMAND ...
+From another folder, run `python path/to/antispoofing COMMAND ...`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import importlib
 import sys
 from pathlib import Path
 
-if not __package__:  # started by its path, which is then where Python looks for modules first
+if not __package__:  # started by its path: Python would look for modules in this folder first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 COMMANDS = {
-    "metrics": "what a file of scores is worth: AUC, EER, by attack and codec",
-    "audit": "the same audio twice: in a data set, in both classes, in two splits",
-    "download": "fetch the data set, the published detectors, a detector of the Hugging Face Hub",
+    "metrics": "AUC, EER and more of a file of scores, also by attack and codec",
+    "audit": "find duplicate recordings in a data set, in both classes or in two splits",
+    "download": "fetch a data set, a published detector or a detector of the Hugging Face Hub",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return its exit code."""
+    """Run a command and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     listed = "\n".join(f"  {name:10}{words}" for name, words in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing",
         usage="%(prog)s COMMAND ...",
-        description=f"commands:\n{listed}\n\nWhat one takes is told by COMMAND --help.",
+        description=f"commands:\n{listed}\n\nCOMMAND --help describes a command and its options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""The two classes, the positive one first: what results call them, and what people are told."""
+"""The two classes, the positive one first, and what they are called in results and in sentences."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class SpeechClass(NamedTuple):
     """One class.
 
     Attributes:
-        label: in lists, results and `Utterance.label`.
-        word: to people.
-        error: what becomes of a clip of it that is judged wrongly.
+        label: Its name in lists, results and `Utterance.label`.
+        word: Its name in sentences.
+        error: What happens to a clip of it that is classified wrongly.
     """
 
     label: str

@@ -1,12 +1,12 @@
-"""The processes that torchrun starts, on one machine or on several: one group, which shares the work.
+"""The group of processes that torchrun starts, on one machine or on several, to share the work.
 
     torchrun --nproc-per-node 2 evaluate_custom.py
 
-Each of them runs the same script. The main one, number 0, alone prints and writes. Without torchrun there is
-one process, and nothing here does anything, nor needs torch.
+Each process runs the same script; only the main one, rank 0, prints and writes. Without torchrun there is one
+process, and the functions here do nothing and do not need torch.
 
-The failure of a process does not leave the others waiting: its connections close, and torchrun ends the rest.
-(A machine that vanishes without closing them is given up after WAITING only.)
+When a process fails, the others do not wait for it: its connections close, and torchrun ends the rest. (Only
+a machine that disappears without closing its connections is waited for, as long as WAITING.)
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-JOINING = timedelta(minutes=10)  # until who has not come is given up
-WAITING = timedelta(days=7)  # for others that are slower, or for the main one's analysis
-GRACE = 10  # seconds that torchrun has to end the others of a group when one has ended
+JOINING = timedelta(minutes=10)  # how long to wait for all processes to join the group
+WAITING = timedelta(days=7)  # how long to wait for slower processes, or for the main one's analysis
+GRACE = 10  # how many seconds torchrun gets to end the other processes when one has ended
 
-_ENVIRONMENT = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}  # which torchrun sets
+_ENVIRONMENT = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}  # torchrun sets these
 
 
 def _number(name: str, alone: int) -> int:
@@ -40,41 +40,41 @@ def _number(name: str, alone: int) -> int:
 
 
 def rank() -> int:
-    """This process's number in the group, from 0."""
+    """Return this process's number in the group, from 0."""
     return _number("RANK", 0)
 
 
 def size() -> int:
-    """How many processes there are, on all machines."""
+    """Return the number of processes, on all machines together."""
     return _number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
-    """This process's number on its machine, from 0."""
+    """Return this process's number on its machine, from 0."""
     return _number("LOCAL_RANK", 0)
 
 
 def is_main() -> bool:
-    """Whether it is the process that prints and writes."""
+    """Return whether this is the process that prints and writes."""
     return rank() == 0
 
 
 def cores() -> int:
-    """The processor cores for this process: its share of those that its machine has for us, at least 1."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    """Return this process's share of the processor cores that it may use on its machine, at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS and Windows do not have it
     available = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, available // _number("LOCAL_WORLD_SIZE", 1))
 
 
 @contextmanager
 def group() -> Iterator[None]:
-    """Join the group that torchrun's environment tells of (once); leave it at the end, also after an error.
+    """Join the group that torchrun's environment variables describe, and leave it when the block ends.
 
-    In it, what another than the main process prints goes nowhere, and each has its share of the processor's
-    cores. (torchrun sets OMP_NUM_THREADS=1 where the user does not set it; so only another number counts.)
+    Meanwhile, only what the main process prints is shown, and each process uses its share of the processor
+    cores. (torchrun sets OMP_NUM_THREADS=1 unless the user sets it; so only another number is heeded.)
 
     Raises:
-        ProcessError: the other processes cannot be reached.
+        ProcessError: If the other processes cannot be reached.
     """
     if size() == 1:
         yield
@@ -90,7 +90,9 @@ def group() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"the other processes cannot be reached: {error}".splitlines()[0]) from error
     try:
-        dist.group.WORLD.set_timeout(WAITING)
+        world = dist.group.WORLD
+        assert world is not None  # since init_process_group has returned
+        world.set_timeout(WAITING)
         if is_main():
             yield
         else:
@@ -101,9 +103,9 @@ def group() -> Iterator[None]:
 
 
 def finish(code: int) -> None:
-    """End a process of a group that has done all its work; alone, nothing.
+    """End this process if it is one of a group; otherwise do nothing.
 
-    At an ordinary end Gloo's threads may outlive what they belong to, and the process is aborted.
+    In an ordinary exit, Gloo's threads may outlive the objects that they use, which aborts the process.
     """
     if size() > 1:
         sys.stdout.flush()
@@ -112,10 +114,10 @@ def finish(code: int) -> None:
 
 
 def all_gather(value: T) -> list[T]:
-    """The values of all processes, by their numbers, on each of them. All must come here.
+    """Return the values of all processes, by rank. All of them must call this.
 
     Raises:
-        ProcessError: another process has ended, or is out of reach.
+        ProcessError: If another process has ended or cannot be reached.
     """
     return [value] if size() == 1 else _gather("all_gather", value)
 
@@ -123,57 +125,62 @@ def all_gather(value: T) -> list[T]:
 def on_all_ranks(
     work: Callable[[], T], must_agree: Callable[[T], dict[str, object]] = lambda result: {}
 ) -> T:
-    """Do what may fail on every process; then all of them have it, or none goes on.
+    """Do work that may fail on every process, so that either all of them continue or none does.
 
     One process of each machine does it first, then the others: an archive is unpacked once.
 
     Args:
-        must_agree: what of the result must be the same on all processes, by name.
+        work: What to do; its result is returned.
+        must_agree: The parts of the result, by name, that must be the same on all processes.
 
     Raises:
-        UserError: on all processes, what it raised on any (an OSError as a UserError), with `process`.
-        SystemExit: likewise, of a wrong command line.
-        DataError: on all processes, if the results do not agree.
-        ProcessError: as `all_gather`.
+        UserError: On all processes, with `process` set, if any of them raises it (or an OSError).
+        SystemExit: On all processes, if any of them raises it, as a wrong command line does.
+        DataError: On all processes, with `process` set, if the results do not agree.
+        ProcessError: As in `all_gather`.
     """
     if size() == 1:
         return work()
-    outcome = None
+    failure: UserError | SystemExit | None = None
+    agreement: dict[str, object] = {}
     for has_turn in (local_rank() == 0, local_rank() != 0):
         if has_turn:
             try:
                 result = work()
-                outcome = must_agree(result)
+                agreement = must_agree(result)
             except (UserError, SystemExit) as error:
-                outcome = error
+                failure = error
             except OSError as error:
-                outcome = UserError(str(error))
-        outcomes = _gather("on_all_ranks", outcome)
-        for process, of_one in enumerate(outcomes):
-            if isinstance(of_one, BaseException):
-                raise _from(process, of_one)
-    for process, of_one in enumerate(outcomes):
-        for what, expected in outcomes[0].items():
-            if of_one[what] != expected:
-                differ = DataError(f"its {what} is not that of process 0: {of_one[what]}, not {expected}")
-                raise _from(process, differ)
+                failure = UserError(str(error))
+        outcomes = _gather("on_all_ranks", (failure, agreement))
+        for process, (raised, _) in enumerate(outcomes):
+            if isinstance(raised, UserError):
+                raised.process = process
+            if raised is not None:
+                raise raised
+    expected = outcomes[0][1]
+    for process, (_, found) in enumerate(outcomes):
+        for name, value in expected.items():
+            if found[name] != value:
+                differ = DataError(
+                    f"{name} is {found[name]} here, but {value} in process 0: make them the same"
+                )
+                differ.process = process
+                raise differ
     return result
 
 
-def _from(process: int, error: BaseException) -> BaseException:
-    error.process = process
-    return error
-
-
 def shard(n: int, batch_size: int, streams: Sequence[int]) -> list[range]:
-    """This process's batches of n items.
+    """Return this process's share of n items, as batches of consecutive ones.
 
-    There are as many for each lane, or one less, and all of one size, or one less: no lane waits long for
-    the last. What they are depends on the number of all streams, but not on whose they are.
+    Every stream gets the same number of batches, or one fewer, and every batch has the same number of items,
+    or one fewer, so that no stream waits long for the last. The batches depend on the number of streams in
+    all, but not on which process has them.
 
     Args:
-        batch_size: the largest.
-        streams: how many batches each process works on at once.
+        n: How many items there are.
+        batch_size: The size of the largest batch.
+        streams: How many batches each process works on at once, by rank.
     """
     total = sum(streams)
     rounds = -(-n // (batch_size * total))
@@ -184,15 +191,15 @@ def shard(n: int, batch_size: int, streams: Sequence[int]) -> list[range]:
 
 
 def all_merge(values: np.ndarray, mine: np.ndarray) -> None:
-    """Fill in the other processes' rows, byte by byte.
+    """Fill in the rows that the other processes have, bit for bit.
 
     Args:
-        values: [n] or [n, k] of numbers or records, of which each process has its own rows.
-        mine: [m] the indices of these.
+        values: Numbers or records [n] or [n, k], of which each process has filled in its own rows.
+        mine: The indices [m] of this process's rows.
 
     Raises:
-        ProcessError: as `all_gather`.
-        RuntimeError: not every row is one process's.
+        ProcessError: As in `all_gather`.
+        RuntimeError: If a row belongs to no process, or to several.
     """
     if size() == 1 or len(values) == 0:
         return
@@ -202,19 +209,23 @@ def all_merge(values: np.ndarray, mine: np.ndarray) -> None:
     _gather(f"all_merge {values.shape}", None)
     times = torch.zeros(len(values), 1, dtype=torch.int64)
     times[mine] = 1
-    own = values.view(np.uint8).reshape(len(values), -1)  # shares its memory
+    own = values.view(np.uint8).reshape(len(values), -1)  # shares the memory of `values`
     rows = torch.zeros(own.shape, dtype=torch.uint8)
     rows[mine] = torch.from_numpy(own[mine])
     with as_process_errors():
         dist.all_reduce(times)
         dist.all_reduce(rows)
     if not (times == 1).all():
-        raise RuntimeError("the work was shared wrongly: a row is of no process, or of two")
+        raise RuntimeError("the work was shared wrongly: a row belongs to no process, or to several")
     own[:] = rows.numpy()
 
 
 def all_sum(*values: float) -> list[float]:
-    """Each value's sum over all processes, on each of them. Raises ProcessError as `all_gather`."""
+    """Return the sum of each value over all processes.
+
+    Raises:
+        ProcessError: As in `all_gather`.
+    """
     if size() == 1:
         return [float(value) for value in values]
     import torch
@@ -227,7 +238,11 @@ def all_sum(*values: float) -> list[float]:
 
 
 def all_mean(tensors: Sequence[torch.Tensor]) -> None:
-    """Put the mean of all processes' into float tensors. Raises ProcessError as `all_gather`."""
+    """Replace float tensors by their means over all processes, in place.
+
+    Raises:
+        ProcessError: As in `all_gather`.
+    """
     if size() == 1 or not tensors:
         return
     import torch
@@ -240,25 +255,28 @@ def all_mean(tensors: Sequence[torch.Tensor]) -> None:
         tensor.copy_(values.view_as(tensor))
 
 
-def _gather(what: str, value: object) -> list:
-    """As `all_gather`; a RuntimeError where another process has come to something else, and never a wait."""
+def _gather(what: str, value: T) -> list[T]:
+    """Gather the values of all processes; raise a RuntimeError if another one gathers something else."""
     import torch.distributed as dist
 
-    values: list = [None] * size()
+    gathered: list = [None] * size()
     with as_process_errors():
-        dist.all_gather_object(values, (what, value))
-    if any(other != what for other, _ in values):
-        raise RuntimeError(f"the processes are out of step: {[other for other, _ in values]}")
-    return [value for _, value in values]
+        dist.all_gather_object(gathered, (what, value))
+    if any(other != what for other, _ in gathered):
+        raise RuntimeError(f"the processes are out of step: {[other for other, _ in gathered]}")
+    return [other for _, other in gathered]
 
 
 @contextmanager
 def as_process_errors(marks: Sequence[str] = ("",)) -> Iterator[None]:
-    """Around what processes do together: a RuntimeError with one of these words becomes a ProcessError."""
+    """Raise a RuntimeError whose message has any of these marks as a ProcessError.
+
+    This goes around what processes do together, which fails when one of them has ended.
+    """
     try:
         yield
     except RuntimeError as error:
         if not any(mark in str(error) for mark in marks):
             raise
-        time.sleep(GRACE)  # the other has said why; on one machine, torchrun now ends this process as well
+        time.sleep(GRACE)  # the other process has said why; on one machine, torchrun now ends this one, too
         raise ProcessError("another process has ended, or cannot be reached") from error

@@ -1,13 +1,14 @@
-"""What a user can mend, said in one line."""
+"""Errors that a user can fix, each explained in one line."""
 
 
 class UserError(ValueError):
-    """The base of errors whose message is one line for the user; scripts end with exit code 2.
+    """Base of the errors whose message is one line for the user; a script then ends with exit code 2.
 
-    Of several arguments each is a line: what is wrong with several rows of one file.
+    With several arguments, each is a line of its own, for instance one for each faulty row of a file.
 
     Attributes:
-        process: the one that raised it, where it is raised on all of a group (`distributed.on_all_ranks`).
+        process: The rank of the process where it happened, if all processes of a group raise it
+            (`distributed.on_all_ranks`).
     """
 
     process: int | None = None
@@ -25,11 +26,11 @@ class CheckpointError(UserError):
 
 
 class FairseqError(UserError):
-    """fairseq is asked for, and cannot be used here."""
+    """fairseq was asked for, but cannot be used here."""
 
 
 class DeviceError(UserError):
-    """A device that is not there."""
+    """A device that is not available."""
 
 
 class ProcessError(UserError):
@@ -37,8 +38,8 @@ class ProcessError(UserError):
 
 
 class TrainingError(UserError):
-    """A training that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class DownloadError(UserError):
-    """A file that cannot be fetched, or is not the one it should be."""
+    """A file that cannot be downloaded, or is not the expected one."""

@@ -1,4 +1,4 @@
-"""Files: what names one whatever it is called, and writing one whole or not at all."""
+"""Files: their checksums, and writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from pathlib import Path
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the file's SHA-256 in hexadecimal."""
+    """Return a file's SHA-256 in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove an earlier run's files: they must not stay beside new ones."""
+    """Remove the files of an earlier run, which must not stay beside new ones."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a name to write to that becomes `path` when the block ends.
+    """Write a file that appears as `path` only when the `with` block ends.
 
-    Neither an interrupt nor a full disk nor a power cut leaves half a file there. It is in a folder of its
-    own, as safetensors begins files under names that nobody knows: what a killed process left is removed.
+    Neither an interrupt nor a full disk nor a power cut leaves half a file there. The file is written in a
+    folder of its own, since safetensors writes under temporary names that cannot be predicted; whatever a
+    killed process left there is removed.
+
+    Yields:
+        The path to write to.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: If it cannot be written; a file that was there before is unchanged.
     """
     folder = Path(f"{path}.part")
     shutil.rmtree(folder, ignore_errors=True)
@@ -43,7 +47,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # safetensors leaves files that only their owner can read
         _to_disk(temporary, os.O_RDWR)
         temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
+        if os.name == "posix":  # elsewhere folders cannot be opened
             _to_disk(folder.parent, os.O_RDONLY)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

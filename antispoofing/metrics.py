@@ -1,68 +1,80 @@
-"""What a set of scores is worth: EER, AUC, detection costs, and how sure the figures are.
+"""The figures of a set of scores: EER, AUC, detection costs, and how certain they are.
 
 Convention: higher score = more likely bona fide (real); bona fide is the positive class. A clip is
 accepted as bona fide where score >= threshold.
-    FRR  false rejection rate, miss rate: bona fide scores below the threshold
-    FAR  false acceptance rate, false alarm rate: spoof scores at or above it
+    FRR  false rejection rate, or miss rate: the share of bona fide scores below the threshold
+    FAR  false acceptance rate, or false alarm rate: the share of spoof scores at or above it
 
-The curve is counted here and not by scikit-learn, whose checks of its input cost more than the work
-when a bootstrap calls it a thousand times: 20 resamples of 5,000 + 5,000 scores take 1.1 ms, by its roc_curve
-33 ms. AUC and EER are equal to 1e-16, and the tests hold the two curves against each other.
+The curve is computed here and not by scikit-learn, which spends more time on checking its input than on the
+work when a bootstrap calls it a thousand times: 20 resamples of 5,000 + 5,000 scores take 1.1 ms here, and
+33 ms with its roc_curve. AUC and EER agree to 1e-16, and the tests compare the two curves.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-import scipy  # its stats take half a second to import: only when first used
+import scipy  # scipy.stats takes half a second to import, so this leaves it until it is first used
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-# Costs and prior of the ASVspoof 5 evaluation plan (normalised DCF, track 1).
+# The prior and the costs of the ASVspoof 5 evaluation plan (normalised DCF, track 1).
 P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
 
-N_RESAMPLES = 1000  # of a bootstrap
+N_RESAMPLES = 1000  # the default of the bootstraps
 
 
 class ErrorRates(NamedTuple):
-    """FRR and FAR at every distinct score, ascending, and at +infinity (nothing accepted)."""
+    """FRR and FAR at every distinct score, in ascending order, and at +infinity (nothing accepted)."""
 
     thresholds: np.ndarray
     frr: np.ndarray
     far: np.ndarray
 
 
+class PairedDifference(TypedDict):
+    """How a figure differs between two detectors; see `paired_differences`."""
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
 def error_rates(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> ErrorRates:
-    """The operating points: (far, 1 - frr) is the ROC curve, (far, frr) the DET curve.
+    """Return the operating points: (far, 1 - frr) is the ROC curve, (far, frr) the DET curve.
 
     Raises:
-        ValueError: a class has no scores, or a score is not a finite number.
+        ValueError: If a class has no scores, or a score is not a finite number.
     """
-    return _Ranked.of(*_checked(bonafide_scores, spoof_scores)).count().rates()
+    return _Ranked.of(*_checked(bonafide_scores, spoof_scores)).error_counts().rates()
 
 
 def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict:
-    """All figures of two sets of scores.
+    """Return all figures of two sets of scores.
 
     Returns:
-        eer: (FRR + FAR) / 2 where |FRR - FAR| is smallest; of two such points the larger.
-        threshold: where that is; chosen on these very scores.
-        auc: area under the ROC curve; ties count one half.
-        min_dcf: smallest normalised detection cost over all thresholds (ASVspoof 5: prior of
-            spoof 0.05, cost of a miss 1, of a false alarm 10).
-        act_dcf, cllr: normalised cost at the Bayes threshold, and cost of the log-likelihood ratio
-            in bits (Bruemmer & du Preez 2006), both reading scores **as** log-likelihood ratios,
-            which raw logits are not: they judge a detector only after calibration.
-        n_bonafide, n_spoof: how many scores.
+        A dictionary with these items:
+
+        eer: (FRR + FAR) / 2 where |FRR - FAR| is smallest; the larger value if there are two such points.
+        threshold: The threshold at that point, which is thus chosen on these very scores.
+        auc: The area under the ROC curve; ties count one half.
+        min_dcf: The smallest normalised detection cost over all thresholds (ASVspoof 5: the prior of spoof
+            is 0.05, a miss costs 1, a false alarm 10).
+        act_dcf: The normalised detection cost at the Bayes threshold.
+        cllr: The cost of the log-likelihood ratio in bits (Bruemmer & du Preez 2006). Like act_dcf, it takes
+            scores **as** log-likelihood ratios, which raw logits are not: both describe a detector only
+            after calibration.
+        n_bonafide: The number of bona fide scores.
+        n_spoof: The number of spoof scores.
 
     Raises:
-        ValueError: a class has no scores, or a score is not a finite number.
+        ValueError: If a class has no scores, or a score is not a finite number.
     """
-    bonafide, spoof = map(np.sort, _checked(bonafide_scores, spoof_scores))  # sums depend on the order
-    counts = _Ranked.of(bonafide, spoof).count()
+    bonafide, spoof = map(np.sort, _checked(bonafide_scores, spoof_scores))  # the order would change sums
+    counts = _Ranked.of(bonafide, spoof).error_counts()
     points = counts.rates()
     eer, at_eer = counts.eer()
     bayes_threshold = -np.log(C_MISS * (1 - P_SPOOF) / (C_FA * P_SPOOF))
@@ -85,15 +97,18 @@ def compute_metrics(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> dict
 def bootstrap_intervals(
     bonafide_scores: ArrayLike, spoof_scores: ArrayLike, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap intervals of "auc" and "eer", resampling each class by itself.
+    """Return 95 % percentile bootstrap intervals of "auc" and "eer", resampling each class by itself.
 
-    A bootstrap sees only the clips there are: on a set without a single error it gives an interval
-    of no width, which is not certainty. One clip in a class says nothing of others: (0, 1).
+    A bootstrap knows only the clips in the set: without a single error there, the interval has no width,
+    which does not mean certainty. With a single clip in a class, the interval is (0, 1).
+
+    Raises:
+        ValueError: If a class has no scores, or a score is not a finite number.
     """
     bonafide, spoof = _checked(bonafide_scores, spoof_scores)
     if min(len(bonafide), len(spoof)) < 2:
         return {"auc": (0.0, 1.0), "eer": (0.0, 1.0)}
-    ranked = _Ranked.of(np.sort(bonafide), np.sort(spoof))  # the same in whatever order they come
+    ranked = _Ranked.of(np.sort(bonafide), np.sort(spoof))  # so that the order of the scores has no effect
     return _bootstrap(ranked.auc_and_eer, len(bonafide), len(spoof), n_resamples, seed)[0]
 
 
@@ -102,21 +117,24 @@ def paired_differences(
     after: tuple[ArrayLike, ArrayLike],
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
-) -> dict[str, dict]:
-    """How AUC and EER differ between two detectors on the same clips, after minus before.
+) -> dict[str, PairedDifference]:
+    """Return how AUC and EER differ between two detectors on the same clips, after minus before.
 
-    Each resample draws clips, of each class by itself, and gives both detectors the same ones: what
-    makes a clip hard for both cancels out, so the interval is narrower than two separate ones.
+    Each resample draws clips, from each class by itself, and both detectors get the same ones: what makes a
+    clip hard for both cancels out, so the interval is narrower than two separate ones.
 
     Args:
-        before, after: (bona fide scores, spoof scores), clip for clip in the same order.
+        before: One detector's (bona fide scores, spoof scores).
+        after: The other's, for the same clips in the same order.
+        n_resamples: The number of bootstrap resamples.
+        seed: The seed of the resampling.
 
     Returns:
-        For "auc" and "eer": "difference", "interval", its 95 % percentile bootstrap interval, and
-        "p_value", twice the normal tail beyond it in units of its bootstrap standard error.
+        For "auc" and "eer" the "difference", its 95 % percentile bootstrap "interval", and the "p_value":
+        twice the normal tail beyond the difference, in units of its bootstrap standard error.
 
     Raises:
-        ValueError: the two are not of the same clips, a class has no scores, or one is not finite.
+        ValueError: If the scores are not of the same clips, a class has no scores, or one is not finite.
     """
     before, after = _checked(*before), _checked(*after)
     if [len(scores) for scores in before] != [len(scores) for scores in after]:
@@ -148,7 +166,7 @@ def _bootstrap(
     n_resamples: int,
     seed: int,
 ) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
-    """95 % percentile intervals, and standard errors [2], of a statistic (auc, eer) of drawn clips."""
+    """Return 95 % percentile intervals and standard errors [2] of a statistic (auc, eer) of drawn clips."""
 
     def resampled(bonafide_clips: np.ndarray, spoof_clips: np.ndarray, axis: int) -> np.ndarray:
         values = np.array([statistic(*pair) for pair in zip(bonafide_clips, spoof_clips, strict=True)])
@@ -162,7 +180,7 @@ def _bootstrap(
             (np.arange(n_bonafide), np.arange(n_spoof)),
             resampled,
             n_resamples=n_resamples,
-            batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # bounds the memory
+            batch=max(1, min(100, 10**7 // max(n_bonafide, n_spoof))),  # limits the memory
             vectorized=True,
             method="percentile",
             rng=seed,
@@ -175,11 +193,11 @@ def _bootstrap(
 def shown_direction(
     bonafide_scores: ArrayLike, spoof_scores: ArrayLike, auc_interval: tuple[float, float]
 ) -> int:
-    """1: the scores are shown to be better than chance; -1: to point the wrong way; 0: neither.
+    """Return 1 if the scores are shown to be better than chance, -1 if shown to be reversed, otherwise 0.
 
-    Shown means: the AUC's 95 % interval lies wholly on one side of 0.5, **and** so says the
-    Mann-Whitney test at the same level (one-sided 2.5 %): on a handful of clips a bootstrap interval
-    is too narrow to go by.
+    This is shown where the AUC's 95 % interval lies entirely on one side of 0.5 **and** the Mann-Whitney
+    test agrees at the same level (one-sided 2.5 %): for a handful of clips, the bootstrap interval alone
+    is too narrow to rely on.
     """
     for sign, outside, alternative in (
         (1, auc_interval[0] > 0.5, "greater"),
@@ -192,11 +210,14 @@ def shown_direction(
 
 
 def confusion_at(bonafide_scores: ArrayLike, spoof_scores: ArrayLike, threshold: float) -> dict:
-    """Decisions at a threshold that was chosen elsewhere: score >= threshold is called bona fide.
+    """Count the decisions at a threshold chosen elsewhere: score >= threshold is accepted as bona fide.
 
     Returns:
-        threshold, accuracy, frr, far, and the four counts `true_called`: bonafide_bonafide,
-        bonafide_spoof, spoof_bonafide, spoof_spoof.
+        threshold, accuracy, frr, far, and four counts named after the true class and the decision:
+        bonafide_bonafide, bonafide_spoof, spoof_bonafide, spoof_spoof.
+
+    Raises:
+        ValueError: If a class has no scores, or a score is not a finite number.
     """
     bonafide, spoof = _checked(bonafide_scores, spoof_scores)
     rejected, accepted = int((bonafide < threshold).sum()), int((spoof >= threshold).sum())
@@ -225,43 +246,43 @@ def _checked(bonafide_scores: ArrayLike, spoof_scores: ArrayLike) -> tuple[np.nd
 
 
 class _ErrorCounts(NamedTuple):
-    """Errors at each threshold in whole numbers, so that equal things compare as equal."""
+    """Errors at each threshold as integers, so that comparisons are exact."""
 
     thresholds: np.ndarray
     misses: np.ndarray
     false_alarms: np.ndarray
 
     def rates(self) -> ErrorRates:
-        # nothing is accepted at +infinity, everything at the lowest score
+        # At +infinity nothing is accepted, and everything is at the lowest score.
         return ErrorRates(
             self.thresholds, self.misses / self.misses[-1], self.false_alarms / self.false_alarms[0]
         )
 
     def eer(self) -> tuple[float, int]:
-        """The equal error rate, and the index of its threshold."""
+        """Return the equal error rate and the index of its threshold."""
         n_bonafide, n_spoof = self.misses[-1], self.false_alarms[0]
 
         def difference(i: int) -> int:  # frr - far, times n_bonafide * n_spoof
             return self.misses[i] * n_spoof - self.false_alarms[i] * n_bonafide
 
-        def total(i: int) -> int:  # frr + far, likewise
+        def total(i: int) -> int:  # frr + far, times the same
             return self.misses[i] * n_spoof + self.false_alarms[i] * n_bonafide
 
-        # The difference never falls: it is closest to 0 where it is first not below, or just before.
+        # The difference never decreases, so it is closest to 0 where it first reaches 0, or just before.
         after = bisect_left(range(len(self.misses)), 0, key=difference)
         at = min((after - 1, after), key=lambda i: (abs(difference(i)), -total(i)))
         return float(total(at) / (2 * n_bonafide * n_spoof)), at
 
     def auc(self) -> float:
-        """The trapezoids under the ROC curve: a Mann-Whitney statistic, ties counting one half."""
-        spoof = self.false_alarms[:-1] - self.false_alarms[1:]  # with each of the scores
+        """Return the area under the ROC curve by trapezoids: a Mann-Whitney statistic, ties counting half."""
+        spoof = self.false_alarms[:-1] - self.false_alarms[1:]  # how many spoof clips have each score
         twice_above = spoof @ (self.misses[:-1] + self.misses[1:])
         twice_all = 2 * self.misses[-1] * self.false_alarms[0]
         return float((twice_all - twice_above) / twice_all)
 
 
 class _Ranked(NamedTuple):
-    """Scores as places, from 1, among their distinct values and +infinity: a resample needs no sorting."""
+    """Scores as ranks, from 1, among their distinct values and +infinity: resamples then need no sorting."""
 
     thresholds: np.ndarray
     bonafide: np.ndarray
@@ -269,25 +290,25 @@ class _Ranked(NamedTuple):
 
     @classmethod
     def of(cls, bonafide: np.ndarray, spoof: np.ndarray) -> _Ranked:
-        values, places = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
-        places += 1
-        return cls(np.append(values, np.inf), places[: len(bonafide)], places[len(bonafide) :])
+        values, ranks = np.unique(np.concatenate([bonafide, spoof]), return_inverse=True)
+        ranks += 1
+        return cls(np.append(values, np.inf), ranks[: len(bonafide)], ranks[len(bonafide) :])
 
-    def count(self) -> _ErrorCounts:
+    def error_counts(self) -> _ErrorCounts:
         below_bonafide, below_spoof = (
-            np.bincount(places, minlength=len(self.thresholds)).cumsum()
-            for places in (self.bonafide, self.spoof)
+            np.bincount(ranks, minlength=len(self.thresholds)).cumsum()
+            for ranks in (self.bonafide, self.spoof)
         )
         return _ErrorCounts(self.thresholds, below_bonafide, len(self.spoof) - below_spoof)
 
     def auc_and_eer(self, bonafide_clips: np.ndarray, spoof_clips: np.ndarray) -> np.ndarray:
-        """Of a resample, given by the numbers of the clips in it."""
+        """Return AUC and EER of a resample, given by the indices of its clips."""
         drawn = self._replace(bonafide=self.bonafide[bonafide_clips], spoof=self.spoof[spoof_clips])
-        counts = drawn.count()
+        counts = drawn.error_counts()
         return np.array([counts.auc(), counts.eer()[0]])
 
 
 def _dcf(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Detection cost over that of the better of accepting everything and rejecting everything."""
+    """Return the detection cost, relative to the cheaper of accepting and rejecting everything."""
     cost = C_MISS * (1 - P_SPOOF) * frr + C_FA * P_SPOOF * far
     return cost / min(C_MISS * (1 - P_SPOOF), C_FA * P_SPOOF)

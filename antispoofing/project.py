@@ -1,4 +1,4 @@
-"""Which code runs, and what was asked of it: every figure can be traced back to both."""
+"""Which code ran, and with which command: every figure can be traced back to both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class Invocation:
     """One run of a command.
 
     Attributes:
-        command: the command line.
-        started: the date and time of its start, UTC, ISO 8601.
-        version, commit: of the project then, see `version` and `commit`.
+        command: The command line.
+        started: When it started: date and time in UTC, ISO 8601.
+        version: The project's version then.
+        commit: The checkout's commit then, as `commit()` returns it.
     """
 
     command: str
@@ -31,23 +32,23 @@ class Invocation:
 
     @classmethod
     def now(cls, command: str) -> Invocation:
-        """Record a command that starts now."""
+        """Return the record of a command that starts now."""
         return cls(command, datetime.now(UTC).isoformat(timespec="seconds"), version(), commit())
 
     def to_dict(self) -> dict:
-        """Return it as JSON types."""
+        """Return the record as JSON types."""
         project = {"version": self.version, "commit": self.commit}
         return {"command": self.command, "started": self.started, "project": project}
 
 
 def version() -> str:
-    """Return the project's version, which stands in pyproject.toml alone."""
+    """Return the project's version, which is written in pyproject.toml alone."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def commit() -> str | None:
     """Return the checkout's commit, with "-dirty" where tracked files differ from it; None without git."""
-    if not (ROOT / ".git").exists():  # a copy, perhaps inside somebody else's repository
+    if not (ROOT / ".git").exists():  # a copy, which may lie inside another repository
         return None
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

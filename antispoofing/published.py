@@ -1,4 +1,4 @@
-"""Files that others have published and this project works with: where they are, how to recognise them."""
+"""Files that others have published and this project uses: where they are and how to recognise them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 DRIVE = "https://drive.google.com/drive/folders/1c4ywztEVlYVijfwbGLl9OEa1SNtFKppB"
 DRIVE_FILE = "https://drive.google.com/uc?id="
 
-# Any file of the Hugging Face Hub.
+# How to name a file of the Hugging Face Hub.
 HUB = "hub:"
 HUB_FORM = "hub:<owner/repo>[@revision][:file]"
 HUB_SPEC = re.compile(r"hub:(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
@@ -17,13 +17,14 @@ HUB_SPEC = re.compile(r"hub:(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file.
+    """One published file.
 
     Attributes:
-        source: its URL, or that of the Google Drive folder that holds it.
-        size: in bytes, where known.
-        sha256: how it begins, in hexadecimal, where known.
-        error_rate: of a detector, as its authors published it.
+        name: Its file name.
+        source: Its URL, or that of the Google Drive folder that holds it.
+        size: Its size in bytes, if known.
+        sha256: The beginning of its SHA-256 in hexadecimal, if known.
+        error_rate: For a detector, the EER that its authors published; "" for other files.
     """
 
     name: str
@@ -33,7 +34,7 @@ class PublishedFile:
     error_rate: str = ""
 
 
-# By what `python -m antispoofing download` calls them.
+# The files by the names that `python -m antispoofing download` gives them.
 PUBLISHED = {
     "for-2sec": PublishedFile("for-2sec.tar.gz", "https://www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz"),
     "LA_model.pth": PublishedFile(
@@ -50,17 +51,19 @@ PUBLISHED = {
     ),
 }
 
-# What the published detectors' files are called, in the order in which they are reported.
+# The published detectors' file names, in the order in which they are reported.
 DETECTOR_NAMES = (
-    "best_la_model.pth",  # in the assignment
+    "best_la_model.pth",  # this name is the assignment's
     "LA_model.pth",
     "Best_LA_model_for_DF.pth",
-    "best_SSL_model_LA.pth",  # these two in the authors' README
+    "best_SSL_model_LA.pth",  # this name and the next are from the authors' README
     "best_SSL_model_DF.pth",
 )
 
 
 def published_detector(sha256: str) -> PublishedFile | None:
     """Return the published detector whose file has this SHA-256; None for any other file."""
-    detectors = (file for file in PUBLISHED.values() if file.error_rate)
-    return next((file for file in detectors if sha256.startswith(file.sha256)), None)
+    for file in PUBLISHED.values():
+        if file.error_rate and file.sha256 and sha256.startswith(file.sha256):
+            return file
+    return None

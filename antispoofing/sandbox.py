@@ -1,4 +1,4 @@
-"""Strangers' files, opened in processes of their own: one that hangs or dies there costs nobody else."""
+"""Reading untrusted files in separate processes: one that hangs or crashes there affects nobody else."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 
 class SandboxError(UserError):
-    """Work that did not come to its end; the message is why, in one line."""
+    """Work that was not finished; the message is the reason, in one line."""
 
 
 class Sandbox:
-    """A few processes that work, each with its limits. To be closed, or used as a context.
+    """A few worker processes with limited memory and time; a context manager, or to be closed after use.
 
     Args:
-        modules: that they import as they start, so that no work waits for it.
-        memory_bytes: that a process may have for its data (on Linux; elsewhere it is not limited).
-        processes: so many, of which one works on while another is replaced.
+        modules: What the processes import as they start, so that no call waits for it.
+        memory_bytes: How much memory a process may use for its data (limited on Linux only).
+        processes: How many there are; with more than one, the others work while one is replaced.
     """
 
     def __init__(self, modules: Sequence[str] = (), memory_bytes: int = 3 * 2**30, processes: int = 2):
@@ -40,22 +40,26 @@ class Sandbox:
             processes,
             initializer=_prepare,
             initargs=(modules, memory_bytes),
-            context=multiprocessing.get_context("spawn"),  # a fork would copy what other threads hold
+            context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
         )
-        pool.schedule(_nothing)  # now they start
+        pool.schedule(_nothing)  # the processes start with the first task
         return pool
 
     def call(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns, or raises, in a process of its own. One call at a time.
+        """Call a function in one of the processes, and return or raise what it does.
+
+        Only one thread may call this at a time.
 
         Args:
-            seconds: after which that process is killed.
-            function: of a module, with arguments and a result that can be pickled.
+            seconds: How long it may take; then the process is killed.
+            function: A function of a module, so that it can be pickled.
+            *args: Its arguments; they and the result must be such that they can be pickled.
+            **kwargs: Its keyword arguments.
 
         Raises:
-            SandboxError: it takes longer, or the process died.
+            SandboxError: If it takes longer, or the process dies.
         """
-        if not self._pool.active:  # a process that had nothing to do was killed, by whoever
+        if not self._pool.active:  # a process was killed while idle, for instance for lack of memory
             self._restart()
         future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=seconds)
         try:
@@ -73,7 +77,7 @@ class Sandbox:
         self._pool = self._started()
 
     def close(self) -> None:
-        """End the processes, with whatever they do."""
+        """End the processes, even if they are working."""
         self._pool.stop()
         self._pool.join()
 
@@ -89,7 +93,7 @@ def _prepare(modules: Sequence[str], memory_bytes: int) -> None:
         importlib.import_module(name)
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # Windows does not have it
         return
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 

@@ -171,7 +171,7 @@ def outcome(work, *alike):
     try:
         return distributed.on_all_ranks(work, *alike)
     except (UserError, SystemExit) as error:
-        return type(error).__name__, *error.args, error.process
+        return type(error).__name__, *error.args, getattr(error, "process", None)
 
 
 def fail(error):
@@ -199,8 +199,8 @@ def collect(rank: int) -> None:
     assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
     missing = ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
     assert outcome(lambda: Path("gone").read_text() if rank else 3) == missing
-    assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, 0)
-    unlike = "its colour is not that of process 0: red, not blue"
+    assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, None)
+    unlike = "colour is red here, but blue in process 0: make them the same"
     colours = {"size": 1, "colour": ("blue", "red")[rank]}
     assert outcome(lambda: 3, lambda result: colours) == ("DataError", unlike, 1)
 

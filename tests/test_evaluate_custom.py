@@ -83,7 +83,7 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
         "unlabelled_scored": 0,
     }
     assert sum(found["failures"].values()) == len(bad)
-    assert found["failures"]["no samples in it"] == 1
+    assert found["failures"]["it has no samples"] == 1
     assert found["metrics"]["auc"] == pytest.approx(0.5, abs=0.02)  # the same clips on both sides
     assert len(found["detector"]["sha256"]) == 64
     assert found["command"].startswith("python evaluate_custom.py --data data")
@@ -96,7 +96,7 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
     assert "42 recordings" not in shown
     assert f"{42 + len(bad)} recordings: 21 real, {21 + len(bad)} fake" in shown
     assert "AUC [95 %]" in shown
-    assert "not scored: Fake/bad/no_samples.wav: no samples in it" in shown
+    assert "not scored: Fake/bad/no_samples.wav: it has no samples" in shown
 
 
 def write_sorted_clips(folder, detector, real_scores_higher: bool, n=40):
