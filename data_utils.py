@@ -56,7 +56,7 @@ _RESAMPLER_REACH = 0.5  # s
 
 
 class AudioError(Exception):
-    """A recording cannot be read; the message is the reason, in one line. Other recordings are not affected."""
+    """A recording cannot be read; the message is the reason, in one line. It does not affect others."""
 
 
 class AudioInfo(NamedTuple):

@@ -57,7 +57,7 @@ def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, logged):
     }
     assert all(Path(u.path).read_bytes() == CLIPS[u.name] for u in result.utterances)
     assert result.root == tmp_path / f"{name}.extracted"
-    assert "2 files were unpacked to" in logged.text
+    assert "unpacked 2 files of" in logged.text
     first = Path(result.utterances[0].path).stat().st_mtime_ns
     assert find_recordings([archive]).utterances == result.utterances
     assert Path(result.utterances[0].path).stat().st_mtime_ns == first
@@ -178,9 +178,9 @@ def global_headers(path):
 
 HOSTILE = {
     "backwards.tar": (backwards, "leads backwards"),
-    "two.tar": (lambda p: p.write_bytes(2 * write_tar(p, mode="w").read_bytes()), "more follows its end"),
+    "two.tar": (lambda p: p.write_bytes(2 * write_tar(p, mode="w").read_bytes()), "data after its end"),
     "trailer.tar.gz": (lambda p: p.write_bytes(write_tar(p).read_bytes()[:-8]), "is damaged"),
-    "deep.tar.gz": (lambda p: write_tar(p, {"d/" * 1500 + "a.wav": b"x"}), "in too many folders"),
+    "deep.tar.gz": (lambda p: write_tar(p, {"d/" * 1500 + "a.wav": b"x"}), "nested too deeply"),
     "parent.zip": (lambda p: write_zip(p, {"Real/../../out.wav": b"x"}), "leads outside"),
     "absolute.zip": (lambda p: write_zip(p, {"/tmp/out.wav": b"x"}), "leads outside"),
     "backslash.zip": (lambda p: write_zip(p, {"..\\out.wav": b"x"}), "leads outside"),
@@ -203,7 +203,7 @@ HOSTILE = {
     "cut.tar": (lambda p: p.write_bytes(write_tar(p, mode="w").read_bytes()[:2000]), "is damaged"),
     "cut_between.tar": (lambda p: p.write_bytes(cut_between_members(p)), "ends too early"),
     "cut_header.tar": (lambda p: p.write_bytes(cut_between_members(p) + b"Real"), "ends too early"),
-    "empty.zip": (lambda p: write_zip(p, {"notes.pdf": b"x"}), "holds no recordings"),
+    "empty.zip": (lambda p: write_zip(p, {"notes.pdf": b"x"}), "contains no recordings"),
     "nothing.tar": (lambda p: p.write_bytes(b""), "is damaged"),
 }
 
@@ -266,7 +266,7 @@ def test_the_recordings_of_a_list_may_be_packed(tmp_path):
 
 def test_too_many_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MOST_FILES", 1)
-    with pytest.raises(DataError, match="more than 1 files"):
+    with pytest.raises(DataError, match="more than 1 file,"):
         archives.extract(write_zip(tmp_path / "a.zip", CLIPS))
 
 

@@ -176,7 +176,7 @@ def test_a_later_run_goes_on(server, target):
     server.answers = [drop(600_000)] * (download.RETRIES + 1)
     said = fails(fetch, server.url, target)
     assert said.startswith(f"{target}, from {server.url}: Download is incomplete: received {CHUNK} bytes ")
-    assert said.endswith("000 bytes; 524,288 bytes are kept, and the same command goes on from there")
+    assert said.endswith("000 bytes; 524,288 bytes are kept: run the same command to resume")
     assert left(target) == ["LA_model.pth.part"]
     fetch(server.url, target)
     assert target.read_bytes() == CONTENT
@@ -205,7 +205,7 @@ def test_what_was_whole_when_it_was_interrupted_need_not_come_again(server, targ
 def test_where_the_server_does_not_go_on_it_is_begun_again_once(fault, server, target):
     server.answers = [drop(600_000), fault, send, fault, drop(600_000), fault]
     said = fails(fetch, server.url, target)
-    assert said == f"{server.url}: the connection breaks off, and the server does not go on from there"
+    assert said == f"{server.url}: the connection breaks, and the server cannot resume the download"
     assert left(target) == []
     server.answers = [drop(600_000), fault, send, fault]
     fetch(server.url, target)
@@ -227,7 +227,7 @@ def test_what_changed_between_two_runs_is_told_by_its_sha256(server, target):
     assert "are kept" in fails(fetch, server.url, target)
     server.content = CONTENT[::-1]
     sha256 = hashlib.sha256(server.content).hexdigest()
-    assert fails(fetch, server.url, target, sha256=sha256).endswith(f", not {sha256}, and is deleted")
+    assert fails(fetch, server.url, target, sha256=sha256).endswith(f", not {sha256}, and was deleted")
     fetch(server.url, target, sha256=sha256)
     assert target.read_bytes() == CONTENT[::-1]
 
@@ -241,7 +241,7 @@ def test_what_changed_between_two_runs_is_told_by_its_sha256(server, target):
         ([say(302, Location="/again")] * 50, {}, "redirects"),
         ([partial(hang_up, said=b"220 ready\r\n")] * 7, {}, "220 ready"),
         ([drop(0, stall=True)] * 7, {}, "Read timed out"),
-        ([], {"sha256": "0" * 64}, f"LA_model.pth: what came has the sha256 {SHA256}, not {'0' * 64}"),
+        ([], {"sha256": "0" * 64}, f"the downloaded file has the sha256 {SHA256}, not {'0' * 64}"),
         ([], {"sha256": "bd6f3609"}, f"has the sha256 {SHA256}, not bd6f3609"),
         ([], {"size": 1000}, "sends 2,000,000 bytes, not 1,000"),
         ([], {"size": 3_000_000}, "sends 2,000,000 bytes, not 3,000,000"),
@@ -275,7 +275,7 @@ def test_what_is_there_is_not_fetched_and_stays_if_it_is_wrong(known, server, ta
     for content in (CONTENT, b"precious"):
         target.write_bytes(content)
         assert fetch(server.url, target) == target
-    assert fails(fetch, server.url, target, **known).startswith(f"{target} is there already, but has ")
+    assert fails(fetch, server.url, target, **known).startswith(f"{target} already exists, but has ")
     assert target.read_bytes() == b"precious"
     target.write_bytes(CONTENT)
     assert fetch(server.url, target, **known) == target
@@ -415,7 +415,7 @@ def test_the_command_copies_a_file_of_the_hub(target, monkeypatch, tmp_path, cap
     target.write_bytes(b"precious")
     assert command.main(arguments) == 2
     assert target.read_bytes() == b"precious"
-    assert capsys.readouterr().err.startswith(f"error: {target} is there already, but has the sha256 ")
+    assert capsys.readouterr().err.startswith(f"error: {target} already exists, but has the sha256 ")
 
 
 def test_names_are_listed(capsys):
@@ -448,7 +448,7 @@ def drive(server, monkeypatch):
 
 def test_a_file_on_google_drive_is_found_by_its_name_and_checked(drive, target):
     drive.content = CONTENT[::-1]
-    assert "LA_model.pth: what came has the sha256 " in fails(get, "LA_model.pth", target.parent)
+    assert "LA_model.pth: the downloaded file has the sha256 " in fails(get, "LA_model.pth", target.parent)
     drive.content, drive.answers = CONTENT, [drop(600_000)]
     assert get("LA_model.pth", target.parent) == get("LA_model.pth", target.parent) == target
     assert target.read_bytes() == CONTENT
@@ -534,13 +534,16 @@ def test_a_file_of_the_hub_is_fetched_into_its_cache(repo, file, hub, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("hub:owner/two", "which file? There are a.safetensors, more/b.pth"),
-        ("hub:owner/none", "which file? No .safetensors or .pth is there"),
+        ("hub:owner/two", "it has several detectors, so name the file: a.safetensors, more/b.pth"),
+        ("hub:owner/none", "it has no .safetensors or .pth file, so name the file"),
         ("hub:owner/one:b.pth", "owner/one has no b.pth, only README.md, LA_model.pth"),
         ("hub:owner/one@v2:LA_model.pth", "owner/one has no revision v2"),
-        ("hub:owner/six:LA_model.pth", "there is no repository owner/six, or none for you"),
+        ("hub:owner/six:LA_model.pth", "there is no repository owner/six, or you have no access to it"),
         ("hub:owner/-:LA_model.pth", "Repo id must use alphanumeric chars"),
-        *((spec, f"not {HUB_FORM}") for spec in ("hub:owner", "hub:owner/one:", "hub:owner/one/two")),
+        *(
+            (spec, f"not of the form {HUB_FORM}")
+            for spec in ("hub:owner", "hub:owner/one:", "hub:owner/one/two")
+        ),
     ],
 )
 def test_what_the_hub_does_not_have_is_said(spec, said, hub):

@@ -90,8 +90,8 @@ def test_classes_and_splits(tmp_path):
         ["training/fake/d.wav", "training/fake/e.wav"],
     ]
     first, *rest = found.describe().splitlines()
-    assert first.startswith("AUDIT: of 8 recordings, 6 are there more than once, in 3 groups")
-    assert first.endswith("1 in both classes, 1 in two splits:")
+    assert first.startswith("AUDIT: 6 of 8 recordings are duplicates, in 3 groups (")
+    assert first.endswith("(1 in both classes, 1 in two splits):")
     assert rest == [
         "the same audio in both classes: training/fake/c.wav = training/real/b.wav",
         "the same audio in two splits: training/fake/h.wav = testing/fake/g.wav",
@@ -127,7 +127,9 @@ def test_what_cannot_be_read_is_counted_and_no_copy_of_anything(tmp_path):
     assert found.groups == []
     readable = ("huge.wav", "not_numbers.wav")  # they have samples, if strange ones
     assert found.n_failed == len(reasons) - len(readable)
-    assert "could not be read) is there twice" in found.describe()
+    assert found.describe() == (
+        f"Audit: no duplicates among {len(readable) + 1} recordings; {found.n_failed} could not be read."
+    )
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.amr", "a.wma"])
@@ -174,7 +176,7 @@ def test_it_comes_before_training_and_before_scoring(workplace, capsys):
     assert Path("results/custom/duplicates.csv").is_file()
     Path("for-2seconds/testing/real/leak.wav").unlink()
     assert evaluate_custom.main(args) == 0
-    assert "none of 12 recordings is there twice" in capsys.readouterr().out
+    assert "no duplicates among 12 recordings." in capsys.readouterr().out
     assert Path("results/custom/duplicates.csv").read_text(encoding="utf-8") == "group,split,path,label\n"
     assert evaluate_custom.main([*args, "--no-audit"]) == 0
     assert "udit:" not in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
         (["--data", "half", "--checkpoint", "start.safetensors"], "no recordings in"),
         (
             ["--data", "none", "--checkpoint", "start.safetensors"],
-            "none has no training, validation, testing",
+            "none has neither the folders training, validation, testing",
         ),
         (["--data", "gone", "--checkpoint", "start.safetensors"], "gone: no such file or folder"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
@@ -284,7 +284,7 @@ def test_several_data_sets_are_tested_each_by_itself(workplace, capsys):
     )
     assert run(*options, "--epochs", 1) == 0
     shown = capsys.readouterr().out
-    assert "AUDIT: of 40 recordings" in shown  # all are there twice
+    assert "AUDIT: 40 of 40 recordings" in shown
     assert "20 in two splits" not in shown
     for name in ("for-2seconds", "other"):
         found = json.loads(Path("results/for/testing", name, "metrics.json").read_text(encoding="utf-8"))
@@ -300,7 +300,7 @@ def test_a_speaker_in_two_splits_is_said(workplace, capsys):
     Path("list.csv").write_text("\n".join(rows))
     options = ("--data", "list.csv", "--validation-split", "recording", "--checkpoint", "start.safetensors")
     assert run(*options, "--epochs", 1) == 0
-    assert "AUDIT: list.csv: 1 speakers are in training and in validation" in capsys.readouterr().out
+    assert "AUDIT: list.csv: training and validation have 1 speaker in common" in capsys.readouterr().out
 
 
 def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys, monkeypatch):

@@ -141,7 +141,7 @@ def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
         f"{path}, row 3: the score 'x' is not a usable number",
         f"{path}, row 4: the score 'nan' is not a usable number",
         f"{path}, row 5: the score 'inf' is not a usable number",
-        f"{path}, row 6: a stands in row 2 already",
+        f"{path}, row 6: a is already in row 2",
         f"{path}, row 7: unknown label 'maybe'",
         f"{path}, row 8: 2 columns instead of 3",
         f"{path}, row 9: the score '-1e308' is not a usable number",
@@ -171,7 +171,7 @@ def asvspoof_like(tmp_path, monkeypatch):
 def test_the_command_on_scores_and_keys(asvspoof_like, capsys):
     assert main(["scores.txt", "--keys", "keys.txt", "--output", "out"]) == 0
     shown = capsys.readouterr().out
-    assert "ASVspoof 2021 LA, 600 rows of phase eval (of 600)" in shown
+    assert "ASVspoof 2021 LA, 600 rows of phase eval (out of 600)" in shown
     written = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
     scores = np.array([row[-1] for row in asvspoof_like])
     is_real = np.array([row[3] == "bonafide" for row in asvspoof_like])

@@ -1,1 +1,1 @@
-"""Which recordings there are, and what they are labelled."""
+"""Data sets: finding recordings and their labels."""

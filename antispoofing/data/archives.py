@@ -1,7 +1,7 @@
-"""Data sets as they are downloaded, zip or tar: unpacked once, beside the archive, and only what is safe.
+"""Archives of data sets, zip or tar: each is unpacked once, beside the archive, and only if that is safe.
 
-An archive is a stranger's: nothing of it is written outside its own folder, no link or device is made, and
-one that grows without end is given up. Only recordings and lists of labels are unpacked.
+Archives are not trusted: nothing is written outside an archive's own folder, links and devices are not
+created, and an archive that unpacks to too much is refused. Only recordings and lists of labels are unpacked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 from uuid import uuid4
@@ -25,32 +26,26 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from antispoofing.errors import DataError
+from antispoofing.text import counted
 from data_utils import AUDIO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # what of an archive is unpacked
+UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # the files of an archive that are unpacked
 
-# Speech hardly shrinks. What unpacks to this many times the archive's size is no data set, but a bomb;
-# up to the free size anything goes, since silence and lists of labels do shrink.
+# Speech hardly compresses: an archive that unpacks to this many times its size is not a data set, but a bomb.
+# Up to FREE_BYTES anything is allowed, since silence and lists of labels do compress.
 MOST_GROWTH = 100
 FREE_BYTES = 2**30
-MOST_FILES = 5_000_000  # ASVspoof 5, the largest set, has one million
-MOST_FOLDERS = 50  # that one file may lie in
+MOST_FILES = 5_000_000  # ASVspoof 5, the largest data set, has one million
+MOST_FOLDERS = 50  # how deep a file may be nested
 
-_MARK = ".unpacked.json"  # in the folder: what it was unpacked from; hidden, so it is no recording
-_BLOCK = 2**16  # bytes at once; no tar header is longer
-_DECOMPRESSORS = {
-    ".gz": gzip.open,
-    ".tgz": gzip.open,
-    ".bz2": bz2.open,
-    ".tbz2": bz2.open,
-    ".xz": lzma.open,
-    ".txz": lzma.open,
-    ".tar": open,
-}
-# What the libraries raise on archives that are damaged on purpose.
+_MARK = (
+    ".unpacked.json"  # this file of the folder records which archive it came from; hidden, so not a recording
+)
+_BLOCK = 2**16  # how many bytes are read at once; no tar header is longer
+# The exceptions that the libraries raise for archives that are damaged, by accident or on purpose.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -67,73 +62,76 @@ _DAMAGED = (
 
 
 def is_archive(path: Path) -> bool:
-    """By its name."""
+    """Return whether a path is an archive, judging by its name."""
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
 def extract(archive: Path, most_bytes: int | None = None, most_files: int | None = None) -> Path:
     """Unpack a zip or tar archive into `<its name>.extracted` beside it, unless that was done before.
 
-    The folder appears when all is in it, or not at all.
+    The folder appears when it is complete, or not at all.
 
     Args:
-        most_bytes: that it may unpack to; None for MOST_GROWTH times its size, but at least FREE_BYTES.
-        most_files: that it may hold; None for MOST_FILES.
+        archive: The archive.
+        most_bytes: How much it may unpack to; None for MOST_GROWTH times its size, but at least FREE_BYTES.
+        most_files: How many files it may contain; None for MOST_FILES.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: the archive is damaged, encrypted, names a place outside the folder, holds a link or a
-            device, or unpacks to far more than a data set does; or the folder holds anything else.
-        OSError: the folder cannot be written, or the disk is full.
+        DataError: If the archive is damaged or encrypted, names a place outside the folder, contains a link
+            or a device, or is too large; or if the folder exists and did not come from an archive.
+        OSError: If the folder cannot be written, or the disk is full.
     """
     folder = archive.with_name(f"{archive.name}.extracted")
     stat = archive.stat()
     origin = json.dumps({"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns})
     if folder.exists():
         if not (folder / _MARK).is_file():
-            raise DataError(f"{folder} is in the way: {archive} would be unpacked there")
+            raise DataError(f"{folder} is in the way: {archive} is to be unpacked there; move it away")
         if (folder / _MARK).read_text(encoding="utf-8") == origin:
-            logger.info("%s was unpacked before, to %s", archive, folder)
+            logger.info("%s was unpacked before, into %s", archive, folder)
             return folder
-    part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it, too
+    part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it as well
     try:
         part.mkdir()
         limit = max(FREE_BYTES, MOST_GROWTH * stat.st_size) if most_bytes is None else most_bytes
         files = MOST_FILES if most_files is None else most_files
-        count, left_out = _extract_into(part, archive, limit, files)
+        count, skipped = _extract_into(part, archive, limit, files)
         if count == 0:
-            raise DataError(f"{archive} holds no recordings")
+            raise DataError(f"{archive} contains no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")
         if folder.exists() and (folder / _MARK).read_text(encoding="utf-8") != origin:
-            shutil.rmtree(folder)  # of an archive that has changed since
+            shutil.rmtree(folder)  # the archive has changed since
         if not folder.exists():
             part.rename(folder)
-    except DataError:  # a ValueError, too
+    except DataError:  # it is a ValueError, and so would count as damage below
         raise
     except (*_DAMAGED, OSError) as error:
-        # The libraries' own OSErrors have no number; EINVAL is a place before the beginning.
+        # The libraries' own OSErrors have no number; EINVAL comes from seeking to before the beginning.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        raise DataError(f"{archive} is damaged, or packed in an unknown way ({error})") from error
+        raise DataError(f"{archive} is damaged, or packed in an unsupported way ({error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    others = f"; left out: {left_out}, neither recordings nor lists of labels" if left_out else ""
-    logger.info("%s: %d files were unpacked to %s%s", archive, count, folder, others)
+    others = (
+        f"; skipped {counted(skipped, 'file')}: neither recordings nor lists of labels" if skipped else ""
+    )
+    logger.info("unpacked %s of %s into %s%s", counted(count, "file"), archive, folder, others)
     return folder
 
 
 def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> tuple[int, int]:
-    """Write the archive's files below a folder; how many, and how many were left out."""
-    count = left_out = written = 0
+    """Write an archive's files below a folder; return how many were written and how many were skipped."""
+    count = skipped = written = 0
     members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
     for name, file in tqdm(members, desc="unpacking", unit="file", disable=None):
         target = folder / _safe(name, archive)
-        if count + left_out == most_files:
-            raise DataError(f"{archive} holds more than {most_files} files: not a data set")
+        if count + skipped == most_files:
+            raise DataError(f"{archive} contains more than {counted(most_files, 'file')}, which is too many")
         if target.suffix.lower() not in UNPACKED or target.name.startswith("."):
-            left_out += 1
+            skipped += 1
             continue
         count += 1
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,20 +140,20 @@ def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> t
                 while block := file.read(_BLOCK):
                     written += len(block)
                     if written > limit:
-                        raise DataError(f"{archive} unpacks to more than {limit} bytes: not a data set")
+                        raise DataError(f"{archive} unpacks to more than {limit:,} bytes, which is too much")
                     copy.write(block)
         except FileExistsError:
-            raise DataError(f"{archive} holds {name} twice") from None
-    return count, left_out
+            raise DataError(f"{archive} contains {name} twice") from None
+    return count, skipped
 
 
 def _safe(name: str, archive: Path) -> PurePosixPath:
-    """A member's path below the folder; DataError for one that leads out of it."""
+    """Return a member's path below the folder; raise a DataError if it leads out of it."""
     path, windows = PurePosixPath(name.replace("\\", "/")), PureWindowsPath(name)
     if path.is_absolute() or windows.drive or ".." in path.parts or not path.parts or "\0" in name:
-        raise DataError(f"{archive} is refused: {name!r} in it leads outside the folder")
+        raise DataError(f"{archive} is refused: {name!r} in it leads outside its folder")
     if len(path.parts) > MOST_FOLDERS:
-        raise DataError(f"{archive} is refused: {name[:60]!r}... in it lies in too many folders")
+        raise DataError(f"{archive} is refused: {name[:60]!r}... in it is nested too deeply")
     return path
 
 
@@ -164,7 +162,7 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for info in opened.infolist():
             if info.is_dir():
                 continue
-            kind = info.external_attr >> 16 & 0o170000  # Unix file type, where a Unix wrote it
+            kind = info.external_attr >> 16 & 0o170000  # the Unix file type, if a Unix system wrote it
             if kind not in (0, 0o100000):
                 raise DataError(f"{archive} is refused: {info.filename!r} in it is a link or a device")
             if info.flag_bits & 1:
@@ -174,9 +172,9 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 class _InBlocks:
-    """A file that gives no more than a block at once: tarfile would read a header of any length whole."""
+    """A file that returns no more than a block at once: tarfile would read a header of any length whole."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: BufferedIOBase):
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
 
     def read(self, size: int) -> bytes:
@@ -185,16 +183,29 @@ class _InBlocks:
         return self._read(size)
 
 
+def _decompressed(archive: Path) -> BufferedIOBase:
+    """Open a tar archive, decompressed as its suffix says."""
+    suffix = archive.suffix.lower()
+    if suffix in (".gz", ".tgz"):
+        return gzip.open(archive)
+    if suffix in (".bz2", ".tbz2"):
+        return bz2.open(archive)
+    if suffix in (".xz", ".txz"):
+        return lzma.open(archive)
+    return open(archive, "rb")
+
+
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with (
-        _DECOMPRESSORS[archive.suffix.lower()](archive, "rb") as file,
-        tarfile.open(fileobj=_InBlocks(file), mode="r:") as opened,
+        _decompressed(archive) as file,
+        # The stubs ask for more methods than reading uses.
+        tarfile.open(fileobj=_InBlocks(file), mode="r:") as opened,  # type: ignore[call-overload]
     ):
         reached = -1
         while member := opened.next():
-            opened.members, opened.pax_headers = [], {}  # which would grow with every file
-            if opened.offset <= reached:  # a negative size: it would never end
-                raise tarfile.ReadError("it leads backwards")
+            opened.members, opened.pax_headers = [], {}  # tarfile would let them grow with every file
+            if opened.offset <= reached:  # a negative size, with which this would never end
+                raise tarfile.ReadError("a member leads backwards")
             reached = opened.offset
             if member.isdir():
                 continue
@@ -203,8 +214,8 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             with opened.extractfile(member) as content:
                 yield member.name, content
         file.seek(opened.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile just stops there
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself stops without an error
             raise tarfile.ReadError("it ends too early")
-        while block := file.read(_BLOCK):  # to the very end, where gzip and xz have their checksums
+        while block := file.read(_BLOCK):  # up to the very end, since gzip and xz keep their checksums there
             if any(block):
-                raise tarfile.ReadError("more follows its end")
+                raise tarfile.ReadError("there are data after its end")

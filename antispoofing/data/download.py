@@ -1,7 +1,6 @@
-"""Fetch what the project needs: the data set, the published detectors, any detector on the Hugging Face Hub.
+"""Downloads: the data set, the published detectors, and any detector on the Hugging Face Hub.
 
-What has come of a file is in a folder beside it, called `.part`. It outlives a failure, and the next run goes
-on from it.
+An unfinished download is kept in a folder `<name>.part` beside its target, and the next run resumes from it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from antispoofing.published import DRIVE, DRIVE_FILE, HUB, HUB_FORM, HUB_SPEC, P
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 30.0  # seconds without a byte until a connection counts as lost
-RETRIES = 6  # of a connection that is lost or does not come about: after half a minute all have failed
+TIMEOUT = 30.0  # how many seconds without data until a connection counts as lost
+RETRIES = 6  # how often to try again after a lost or failed connection; all tries take half a minute
 
 
 def get(name: str, folder: Path = Path()) -> Path:
-    """Fetch into a folder what has a name in PUBLISHED, or one file of the Hub (see `hub_file`).
+    """Download a file that PUBLISHED names, or one of the Hugging Face Hub (see `hub_file`), into a folder.
 
     Raises:
-        DownloadError: it cannot be had, is not the right one, or another file of its name is there.
+        DownloadError: If it cannot be downloaded, is not the right file, or another file has its name.
     """
     if name.startswith(HUB):
         source = hub_file(name)
@@ -47,29 +46,37 @@ def get(name: str, folder: Path = Path()) -> Path:
 
 
 def fake_or_real(folder: Path = Path()) -> Path:
-    """Fetch Fake-or-Real's two-second clips into a folder and extract them; return where they then are."""
+    """Download Fake-or-Real's two-second clips into a folder, unpack them, and return where they are."""
     return archives.extract(get("for-2sec", folder))
 
 
 def resolve(checkpoint: str | Path) -> Path:
-    """Fetch the file of a `hub:` specification and return its path; anything else is a path already."""
-    text = Path(checkpoint).as_posix()  # on Windows, a Path has turned its slash round
+    """Return the path of a detector; for a `hub:` specification, download the file first.
+
+    Raises:
+        DownloadError: As in `hub_file`.
+    """
+    text = Path(checkpoint).as_posix()  # on Windows, a Path has replaced the specification's slash
     return hub_file(text) if text.startswith(HUB) else Path(checkpoint)
 
 
 def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> Path:
-    """Download a file, going on where an earlier try or run broke off.
+    """Download a file, resuming where an earlier try or run stopped.
 
-    A file that is there already and is right is not fetched again; one that is not right stays as it is.
+    If the right file is already there, it is not downloaded again; a wrong one is left as it is.
 
     Args:
-        url: http or https; or DRIVE, for the file of the target's name in that folder.
-        target: what to call it; its folder is made where it is not there.
-        sha256: in hexadecimal, or how it begins; the whole is then logged.
-        size: in bytes.
+        url: An http or https URL; or DRIVE, for the file in that folder that has the target's name.
+        target: Where to put the file; its folder is created if necessary.
+        sha256: The expected SHA-256 in hexadecimal, or its beginning; then the whole is logged.
+        size: The expected size in bytes.
+
+    Returns:
+        The target.
 
     Raises:
-        DownloadError: it cannot be fetched or written, is not what it should be, or something else is there.
+        DownloadError: If the file cannot be downloaded or written, is not the expected one, or if something
+            else is already there.
     """
     what = f"{target}, from {url}"
     with _errors_in_one_line(what):
@@ -82,30 +89,32 @@ def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None
                 _discard(whole)
                 raise
             except (OSError, gdown.DownloadError) as error:
-                # gdown names an option of its own command to go on with, and ours needs none.
-                said = _one_line(error).partition(". The received bytes are kept")[0]
-                raise DownloadError(f"{what}: {said}{_kept(whole)}") from error
+                # gdown goes on to recommend an option of its own command; ours resumes without one.
+                reason = _one_line(error).partition(". The received bytes are kept")[0]
+                raise DownloadError(f"{what}: {reason}{_kept(whole)}") from error
             _publish(whole, target, sha256, size)
     return target
 
 
 def _on_drive(name: str) -> str:
-    """Return the URL of a file in the Google Drive folder DRIVE. Raises DownloadError if it is not there."""
+    """Return the URL of a file in the Google Drive folder DRIVE; raise a DownloadError if it is not there."""
     listed = gdown.download_folder(
         url=DRIVE, skip_download=True, quiet=True, timeout=TIMEOUT, use_cookies=False
     )
-    ids = {Path(file.path).name: file.id for file in listed}
+    # With skip_download, the list has no str, which would be the path of a downloaded file.
+    ids = {Path(file.path).name: file.id for file in listed if not isinstance(file, str)}
     if name not in ids:
         raise DownloadError(f"{DRIVE} has no {name}, only {', '.join(sorted(ids))}")
     return DRIVE_FILE + ids[name]
 
 
 def _download(url: str, whole: Path, size: int | None) -> None:
-    """Download a file under the name `whole`; until it is whole, gdown keeps what has come beside it.
+    """Download a file to the path `whole`; gdown keeps the unfinished file beside that.
 
     Raises:
-        DownloadError: it has another size, or no later run can go on from what has come.
-        gdown.DownloadError, OSError: it cannot be had or written (the errors of requests are OSErrors).
+        DownloadError: If the file has another size, or if the download cannot be resumed.
+        gdown.DownloadError: If the server or the connection fails.
+        OSError: If the file cannot be written, or the connection fails (the errors of requests are OSErrors).
     """
     with tqdm(desc=whole.name, total=size, unit="B", unit_scale=True, disable=None) as bar:
 
@@ -115,8 +124,8 @@ def _download(url: str, whole: Path, size: int | None) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        for afresh in (False, False, True):
-            if afresh:
+        for start_over in (False, False, True):
+            if start_over:
                 _discard(whole)
                 whole.parent.mkdir()
             try:
@@ -132,39 +141,47 @@ def _download(url: str, whole: Path, size: int | None) -> None:
                 )
                 return
             except gdown.DownloadError as error:
-                # The server does not go on from what has come: it has no ranges, or another file by now. If
-                # it is only in trouble, the second try says so, and nothing is lost.
+                # The server cannot resume: it does not support ranges, or has another file by now. If it is
+                # only failing for the moment, the second try says so, and nothing is lost.
                 if "byte range" not in str(error):
                     raise
-    raise DownloadError(f"{url}: the connection breaks off, and the server does not go on from there")
+    raise DownloadError(f"{url}: the connection breaks, and the server cannot resume the download")
 
 
 def hub_file(spec: str) -> Path:
-    """Fetch a file of a model repository on the Hugging Face Hub into Hugging Face's cache.
+    """Download a file of a model repository on the Hugging Face Hub into Hugging Face's cache.
 
-    Without a network, what is in the cache will do.
+    Without a network connection, a file that is in the cache is used.
 
     Args:
-        spec: hub:<owner/repo>[@revision][:file]; without a file, the only .safetensors or .pth.
+        spec: hub:<owner/repo>[@revision][:file]; without a file, the only .safetensors or .pth file.
+
+    Returns:
+        The path in the cache.
 
     Raises:
-        DownloadError: there is no such thing, it cannot be had, or it is not what the Hub or PUBLISHED says.
+        DownloadError: If there is no such file, it cannot be downloaded, or its checksum is not the one that
+            the Hub or PUBLISHED gives.
     """
     parts = HUB_SPEC.fullmatch(spec)
     if not parts:
-        raise DownloadError(f"{spec}: not {HUB_FORM}")
+        raise DownloadError(f"{spec}: not of the form {HUB_FORM}")
     repo, revision, name = parts["repo"], parts["revision"], parts["file"]
-    api, sums = HfApi(), {}
+    api = HfApi()
+    checksums: dict[str, str | None] = {}
     with _errors_in_one_line(spec):
         try:
-            files = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings
-            sums = {file.rfilename: file.lfs and file.lfs.sha256 for file in files}
-            name = name or _only_detector(sums)
-            if name not in sums:
-                raise DownloadError(f"{repo} has no {name}, only {', '.join(sums)}")
+            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+            for file in info.siblings or []:
+                checksums[file.rfilename] = file.lfs.sha256 if file.lfs else None
+            name = name or _only_detector(checksums)
+            if name not in checksums:
+                raise DownloadError(f"{repo} has no {name}, only {', '.join(checksums)}")
             path = Path(api.hf_hub_download(repo, name, revision=revision))
         except hub_errors.RepositoryNotFoundError as error:
-            raise DownloadError(f"{spec}: there is no repository {repo}, or none for you") from error
+            raise DownloadError(
+                f"{spec}: there is no repository {repo}, or you have no access to it"
+            ) from error
         except hub_errors.RevisionNotFoundError as error:
             raise DownloadError(f"{spec}: {repo} has no revision {revision}") from error
         except (hub_errors.OfflineModeIsEnabled, httpx2.HTTPError) as error:
@@ -173,23 +190,24 @@ def hub_file(spec: str) -> Path:
             try:
                 path = Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
             except hub_errors.LocalEntryNotFoundError:
-                raise error from None  # it says more
-        except (ValueError, RuntimeError) as error:  # ours, of ill-formed names, of no JSON; hf_xet's
+                raise error from None  # the network's error says more
+        except (ValueError, RuntimeError) as error:  # our own, malformed names, malformed JSON; hf_xet's
             raise DownloadError(f"{spec}: {_one_line(error)}") from error
-        _check_hub_file(path, sums.get(name))
+        _check_hub_file(path, checksums.get(name))
     return path
 
 
 def _only_detector(files: Iterable[str]) -> str:
     detectors = [name for name in files if name.endswith((".safetensors", ".pth"))]
     if len(detectors) != 1:
-        there = f"There are {', '.join(detectors)}" if detectors else "No .safetensors or .pth is there"
-        raise DownloadError(f"which file? {there}")
+        if detectors:
+            raise DownloadError(f"it has several detectors, so name the file: {', '.join(detectors)}")
+        raise DownloadError("it has no .safetensors or .pth file, so name the file")
     return detectors[0]
 
 
 def _check_hub_file(path: Path, sha256: str | None) -> None:
-    """Check against what the Hub tells, and PUBLISHED where name and size are there. Raises DownloadError."""
+    """Check a file's SHA-256 against the Hub's, and against PUBLISHED if name and size match a file there."""
     known = PUBLISHED.get(path.name)
     prefix = known.sha256 if known and known.size == path.stat().st_size else None
     digest = file_sha256(path)
@@ -201,7 +219,7 @@ def _check_hub_file(path: Path, sha256: str | None) -> None:
 
 
 def _begin(target: Path) -> Path:
-    """Make a folder for what comes of a file; return what to call the file until it is checked."""
+    """Create the folder of an unfinished download; return what to call the file until it is checked."""
     folder = Path(f"{target}.part")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / target.name
@@ -212,33 +230,35 @@ def _discard(whole: Path) -> None:
 
 
 def _kept(whole: Path) -> str:
-    """Tell how much has come of a file; where that is nothing, remove its folder instead."""
+    """Return how much of a file has been kept, for the error message; if nothing, remove its folder."""
     kept = sum(path.stat().st_size for path in whole.parent.iterdir())
     if kept:
-        return f"; {kept:,} bytes are kept, and the same command goes on from there"
+        return f"; {kept:,} bytes are kept: run the same command to resume"
     _discard(whole)
     return ""
 
 
 def _is_there(target: Path, sha256: str | None, size: int | None) -> bool:
-    """Tell whether the file is there, and right. Raises DownloadError if another one is."""
+    """Return whether the right file is there; raise a DownloadError if another one is."""
     if target.exists() and (fault := _fault(target, sha256, size)):
-        raise DownloadError(f"{target} is there already, but {fault}: it stays as it is; move it away")
+        raise DownloadError(
+            f"{target} already exists, but {fault}: move it away, since it is not overwritten"
+        )
     return target.exists()
 
 
 def _publish(whole: Path, target: Path, sha256: str | None, size: int | None) -> None:
-    """Give a whole file its name. Raises DownloadError, and removes it, if it is not the right one."""
+    """Give a finished download its name; if it is not the right file, delete it and raise a DownloadError."""
     if fault := _fault(whole, sha256, size):
         _discard(whole)
-        raise DownloadError(f"{target}: what came {fault}, and is deleted")
-    whole.chmod(whole.parent.stat().st_mode & 0o666)  # gdown leaves files that only their owner can read
+        raise DownloadError(f"{target}: the downloaded file {fault}, and was deleted")
+    whole.chmod(whole.parent.stat().st_mode & 0o666)  # gdown makes files that only their owner can read
     whole.replace(target)
     _discard(whole)
 
 
 def _fault(path: Path, sha256: str | None, size: int | None) -> str:
-    """Return what is wrong with a file, or ""; log the whole sha256 if only its beginning is given."""
+    """Return what is wrong with a file, or ""; log its whole SHA-256 if only the beginning is given."""
     if not path.is_file():
         return "is not a file"
     if size is not None and path.stat().st_size != size:
@@ -253,7 +273,7 @@ def _fault(path: Path, sha256: str | None, size: int | None) -> str:
 
 @contextmanager
 def _errors_in_one_line(what: str | Path) -> Iterator[None]:
-    """Raise what a disk, a network or a library says as a DownloadError that names `what`."""
+    """Raise the errors of disk, network and libraries as DownloadErrors of one line that name `what`."""
     try:
         yield
     except (OSError, httpx2.HTTPError, gdown.DownloadError) as error:

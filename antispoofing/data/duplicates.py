@@ -1,9 +1,9 @@
-"""The same audio more than once: in a data set, in both of its classes, or in two of its splits.
+"""Duplicates: the same audio more than once in a data set, in both of its classes or in two of its splits.
 
-A recording that is also in the training split flatters a test; one that is both real and fake is
-labelled wrongly once. Recordings are compared by what they decode to, at 16 bits and their own sample rate,
-whatever their names and formats; those of more than a minute by their first minute and their length. A lossy
-copy, or one at another sample rate, is another recording here.
+A test recording that is also in the training split makes the result look better than it is; one that is both
+real and fake has a wrong label in one place. Recordings are compared by what they decode to, at 16 bits and
+their own sample rate, whatever their names and formats; those of more than a minute by their first minute and
+their length. A lossy copy, or one at another sample rate, does not count as the same recording.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ from tqdm import tqdm
 
 from antispoofing import distributed
 from antispoofing.data.recordings import Utterance
-from antispoofing.text import printable
+from antispoofing.text import counted, printable
 from data_utils import AudioError, mono, open_audio
 
-DUPLICATES = "duplicates.csv"  # the listing, among results
-LISTED = 10  # groups on screen
-# Of longer recordings only the beginning is decoded; the rest counts by its length.
-DECODED_SECONDS = 60
+DUPLICATES = "duplicates.csv"  # the file of duplicates, among the results
+LISTED = 10  # how many groups are shown on screen
+DECODED_SECONDS = 60  # longer recordings are compared by their beginning and their length
 
 
 @dataclass(frozen=True)
 class Member:
-    """One recording: the split it is in ("" where there are none), and what it is."""
+    """One recording and the split that it is in ("" where there are no splits)."""
 
     split: str
     utterance: Utterance
 
     @property
     def name(self) -> str:
+        """The recording's name, after that of its split."""
         return "/".join(filter(None, (self.split, self.utterance.name)))
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What `find_duplicates` found: groups of recordings that are the same, the worst first.
+    """What `find_duplicates` found.
 
     Attributes:
-        groups: of two or more each; those in both classes come first, then those in two splits.
-        n_compared: how many recordings could be decoded.
-        n_failed: how many could not.
+        groups: Groups of two or more recordings with the same audio; first those in both classes, then those
+            in two splits.
+        n_compared: The number of recordings that could be decoded.
+        n_failed: The number of recordings that could not.
     """
 
     groups: list[list[Member]]
@@ -56,13 +57,15 @@ class Audit:
     n_failed: int
 
     def describe(self) -> str:
-        """A line on the whole, and one for each of the first groups."""
-        unread = f" ({self.n_failed} could not be read)" if self.n_failed else ""
+        """Return a line that sums up the audit, and one for each of the first groups."""
+        unread = f"; {self.n_failed} could not be read" if self.n_failed else ""
+        compared = counted(self.n_compared, "recording")
         if not self.groups:
-            return f"Audit: none of {self.n_compared} recordings{unread} is there twice."
+            return f"Audit: no duplicates among {compared}{unread}."
         worst = [f"{n} {words}" for words, is_so in _KINDS if (n := sum(map(is_so, self.groups)))]
-        what = f"{sum(map(len, self.groups))} are there more than once, in {len(self.groups)} groups"
-        lines = [f"AUDIT: of {self.n_compared} recordings{unread}, {', '.join([what, *worst])}:"]
+        groups = counted(len(self.groups), "group") + (f" ({', '.join(worst)})" if worst else "")
+        n_duplicates = sum(map(len, self.groups))
+        lines = [f"AUDIT: {n_duplicates} of {compared} are duplicates, in {groups}{unread}:"]
         for group in self.groups[:LISTED]:
             where = ", ".join(words for words, is_so in _KINDS if is_so(group))
             names = " = ".join(member.name for member in group)
@@ -71,7 +74,7 @@ class Audit:
         return "\n".join(lines + ([f"... and {left} more"] if left > 0 else []))
 
     def write(self, path: Path) -> None:
-        """A CSV file, a row for each recording of each group."""
+        """Write a CSV file with a row for each recording of each group."""
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("group", "split", "path", "label"))
@@ -80,11 +83,11 @@ class Audit:
 
 
 def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int | None = None) -> Audit:
-    """Compare all recordings of one or several splits with each other. What cannot be read is left out.
+    """Compare all recordings of one or several splits with each other, except those that cannot be read.
 
     Args:
-        splits: recordings by the name of their split; of a set without splits by "".
-        threads: that decode at once; None for as many as there are cores.
+        splits: The recordings by the name of their split, which is "" in a set without splits.
+        threads: How many threads decode at once; None for one per processor core.
     """
     members = [Member(split, utterance) for split, utterances in splits.items() for utterance in utterances]
     found: dict[bytes, list[Member]] = {}
@@ -92,10 +95,10 @@ def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int | No
         ThreadPoolExecutor(threads or distributed.cores()) as pool,
         tqdm(total=len(members), desc="audit", unit="clip", disable=None) as progress,
     ):
-        for start in range(0, len(members), 1000):  # not a million of tasks at once
-            some = members[start : start + 1000]
-            for member, print_ in zip(some, pool.map(_fingerprint_or_empty, some), strict=True):
-                found.setdefault(print_, []).append(member)
+        for start in range(0, len(members), 1000):  # so that the pool never holds a million tasks
+            chunk = members[start : start + 1000]
+            for member, digest in zip(chunk, pool.map(_fingerprint_or_empty, chunk), strict=True):
+                found.setdefault(digest, []).append(member)
                 progress.update()
     failed = found.pop(b"", [])
     groups = [group for group in found.values() if len(group) > 1]
@@ -111,11 +114,11 @@ def _in_two_splits(group: Sequence[Member]) -> bool:
     return len({member.split for member in group}) > 1
 
 
-_KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse first
+_KINDS = (("in both classes", _in_both_classes), ("in two splits", _in_two_splits))  # the worse kind first
 
 
 def _fingerprint_or_empty(member: Member) -> bytes:
-    """b"" for what cannot be read: it is named where it is needed, as a failure there."""
+    """Return a recording's fingerprint, or b"" if it cannot be read: scoring or training will say why."""
     try:
         return fingerprint(member.utterance.path)
     except AudioError:
@@ -123,16 +126,20 @@ def _fingerprint_or_empty(member: Member) -> bytes:
 
 
 def fingerprint(path: str | Path) -> bytes:
-    """Equal for two recordings that decode to the same samples. Raises AudioError for what cannot be read."""
+    """Return a digest that is equal for recordings that decode to the same samples.
+
+    Raises:
+        AudioError: If the recording cannot be read.
+    """
     with open_audio(path) as file:
         rate = file.info.sample_rate
         block = file.read(0, DECODED_SECONDS * rate)
         seconds = round(file.info.seconds) if len(block) == DECODED_SECONDS * rate else 0
     if not len(block):
-        raise AudioError("no samples in it")
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers that no sample should be are still compared
+        raise AudioError("it has no samples")
+    with np.errstate(over="ignore", invalid="ignore"):  # samples that are not finite are compared as well
         wave = mono(block)
         samples = np.rint(wave * np.float32(32768)).clip(-32768, 32767).astype("<i2")
     digest = hashlib.sha256(f"{rate} {seconds}:".encode())
-    digest.update(samples)
+    digest.update(samples.data)
     return digest.digest()

@@ -1,14 +1,14 @@
 """Lists of labels as the field publishes them: ASVspoof's protocols and keys, CSV and TSV files.
 
-Known are, by their columns,
+These are recognised by their columns:
   ASVspoof 2019   SPEAKER UTT ENVIRONMENT ATTACK LABEL
-  ASVspoof 2021   LA and DF's trial_metadata.txt, with codec, attack, label, phase and more
-  ASVspoof 5      ASVspoof5.*.tsv (set apart by blanks), and the evaluation package's filename, cm-label
+  ASVspoof 2021   LA's and DF's trial_metadata.txt, with codec, attack, label, phase and more
+  ASVspoof 5      ASVspoof5.*.tsv (separated by spaces), and the evaluation package's filename, cm-label
   any CSV or TSV whose header names a column of recordings and one of labels (In-the-Wild's meta.csv,
   Speech DF Arena's file_name,label), or that has just these two columns and no header
-  recordings alone, one a line, without labels (ASVspoof 2021's evaluation lists).
+  recordings alone, one per line, without labels (ASVspoof 2021's evaluation lists)
 
-Labels are "bonafide" (real), "spoof" (fake) and, where a list has none, "".
+Labels are "bonafide" (real), "spoof" (fake) and, if a list has none, "".
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from functools import lru_cache
 from pathlib import Path
 
 from antispoofing.errors import DataError
+from antispoofing.text import counted
 from data_utils import BONAFIDE, LABELS, SPOOF
 
-# Words that label, of folders and in lists, in lower case without punctuation.
+# The words that label recordings, as folder names and in lists, in lower case without punctuation.
 LABEL_WORDS = dict.fromkeys(("real", "bonafide", "genuine"), LABELS[BONAFIDE]) | dict.fromkeys(
     ("fake", "spoof"), LABELS[SPOOF]
 )
 
-# What columns may be called, in lower case without punctuation.
+# The names that columns may have, in lower case without punctuation.
 NAME_COLUMNS = ("path", "filename", "file", "filepath", "audio", "audiopath", "utterance", "utt", "trialanon")
 LABEL_COLUMNS = ("label", "cmlabel", "key")
 SCORE_COLUMNS = ("score", "cmscore")
@@ -37,9 +38,9 @@ SCORE_COLUMNS = ("score", "cmscore")
 EVAL = "eval"  # the phase of ASVspoof's headline figures
 PHASES = ("train", "dev", "progress", "eval", "hidden", "all")
 
-MOST_PROBLEMS = 10  # that are named, a line each
+MOST_PROBLEMS = 10  # how many are reported, one per line
 
-# Tables without a header, set apart by blanks, by their number of columns: what each column is.
+# The columns of tables without a header, separated by spaces, by the number of columns.
 _PROTOCOLS = {
     5: ("ASVspoof 2019", "speaker utterance environment attack label"),
     8: ("ASVspoof 2021 LA", "speaker utterance codec transmission attack label trim phase"),
@@ -54,12 +55,16 @@ _PROTOCOLS = {
 }
 
 
-@dataclass(frozen=True, slots=True)  # of half a million
+@dataclass(frozen=True, slots=True)  # there may be half a million
 class Trial:
-    """One row: its number in the file, the recording as the file names it, its label, what else it tells.
+    """One row of a list of labels.
 
-    `columns` holds what is known by column name, lower case (speaker, attack, codec, ...); of a bona
-    fide recording no attack.
+    Attributes:
+        row: Its number in the file.
+        name: The recording's name as it stands there.
+        label: "bonafide", "spoof" or "".
+        columns: The other columns (speaker, attack, codec, ...), by name in lower case, where they say
+            anything; a bona fide recording has no attack.
     """
 
     row: int
@@ -70,11 +75,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class LabelFile:
-    """What `read_labels` gives: which layout it is, the rows of the phase asked for, and how many there are.
+    """A list of labels, as `read_labels` returns it.
 
     Attributes:
-        phase: of the rows in `trials`; "" where the layout knows no phases.
-        n_rows: in the whole file, of all phases.
+        path: The file.
+        layout: The name of its layout.
+        trials: The rows of the phase that was asked for.
+        phase: That phase; "" if the layout has no phases.
+        n_rows: The number of rows in the file, of all phases together.
     """
 
     path: Path
@@ -84,61 +92,66 @@ class LabelFile:
     n_rows: int
 
     def describe(self) -> str:
-        of_phase = f" of phase {self.phase} (of {self.n_rows})" if self.phase else ""
-        return f"{self.path}: {self.layout}, {len(self.trials)} rows{of_phase}"
+        """Return what was read, in one line."""
+        phase = f" of phase {self.phase} (out of {self.n_rows})" if self.phase else ""
+        return f"{self.path}: {self.layout}, {counted(len(self.trials), 'row')}{phase}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text with their numbers in the file; `header` as it stands there, () where there is none."""
+    """A table of text: its header as it stands in the file, () if it has none, and its numbered rows."""
 
     header: tuple[str, ...]
     rows: list[tuple[int, list[str]]]
 
     def column(self, names: Sequence[str]) -> int | None:
-        """The place of the first column whose header is one of the names, the first name first."""
+        """Return the index of the column that has one of these names, the first name that is there."""
         header = [plain(name) for name in self.header]
         return next((header.index(name) for name in names if name in header), None)
 
 
-@lru_cache  # the words of labels and folders are few
+@lru_cache  # labels and folders have few different names
 def plain(word: str) -> str:
-    """In lower case, without punctuation: "Bona-Fide" -> "bonafide"."""
+    """Return a word in lower case and without punctuation: "Bona-Fide" -> "bonafide"."""
     return re.sub(r"[\W_]", "", word.lower())
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise what is wrong with a file's rows, a line each; nothing if there is nothing."""
+    """Raise the problems with a file's rows, if there are any, as a DataError of one line each."""
     if problems:
         left = len(problems) - MOST_PROBLEMS
-        raise DataError(*problems[:MOST_PROBLEMS], *([f"... and {left} more such rows"] if left > 0 else []))
+        rest = [f"... and {counted(left, 'more such row')}"] if left > 0 else []
+        raise DataError(*problems[:MOST_PROBLEMS], *rest)
 
 
 def read_table(path: Path) -> Table:
-    """A table of text set apart by tabs, commas, semicolons or blanks, with or without a header.
+    """Read a table of text, separated by tabs, commas, semicolons or spaces, with or without a header.
 
-    A header is a first row that has any of the names that columns may be called.
+    The first row is a header if any of its cells is a known name of a column.
 
     Raises:
-        DataError: it is empty, no text, or not a table. (OSError if it cannot be read.)
+        DataError: If the file is empty, or is not a table of text.
+        OSError: If it cannot be read.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = io.StringIO(file.read(), newline="")
         if "\0" in lines.getvalue():
-            raise csv.Error("it holds NUL")
+            raise csv.Error("it contains NUL characters")
         first = lines.readline()
         delimiter = next((d for d in "\t,;" if d in first), None)
         lines.seek(0)
+        split: Iterator[tuple[int, list[str]]]
         if delimiter is None:
-            rows = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
+            split = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
         else:
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
-        shared = {}.setdefault  # of half a million rows, most say the same
-        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in rows]
+            split = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+        known_cells: dict[str, str] = {}
+        shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
+        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in split]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no table of text in UTF-8 ({error})") from error
+        raise DataError(f"{path} is not a table of text in UTF-8 ({error})") from error
     if not rows:
         raise DataError(f"{path} is empty")
     names = tuple(rows[0][1])
@@ -150,47 +163,56 @@ def read_table(path: Path) -> Table:
 def distinct_rows(
     path: Path, table: Table, width: int, name_at: int, problems: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows that have `width` columns and a name that no row before has.
+    """Yield the rows that have the right number of columns and a name that no earlier row has.
 
-    What is wrong with the others is added to `problems`, a line each.
+    Args:
+        path: The file, for the messages.
+        table: The table.
+        width: The right number of columns.
+        name_at: The index of the column of names.
+        problems: Where a line is added for each of the other rows.
     """
     seen: dict[str, int] = {}
     for row, cells in table.rows:
         if len(cells) != width:
-            problems.append(f"{path}, row {row}: {len(cells)} columns instead of {width}")
+            problems.append(f"{path}, row {row}: {counted(len(cells), 'column')} instead of {width}")
         elif not cells[name_at]:
             problems.append(f"{path}, row {row}: no recording is named")
         elif (before := seen.setdefault(cells[name_at], row)) != row:
-            problems.append(f"{path}, row {row}: {cells[name_at]} stands in row {before} already")
+            problems.append(f"{path}, row {row}: {cells[name_at]} is already in row {before}")
         else:
             yield row, cells
 
 
 def read_labels(path: Path, phase: str | None = None) -> LabelFile:
-    """All rows of a list of labels, or those of one phase.
+    """Read all rows of a list of labels, or those of one phase.
 
     Args:
-        phase: of a layout that knows phases (ASVspoof 2021): one of PHASES; None is "eval".
+        path: The list.
+        phase: The phase, one of PHASES, if the layout has phases (ASVspoof 2021); None for "eval".
 
     Raises:
-        DataError: the layout is not known, a row has another number of columns, no name, an unknown label
-            or one that stands there before (a line for each such row); or there are no rows of that phase.
+        DataError: If the layout is not known, or there are no rows of that phase; or, with a line for each
+            such row, if a row has the wrong number of columns, no name, an unknown label, or the name of an
+            earlier row.
+        OSError: If the file cannot be read.
     """
     table = read_table(path)
     layout, columns = _layout(path, table)
     name_at = columns.index("utterance")
     label_at = columns.index("label") if "label" in columns else None
     trials: list[Trial] = []
-    alike: dict[tuple, dict[str, str]] = {}  # one for all rows that tell the same
+    equal: dict[tuple, dict[str, str]] = {}  # equal rows share one dictionary
     problems: list[str] = []
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
-        label = LABEL_WORDS.get(plain(cells[label_at])) if label_at is not None else ""
+        word = "" if label_at is None else cells[label_at]
+        label = "" if label_at is None else LABEL_WORDS.get(plain(word))
         if label is None:
             known = ", ".join(LABEL_WORDS)
-            problems.append(f"{path}, row {row}: unknown label {cells[label_at]!r}: known are {known}")
+            problems.append(f"{path}, row {row}: unknown label {word!r} (known labels: {known})")
         else:
             rest = other_columns(columns, cells, (name_at, label_at), label)
-            rest = alike.setdefault(tuple(rest.items()), rest)
+            rest = equal.setdefault(tuple(rest.items()), rest)
             trials.append(Trial(row, cells[name_at], label, rest))
     refuse(problems)
     if not trials:
@@ -206,15 +228,15 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
 
 
 def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
-    """What the table is called, and its columns' names, "utterance" and "label" among them."""
+    """Return the name of a table's layout, and its columns' names, "utterance" and "label" among them."""
     width = len(table.rows[0][1]) if table.rows else 0
     if table.header:
         columns = [name.lower() for name in table.header]
         name_at, label_at = table.column(NAME_COLUMNS), table.column(LABEL_COLUMNS)
-        for at, known in ((name_at, NAME_COLUMNS), (label_at, LABEL_COLUMNS)):
-            if at is None and not (known is LABEL_COLUMNS and len(columns) == 1):
-                there = ", ".join(table.header)
-                raise DataError(f"{path}: none of its columns ({there}) is called {', '.join(known)}")
+        if name_at is None:
+            raise _missing_column(path, table, NAME_COLUMNS)
+        if label_at is None and len(columns) > 1:
+            raise _missing_column(path, table, LABEL_COLUMNS)
         columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]
         columns[name_at] = "utterance"
         if label_at is None:
@@ -222,30 +244,41 @@ def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
         columns[label_at] = "label"
         return ("In-the-Wild" if path.name == "meta.csv" else "list of labels"), columns
     if width in _PROTOCOLS:
-        layout, columns = _PROTOCOLS[width]
-        return layout, columns.split()
+        layout, names = _PROTOCOLS[width]
+        return layout, names.split()
     if width == 2:
         return "list of labels", ["utterance", "label"]
     if width == 1:
         return "list without labels", ["utterance"]
     raise DataError(
-        f"{path}: no known list of labels. It needs a header with columns path and label, or these two "
-        f"columns alone, or ASVspoof's {', '.join(map(str, sorted(_PROTOCOLS)))} columns; it has {width}"
+        f"{path} is not a list of labels: it needs a header with the columns path and label, or just these "
+        f"two columns, or ASVspoof's {', '.join(map(str, sorted(_PROTOCOLS)))} columns, but has {width}"
     )
+
+
+def _missing_column(path: Path, table: Table, names: Sequence[str]) -> DataError:
+    header = ", ".join(table.header)
+    return DataError(f"{path}: none of its columns ({header}) is called {', '.join(names)}")
 
 
 def other_columns(
     columns: Sequence[str], cells: Sequence[str], known: Sequence[int | None], label: str
 ) -> dict[str, str]:
-    """What a row tells beside the known places, by column name, where it tells anything.
+    """Return the cells of a row that say anything, by column name.
 
-    "-" is nothing, but as a codec it is "none". A bona fide recording has no attack.
+    "-" says nothing, except that as a codec it means "none". A bona fide recording has no attack.
+
+    Args:
+        columns: The columns' names.
+        cells: The row.
+        known: The indices of columns to leave out.
+        label: The row's label.
     """
-    told = {}
+    others = {}
     for i, (name, cell) in enumerate(zip(columns, cells, strict=True)):
         if name == "codec" and cell in ("", "-"):
             cell = "none"
         no_attack = label == "bonafide" and name in ("attack", "attack_tag", "vocoder")
         if i not in known and cell not in ("", "-") and not no_attack:
-            told[name] = cell
-    return told
+            others[name] = cell
+    return others

@@ -1,7 +1,7 @@
-"""Data sets: which recordings there are, and what they are labelled.
+"""Finding the recordings of a data set, and their labels.
 
-A data set is a folder with real and fake subfolders, a list of labels (`labels.py`), a folder that holds
-such a list in its published place (`layouts.py`), or any of these packed (`archives.py`). Labels are
+A data set is a folder with real and fake subfolders, a list of labels (`labels.py`), a folder with such a
+list in its published place (`layouts.py`), or an archive of any of these (`archives.py`). Labels are
 "bonafide" (real), "spoof" (fake) or "" (not known).
 """
 
@@ -21,44 +21,44 @@ from antispoofing.data.labels import LABEL_WORDS, MOST_PROBLEMS, Trial, plain, r
 from antispoofing.data.layouts import (
     SPLITS,
     audio_folders,
-    by_phase,
     leads_out,
     locate,
     matches,
+    phases_of,
     published_lists,
     suffix,
 )
 from antispoofing.errors import DataError
 from data_utils import AUDIO_SUFFIXES
 
-LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # of a list of labels
+LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # the suffixes of lists of labels
 
 _progress = partial(tqdm, desc="finding recordings", unit="file", leave=False, delay=2, disable=None)
 
-_NOTHING_TOLD: Mapping[str, str] = {}  # one for all recordings
+_NO_COLUMNS: Mapping[str, str] = {}  # shared by all recordings without a list
 
 
-@dataclass(frozen=True, slots=True)  # of half a million
+@dataclass(frozen=True, slots=True)  # there may be half a million
 class Utterance:
     """One recording.
 
     Attributes:
-        path: the file.
-        name: relative to the data set's root, with slashes.
+        path: The file.
+        name: Its path relative to the data set's root, with slashes.
         label: "bonafide", "spoof" or "".
-        trial: what a list of labels calls it (an utterance id, or a path); "" where there is no list.
-        columns: what else the list tells of it (speaker, attack, codec, ...), by column name.
+        trial: Its name in a list of labels (an utterance id, or a path); "" without a list.
+        columns: What else the list says of it (speaker, attack, codec, ...), by column name.
     """
 
     path: str
     name: str
     label: str
     trial: str = ""
-    columns: Mapping[str, str] = field(default_factory=lambda: _NOTHING_TOLD)
+    columns: Mapping[str, str] = field(default_factory=lambda: _NO_COLUMNS)
 
 
 def list_sha256(utterances: Sequence[Utterance]) -> str:
-    """Return the SHA-256 of a list of recordings: of all names and labels, not of what is in them."""
+    """Return the SHA-256 of the names and labels of recordings; their content does not count."""
     return hashlib.sha256("\0".join(f"{u.name}\0{u.label}" for u in utterances).encode()).hexdigest()
 
 
@@ -67,12 +67,12 @@ class Recordings:
     """What `find_recordings` found.
 
     Attributes:
-        root: the folder that names are relative to.
-        utterances: the recordings, each once, by name.
-        ignored: files that are no recordings.
-        notes: what is to be said of the lists of labels: which they are and where their recordings are,
-            then a line for each row whose recording is not there. (It is among the utterances all the
-            same, and fails.)
+        root: The folder that the names are relative to.
+        utterances: The recordings, each once, sorted by name.
+        ignored: The files that are not recordings.
+        notes: Notes for the user: for each list of labels, what it is and where its recordings are, then a
+            line for each row without a recording. (Its utterance is in the list nevertheless, and will fail
+            when it is read.)
     """
 
     root: Path
@@ -85,96 +85,101 @@ class Recordings:
         return list_sha256(self.utterances)
 
     def shown_notes(self) -> list[str]:
-        """The notes, or the first of many and how many are left."""
+        """Return the notes, or the first of many and how many are left."""
         left = len(self.notes) - MOST_PROBLEMS - 1
         return self.notes[: MOST_PROBLEMS + 1] + ([f"... and {left} more"] if left > 0 else [])
 
 
 @dataclass
 class _Source:
-    """One of the given paths, read: each recording's file and, from a list of labels, its trial."""
+    """What one of the given paths contains: each recording's file and, from a list of labels, its trial."""
 
     root: Path
     files: list[tuple[str, Trial | None]]
     ignored: list[str] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)  # a description of each
-    missing: list[str] = field(default_factory=list)  # a line for each row without a recording
+    lists: list[str] = field(default_factory=list)  # one line for each list
+    missing: list[str] = field(default_factory=list)  # one line for each row without a recording
     has_phases: bool = False
 
 
 def find_recordings(
     paths: Sequence[str | Path], root: str | Path | None = None, phase: str | None = None
 ) -> Recordings:
-    """All recordings of the given files, folders, lists of labels and archives, each once, sorted by name.
+    """Find all recordings of the given files, folders, lists of labels and archives, each once.
 
-    A folder that holds a published set's list of labels is read by that list, and no other file in it. Any
-    other is searched to any depth, links included; hidden files and `__MACOSX` are passed over. Then the
-    label comes from the folders between the root and the file: real, bonafide, bona-fide, genuine; fake,
-    spoof (any case). A recording named directly is taken whatever its suffix, unless that is one of an
-    archive or of a list of labels (csv, tsv, txt).
+    In a folder that contains a published data set's list of labels, only what is in the list counts. Other
+    folders are searched to any depth, links included, but without hidden files and `__MACOSX`; the label then
+    comes from the folders between the root and the file: real, bonafide, bona-fide, genuine; fake, spoof (in
+    any case). A recording that is given directly may have any suffix but those of archives and of lists of
+    labels (csv, tsv, txt).
 
     Args:
-        paths: one folder (then the root), or several paths (their common parent is the root).
-        root: where the recordings of a list of labels are; else they are looked for beside it.
-        phase: of ASVspoof's sets, one of `labels.PHASES`; None is "eval".
+        paths: One folder, which is then the root, or several paths, whose common parent is the root.
+        root: The folder (or archive) of a list's recordings; None to look for them beside the list.
+        phase: The phase of an ASVspoof data set, one of `labels.PHASES`; None for "eval".
 
     Raises:
-        DataError: a path does not exist, a folder cannot be read, an archive or a list is refused, no
-            recording is found, or one is both real and fake by its folders.
+        DataError: If a path does not exist, a folder cannot be read, an archive or a list is refused, there
+            are no recordings, or the label of one is ambiguous.
     """
     if not all(map(str, paths)):
-        raise DataError("an empty path")
-    paths = [Path(os.path.abspath(p)) for p in paths]
-    for path in paths:
+        raise DataError("an empty path was given: name a file or folder")
+    given = [Path(os.path.abspath(path)) for path in paths]
+    for path in given:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-    if root:
-        root = _unpacked(Path(os.path.abspath(root)))
-        if not root.is_dir():
-            raise DataError(f"--root {root}: no such folder")
-    sources = [_read(path, root, phase) for path in paths]
-    if root and not any(source.lists for source in sources):
-        raise DataError("--root is where the recordings of a list of labels are, and no list is given")
+    root_folder = _unpacked(Path(os.path.abspath(root))) if root else None
+    if root_folder and not root_folder.is_dir():
+        raise DataError(f"--root {root_folder}: no such folder")
+    sources = [_read(path, root_folder, phase) for path in given]
+    if root_folder and not any(source.lists for source in sources):
+        raise DataError("--root is for the recordings of a list of labels, but no list was given")
     if phase and not any(source.has_phases for source in sources):
-        raise DataError("--phase is of ASVspoof's sets, and these data have no phases")
+        raise DataError("--phase is for ASVspoof's data sets, but these data have no phases")
     common = _common_root([source.root for source in sources])
-    root_prefix = os.path.join(common, "")
-    utterances: dict[str, Utterance] = {}  # by what a path leads to
-    real_folders: dict[str, str] = {}
-    for source in sources:
-        listed: set[str] = set()
-        for path, trial in _progress(source.files):
-            utterance, real = _utterance(path, root_prefix, trial), _real_path(path, real_folders)
-            if trial and real in listed:
-                raise DataError(f"{trial.name} is listed twice, once by another name: {path}")
-            listed.add(real)
-            known = utterances.setdefault(real, utterance)
-            if known.label and utterance.label and known.label != utterance.label:
-                raise DataError(f"{path} and {known.path} are one file, called real and fake")
-            if utterance.label and not known.label:
-                utterances[real] = utterance
+    utterances = _utterances(sources, common)
     if not utterances:
-        raise DataError(f"no recordings in {', '.join(map(str, paths))}")
+        raise DataError(f"no recordings in {', '.join(map(str, given))}")
     return Recordings(
         common,
-        sorted(utterances.values(), key=lambda u: u.name),
+        utterances,
         [path for source in sources for path in source.ignored],
         [line for source in sources for line in source.lists]
         + [line for source in sources for line in source.missing],
     )
 
 
+def _utterances(sources: Sequence[_Source], common: Path) -> list[Utterance]:
+    """Return the recordings of all sources, each file once, sorted by name."""
+    root = os.path.join(common, "")
+    utterances: dict[str, Utterance] = {}  # by real path
+    real_folders: dict[str, str] = {}
+    for source in sources:
+        listed: set[str] = set()
+        for path, trial in _progress(source.files):
+            utterance, real = _utterance(path, root, trial), _real_path(path, real_folders)
+            if trial and real in listed:
+                raise DataError(f"{trial.name} is listed twice, once under another name: {path}")
+            listed.add(real)
+            known = utterances.setdefault(real, utterance)
+            if known.label and utterance.label and known.label != utterance.label:
+                raise DataError(f"{path} and {known.path} are the same file, labelled both real and fake")
+            if utterance.label and not known.label:
+                utterances[real] = utterance
+    return sorted(utterances.values(), key=lambda u: u.name)
+
+
 def find_splits(path: Path) -> Path | None:
-    """The folder that holds Fake-or-Real's three splits: the given one, or one at most two folders deeper.
+    """Find the folder with Fake-or-Real's three splits: the given one, or one at most two levels deeper.
 
     Args:
-        path: a folder, or an archive of one.
+        path: A folder, or an archive of one.
 
     Returns:
-        The folder with SPLITS in it; None where there is none.
+        The folder that contains SPLITS; None if there is none.
 
     Raises:
-        DataError: the path does not exist, or there is more than one.
+        DataError: If the path does not exist, or there is more than one such folder.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -182,16 +187,16 @@ def find_splits(path: Path) -> Path | None:
     for pattern in ("", "*", "*/*"):
         found = [f for f in matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
         if len(found) > 1:
-            raise DataError(f"{path} holds several data sets: {', '.join(map(str, found))}; name one")
+            raise DataError(f"{path} contains several data sets: {', '.join(map(str, found))}; name one")
         if found:
             return found[0]
     return None
 
 
 def find_phases(path: Path) -> set[str]:
-    """Which of ASVspoof's train, dev and eval a folder, or an archive of one, has a list of labels for."""
+    """Return the phases (train, dev, eval) for which a folder, or an archive of one, has a list of labels."""
     folder = _unpacked(path)
-    return set(by_phase(published_lists(folder, "all")).values()) if folder.is_dir() else set()
+    return set(phases_of(published_lists(folder, "all")).values()) if folder.is_dir() else set()
 
 
 def _unpacked(path: Path) -> Path:
@@ -201,39 +206,37 @@ def _unpacked(path: Path) -> Path:
 def _common_root(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
-    except ValueError as error:  # Windows: two drives
+    except ValueError as error:  # on Windows, they are on different drives
         raise DataError("the given paths have no folder in common") from error
 
 
 def _real_path(path: str, real_folders: dict[str, str]) -> str:
-    """`os.path.realpath`; what it is of folders is kept in `real_folders`, since it looks at each part."""
+    """Return `os.path.realpath`; those of folders are kept in `real_folders`, since it examines each part."""
     if os.path.islink(path):
         return os.path.realpath(path)
     folder, name = os.path.split(path)
     if folder not in real_folders:
         real_folders[folder] = os.path.realpath(folder)
     real = os.path.join(real_folders[folder], name)
-    return path if path == real else real  # one string for both, mostly
+    return path if path == real else real  # mostly they are equal, and then share one string
 
 
 def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
-    """Of a file; `root` ends in a separator."""
+    """Return the utterance of a file below `root`, which ends in a separator."""
     name = os.path.normpath(path)
     name = name.removeprefix(root) if name.startswith(root) else os.path.relpath(path, root)
-    # A name whose bytes are no text must still be printed and written.
+    # It must be possible to print and write a name whose bytes are not valid text.
     text = os.fsencode(name.replace(os.sep, "/")).decode("utf-8", errors="backslashreplace")
     if trial:
         return Utterance(path, text, trial.label, trial.name, trial.columns)
     labels = {LABEL_WORDS[word] for word in map(plain, name.split(os.sep)[:-1]) if word in LABEL_WORDS}
     if len(labels) > 1:
-        raise DataError(f"{path} lies under both a real and a fake folder: its label is not clear")
+        raise DataError(f"{path} is below both a real and a fake folder, so its label is ambiguous")
     return Utterance(path, text, labels.pop() if labels else "")
 
 
-# ------------------------------------------------------------------- one given path
-
-
 def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
+    """Read one of the given paths."""
     given, path = path, _unpacked(path)
     if path.is_dir():
         lists = published_lists(path, phase)
@@ -257,11 +260,11 @@ def _read_folder(folder: Path) -> _Source:
 
 
 def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Files below a folder; a link that leads back to a folder it stands in is not followed."""
+    """Yield the files below a folder; links back to a folder that they are in are not followed."""
     above += (os.path.realpath(folder),)
     try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be searched: {error.strerror}") from error
     for entry in entries:
@@ -274,23 +277,29 @@ def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
             yield from _walk(entry.path, above)
 
 
-# ------------------------------------------------------------------ lists of labels
-
-
 def _read_lists(
     lists: Sequence[Path], root: Path | None, phase: str | None, above: Path, archive: Path | None = None
 ) -> _Source:
-    """Of an archive, unpacked above, a stranger's list: it may not name this machine's other files."""
+    """Read lists of labels and find their recordings.
+
+    Args:
+        lists: The lists.
+        root: The folder of their recordings, if the user named it.
+        phase: As in `find_recordings`.
+        above: The folder that was given, or the list's own.
+        archive: The archive that was unpacked to `above`, if it was one. Its lists are not trusted: they may
+            not name other files of this machine.
+    """
     source = _Source(above, [])
     homes: set[Path] = set()
     for path in lists:
         labels = read_labels(path, phase)
-        if archive:  # and nothing is looked for before this is known, or it would tell what there is
+        if archive:  # this comes before any search, which would reveal what other files there are
             for trial in labels.trials:
                 if leads_out(name := trial.name, path.parent, above):
                     raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
         folders = audio_folders(path, labels, root, above, inside=archive is not None)
-        there = 0
+        n_found = 0
         for trial in _progress(labels.trials):
             match locate(trial.name, folders):
                 case []:
@@ -299,20 +308,22 @@ def _read_lists(
                 case [(home, file)]:
                     homes.add(home)
                     source.files.append((file, trial))
-                    there += 1
+                    n_found += 1
                 case several:
                     places = ", ".join(str(file) for _, file in several)
                     raise DataError(
-                        f"{path}, row {trial.row}: {trial.name} may be {places}; name one by --root"
+                        f"{path}, row {trial.row}: {trial.name} is in several places ({places}); "
+                        "choose one with --root"
                     )
-        found = f"{there} of them in {', '.join(map(str, folders))}" if there else "none of them found"
+        found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
         source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     if not homes:
-        where = root or above
+        _, first = source.files[0]
+        assert first is not None  # since each file of a list has its trial
         raise DataError(
-            f"{lists[0]}: none of its {len(source.files)} recordings is in {where} (the first is "
-            f"{source.files[0][1].name}); name their folder with --root"
+            f"{lists[0]}: none of its recordings are in {root or above} (the first is {first.name}); "
+            "name their folder with --root"
         )
     source.root = _common_root(sorted(homes))
     return source

@@ -1,4 +1,4 @@
-"""What to train on, what to choose by and what to test on: the splits of one or several data sets."""
+"""The training, validation and testing splits of one or several data sets."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ import numpy as np
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import Recordings, Utterance, find_phases, find_recordings, find_splits
 from antispoofing.errors import DataError
+from antispoofing.text import counted
 from data_utils import LABELS
 
 PHASE_OF = {"training": "train", "validation": "dev", "testing": "eval"}  # ASVspoof's names
-EACH = "recording"  # to hold out recordings, whatever they have in common with others
-FRACTION = 0.2  # held out of each class
+EACH = "recording"  # instead of a column: hold out single recordings, whatever they share with others
+FRACTION = 0.2  # of each class is held out by default
 
 
 @dataclass
 class Splits:
-    """The splits of all data sets together; only those to test on are kept apart.
+    """The splits of all data sets together, except that each keeps its own testing split.
 
     Attributes:
-        training, validation: the recordings.
-        sets: for each of training, the number of the data set that it is of.
-        testing: by the data set's name, of those that have such a split.
-        notes: what is to be said of lists of labels, and of what is not there.
+        training: The recordings to train on.
+        validation: The recordings that the weights are chosen by.
+        sets: For each training recording, the number of its data set.
+        testing: The recordings to test on, by the name of their data set, if it has a testing split.
+        notes: Notes for the user, on lists of labels and on missing recordings.
     """
 
     training: list[Utterance] = field(default_factory=list)
@@ -38,71 +40,80 @@ class Splits:
     notes: list[str] = field(default_factory=list)
 
     def groups(self) -> list[tuple[int, str]]:
-        """Data set and class of each of training, for balanced sampling."""
+        """Return the data set and the class of each training recording, for balanced sampling."""
         return [(number, u.label) for number, u in zip(self.sets, self.training, strict=True)]
 
 
 def find_training_data(
     paths: Sequence[Path], held_out_by: str | None = None, fraction: float = FRACTION, seed: int = 0
 ) -> Splits:
-    """The splits of each given path: Fake-or-Real's three folders, or ASVspoof's train, dev and eval.
+    """Find the splits of each given path: Fake-or-Real's three folders, or ASVspoof's train, dev and eval.
 
-    Of a data set without any, a part is held out for validation, and there is nothing to test on.
+    If a data set has no splits, a part of it is held out for validation, and there is no testing split.
 
     Args:
-        paths: folders, lists of labels or archives, as for `recordings.find_recordings`.
-        held_out_by: a column of the lists of labels (speaker, attack, ...): what has one value there is
-            held out, or not, as a whole. Or EACH.
-        fraction: of such a set that is held out, of each class, as for `hold_out`.
-        seed: of what that is.
+        paths: Folders, lists of labels or archives, as in `recordings.find_recordings`.
+        held_out_by: How to hold out that part: by a column of the lists of labels (speaker, attack, ...),
+            where recordings with the same value are held out together or not at all; or by EACH.
+        fraction: The fraction of each class to hold out, as in `hold_out`.
+        seed: The seed of the random choice.
 
     Raises:
-        DataError: a path is not what it should be; a set has no validation split, and nothing is to be held
-            out, or all have, and something is; a split lacks a class.
+        DataError: If a path cannot be used; if a data set has no validation split and `held_out_by` is None,
+            or if all have one and it is not; or if a split lacks a class.
     """
     splits = Splits()
     has_held_out = False
     for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
-        of_set = _published_splits(path, splits.notes)
-        if of_set is None:
-            of_set = _held_out(path, held_out_by, fraction, seed, splits.notes)
+        own = _published_splits(path, splits.notes)
+        if own is None:
+            own = _held_out(path, held_out_by, fraction, seed, splits.notes)
             has_held_out = True
-        for split, found in of_set.items():
+        for split, found in own.items():
             _check_classes(f"{path}: {split}", found)
-        for split, found in of_set.items():
-            shared = shared_values(of_set["training"].utterances, found.utterances, "speaker")
-            if shared and split != "training":  # who is heard in training is no test of a stranger
-                splits.notes.append(f"AUDIT: {path}: {len(shared)} speakers are in training and in {split}")
+        for split, found in own.items():
+            shared = shared_values(own["training"].utterances, found.utterances, "speaker")
+            if shared and split != "training":  # then it is no test of unknown speakers
+                splits.notes.append(
+                    f"AUDIT: {path}: training and {split} have {counted(len(shared), 'speaker')} in common"
+                )
         prefix = f"{name}/" if len(paths) > 1 else ""
-        for split, known in (("training", splits.training), ("validation", splits.validation)):
-            known += [replace(u, name=prefix + u.name) for u in of_set[split].utterances]
-        splits.sets += [number] * len(of_set["training"].utterances)
-        if "testing" in of_set:
-            splits.testing[name] = of_set["testing"]
+        for split, utterances in (("training", splits.training), ("validation", splits.validation)):
+            utterances += [replace(u, name=prefix + u.name) for u in own[split].utterances]
+        splits.sets += [number] * len(own["training"].utterances)
+        if "testing" in own:
+            splits.testing[name] = own["testing"]
     if held_out_by is not None and not has_held_out:
-        raise DataError("--validation-split: the data have validation splits of their own")
+        raise DataError("--validation-split is not needed: the data have validation splits of their own")
     return splits
 
 
 def hold_out(
     utterances: Sequence[Utterance], by: str, fraction: float, seed: int
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Part recordings into those to train on and those held out, no value of a column in both.
+    """Split recordings into those to train on and those held out, with no value of a column in both.
 
     Args:
-        utterances: labelled ones.
-        by: the column; what has no value there (bona fide recordings have no attack) goes by itself. Or EACH.
-        fraction: of each class that is held out, up to a half. It is rounded to 1/k, and k is never more than
-            either class has values. Values are held out as a whole, so the share is only about 1/k.
-        seed: of which.
+        utterances: Labelled recordings.
+        by: The column, or EACH. Recordings without a value there (bona fide ones have no attack) are held out
+            one by one.
+        fraction: The fraction of each class to hold out, at most a half. It is rounded to 1/k, where k is at
+            most the number of values of either class. Since recordings with the same value stay together, the
+            fraction held out is only about 1/k.
+        seed: The seed of the random choice.
+
+    Returns:
+        The recordings to train on, and those held out.
 
     Raises:
-        DataError: no recording has such a column, or a class is in one part only.
+        DataError: If no recording has such a column, or a class cannot be in both parts.
     """
     columns = sorted({name for u in utterances for name in u.columns})
     if by != EACH and by not in columns:
-        there = ", ".join([*columns, EACH])
-        raise DataError(f"--validation-split {by}: nothing tells that of these recordings; there is {there}")
+        known = ", ".join([*columns, EACH])
+        raise DataError(
+            f"--validation-split {by}: the lists of labels have no such column; choose from {known}"
+        )
     numbers: dict[object, int] = {}
     values = [u.columns.get(by, "") or i for i, u in enumerate(utterances)]
     groups = [numbers.setdefault(value, len(numbers)) for value in values]
@@ -110,21 +121,21 @@ def hold_out(
         training, held_out = ([utterances[i] for i in indices] for indices in part)
         if all({u.label for u in side} == set(LABELS) for side in (training, held_out)):
             return training, held_out
-    raise DataError(f"--validation-split {by}: too few values to have real and fake on both sides")
+    raise DataError(f"--validation-split {by}: too few values to have real and fake recordings on both sides")
 
 
 def _folds(
     labels: Sequence[str], groups: Sequence[int], fraction: float, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return ways to part recordings, each as the indices of those to train on and of those held out.
+    """Return ways to split recordings, each as the indices of those to train on and of those held out.
 
-    About the same share of both classes is held out, and groups stay whole. A class of a single group cannot
-    be on both sides: then there is no way.
+    About the same fraction of both classes is held out, and groups stay whole. There is no way if a class is
+    in one group only, which cannot be on both sides.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split  # half a second: only here
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split  # takes half a second
 
-    of_class = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
-    n_folds = min(max(2, round(1 / fraction)), *(of_class[label] for label in LABELS))
+    n_groups = Counter(label for label, _ in set(zip(labels, groups, strict=True)))  # by class
+    n_folds = min(max(2, round(1 / fraction)), *(n_groups[label] for label in LABELS))
     if n_folds < 2:
         return []
     indices = np.arange(len(labels))
@@ -133,18 +144,18 @@ def _folds(
         return [(np.sort(parts[0]), np.sort(parts[1]))]
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = list(splitter.split(indices, labels, groups))
-    # Whatever the seed, the first fold has the group whose classes are least balanced.
+    # Whatever the seed, the first fold has the group whose classes are least balanced, so one is drawn.
     return [folds[i] for i in np.random.default_rng(seed).permutation(n_folds)]
 
 
 def shared_values(a: Sequence[Utterance], b: Sequence[Utterance], column: str) -> set[str]:
-    """What two splits have in common of a column of the lists of labels (speaker, ...)."""
+    """Return the values of a column of the lists of labels (speaker, ...) that two splits have in common."""
     seen, others = ({u.columns.get(column, "") for u in split} for split in (a, b))
     return (seen & others) - {""}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What the data sets are called: what their paths do not have in common, without slashes."""
+    """Return names for the data sets: the parts in which their paths differ, without slashes."""
     if len(paths) == 1:
         return [paths[0].name]
     full = [os.path.abspath(path) for path in paths]
@@ -158,7 +169,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | None:
-    """The splits that a set has; None where it has none. What is to be said of them is added to the notes."""
+    """Return the splits that a data set comes with, or None; notes for the user are added to `notes`."""
     folder = find_splits(path)
     if folder is not None:
         return {name: find_recordings([folder / name]) for name in SPLITS}
@@ -174,26 +185,26 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | N
         except DataError as error:
             if name != "testing":
                 raise
-            notes.append(f"nothing to test on: {error}")  # those who train need not have it
+            notes.append(f"nothing to test on: {error}")  # training does not need the testing split
             continue
         notes += found[name].shown_notes()
     return found
 
 
 def _check_classes(where: str, found: Recordings) -> None:
-    """Raise a DataError unless all recordings are labelled, and both classes there."""
+    """Raise a DataError unless all recordings are labelled and both classes are present."""
     if {u.label for u in found.utterances} != set(LABELS):
-        raise DataError(f"{where} must hold real and fake recordings, and only such")
+        raise DataError(f"{where} must have both real and fake recordings, and no unlabelled ones")
 
 
 def _held_out(
     path: Path, by: str | None, fraction: float, seed: int, notes: list[str]
 ) -> dict[str, Recordings]:
-    """Training and validation of a set without splits. What is to be said of it is added to the notes."""
+    """Return training and validation splits of a data set that has none; notes are added to `notes`."""
     if by is None:
         raise DataError(
-            f"{path} has no {', '.join(SPLITS)}, nor ASVspoof's phases: to hold out a part for "
-            f"validation, say by what with --validation-split: speaker, attack, ..., or {EACH}"
+            f"{path} has neither the folders {', '.join(SPLITS)} nor ASVspoof's phases: to hold out a part "
+            f"for validation, choose by what with --validation-split: speaker, attack, ..., or {EACH}"
         )
     found = find_recordings([path])
     notes += found.shown_notes()
