@@ -70,8 +70,9 @@ def cores() -> int:
 def group() -> Iterator[None]:
     """Join the group that torchrun's environment variables describe, and leave it when the block ends.
 
-    Meanwhile, only what the main process prints is shown, and each process uses its share of the processor
-    cores. (torchrun sets OMP_NUM_THREADS=1 unless the user sets it; so only another number is heeded.)
+    Within the block, only what the main process prints is shown, and each process uses its share of the
+    processor cores, unless the user has set OMP_NUM_THREADS. (torchrun sets it to 1 if the user has not, so a
+    value of 1 does not count.)
 
     Raises:
         ProcessError: If the other processes cannot be reached.
@@ -114,7 +115,7 @@ def finish(code: int) -> None:
 
 
 def all_gather(value: T) -> list[T]:
-    """Return the values of all processes, by rank. All of them must call this.
+    """Return the values of all processes, in the order of their ranks; all of them must call this.
 
     Raises:
         ProcessError: If another process has ended or cannot be reached.
@@ -131,7 +132,7 @@ def on_all_ranks(
 
     Args:
         work: What to do; its result is returned.
-        must_agree: The parts of the result, by name, that must be the same on all processes.
+        must_agree: Returns the parts of the result, by name, that must be the same on all processes.
 
     Raises:
         UserError: On all processes, with `process` set, if any of them raises it (or an OSError).
@@ -207,15 +208,15 @@ def all_merge(values: np.ndarray, mine: np.ndarray) -> None:
     import torch.distributed as dist
 
     _gather(f"all_merge {values.shape}", None)
-    times = torch.zeros(len(values), 1, dtype=torch.int64)
-    times[mine] = 1
+    owners = torch.zeros(len(values), 1, dtype=torch.int64)
+    owners[mine] = 1
     own = values.view(np.uint8).reshape(len(values), -1)  # shares the memory of `values`
     rows = torch.zeros(own.shape, dtype=torch.uint8)
     rows[mine] = torch.from_numpy(own[mine])
     with as_process_errors():
-        dist.all_reduce(times)
+        dist.all_reduce(owners)
         dist.all_reduce(rows)
-    if not (times == 1).all():
+    if not (owners == 1).all():
         raise RuntimeError("the work was shared wrongly: a row belongs to no process, or to several")
     own[:] = rows.numpy()
 
@@ -269,9 +270,9 @@ def _gather(what: str, value: T) -> list[T]:
 
 @contextmanager
 def as_process_errors(marks: Sequence[str] = ("",)) -> Iterator[None]:
-    """Raise a RuntimeError whose message has any of these marks as a ProcessError.
+    """Raise a RuntimeError whose message contains any of these marks as a ProcessError.
 
-    This goes around what processes do together, which fails when one of them has ended.
+    The block is something that processes do together, which fails when one of them has ended.
     """
     try:
         yield

@@ -22,7 +22,7 @@ class SandboxError(UserError):
 
 
 class Sandbox:
-    """A few worker processes with limited memory and time; a context manager, or to be closed after use.
+    """A few worker processes with limited memory; a context manager, or to be closed after use.
 
     Args:
         modules: What the processes import as they start, so that no call waits for it.
@@ -53,11 +53,11 @@ class Sandbox:
         Args:
             seconds: How long it may take; then the process is killed.
             function: A function of a module, so that it can be pickled.
-            *args: Its arguments; they and the result must be such that they can be pickled.
+            *args: Its arguments. Like the result, they must be picklable.
             **kwargs: Its keyword arguments.
 
         Raises:
-            SandboxError: If it takes longer, or the process dies.
+            SandboxError: If it takes longer, or if the process dies.
         """
         if not self._pool.active:  # a process was killed while idle, for instance for lack of memory
             self._restart()

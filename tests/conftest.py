@@ -1,12 +1,12 @@
-"""Shared by the tests: the reference values, and detector files made of deterministic weights."""
+"""Fixtures shared by the tests: reference networks, detector files, recordings, and the log."""
 
 import logging
 import os
 import sys
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach for a model on the network
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # else those of several processes wait for each other
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may fetch a model from the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads of several processes would wait for each other
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def small_config():
 
 @pytest.fixture(scope="session")
 def small_official(small_config) -> dict[str, torch.Tensor]:
-    """The small reference network's tensors under official names, pre-training-only ones included."""
+    """The small reference network's tensors under official names, including those of pre-training."""
     state = Detector(small_config).state_dict()
     shapes = {official_name(name): tuple(value.shape) for name, value in state.items()}
     front = "ssl_model.model."
@@ -48,7 +48,7 @@ def small_official(small_config) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
-    """16 half-second clips: noise, and noise with a tone in it, real and fake at random."""
+    """16 half-second clips of noise with a tone in it, alternately fake and real."""
     folder = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(0)
     for i in range(16):
@@ -69,7 +69,7 @@ def small_pth(small_official, tmp_path) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """for-2seconds/ with 12 and 2 x 4 clips, noise and tones, and a detector to start from."""
+    """A folder with a detector to start from and for-2seconds/: 12 and 2 x 4 clips, noise and tones."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for split, n in (("training", 12), ("validation", 4), ("testing", 4)):
@@ -88,7 +88,7 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hugging_face(tmp_path) -> Path:
-    """The folder that transformers itself writes: config.json and model.safetensors."""
+    """A folder as transformers itself writes it: config.json and model.safetensors."""
     torch.manual_seed(1)
     config = transformers.Wav2Vec2Config(
         hidden_size=SMALL_SIZES["width"],
@@ -108,13 +108,13 @@ def hugging_face(tmp_path) -> Path:
     model = transformers.Wav2Vec2ForPreTraining(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))  # biases and norms too: not 0 and 1
+            parameter.add_(0.05 * torch.randn_like(parameter))  # so that biases and norms are not 0 and 1
     model.save_pretrained(tmp_path / "wav2vec2-xls-r-300m")
     return tmp_path / "wav2vec2-xls-r-300m"
 
 
 class Logged(logging.Handler):
-    """Keeps what is logged."""
+    """A handler that keeps what is logged."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +134,7 @@ class Logged(logging.Handler):
 
 @pytest.fixture
 def logged():
-    """What the library itself logs, which commands show."""
+    """What the library logs, which the commands show."""
     logger, handler = logging.getLogger("antispoofing"), Logged()
     level = logger.level
     logger.addHandler(handler)
@@ -146,13 +146,13 @@ def logged():
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Pictures are empty files, which take no time."""
+    """Write empty files instead of pictures, which takes no time."""
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).touch())
 
 
 @pytest.fixture
 def not_logged_in(monkeypatch, tmp_path):
-    """wandb as on a machine where nobody has ever used it."""
+    """Make wandb behave as on a machine where nobody has used it."""
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -164,6 +164,6 @@ def not_logged_in(monkeypatch, tmp_path):
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=3, help="how often the training is killed at random moments"
+        "--kills", type=int, default=3, help="how often to kill the training run at a random moment"
     )
-    parser.addoption("--write-docs", action="store_true", help="write the options that docs/ lists")
+    parser.addoption("--write-docs", action="store_true", help="update the lists of options in docs/")

@@ -1,4 +1,4 @@
-"""What several tests need: recordings, lists, detectors, processes, and reading back what was written."""
+"""Shared by several tests: recordings, lists, detectors, and reading results."""
 
 import ast
 import csv
@@ -30,7 +30,7 @@ PRESETS = {"xlsr-300m": DetectorConfig(), "small": DetectorConfig(front_end=Spec
 
 
 def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """The weights of the reference runs: normal deviates seeded by the key's name, scaled by its kind."""
+    """Return a weight of the reference runs: normal deviates seeded by its name, scaled by its kind."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     generator = np.random.Generator(np.random.Philox(zlib.crc32(key.encode()) ^ seed))
@@ -49,24 +49,24 @@ def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in an official XLS-R 300M detector file."""
+    """Return the name and shape of every tensor in an official XLS-R 300M detector file."""
     with open(REFERENCE / "keys_xlsr300m.tsv", encoding="utf-8") as file:
         return {name: ast.literal_eval(shape) for name, shape, _ in csv.reader(file, delimiter="\t")}
 
 
 def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Tensors of these shapes, filled by their names."""
+    """Return tensors of these shapes, filled by their names."""
     return {key: torch.from_numpy(fill(key, shape, seed)) for key, shape in shapes.items()}
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
-    """What the published implementation gave: "small" or "xlsr300m"."""
+    """Return the outputs of the published implementation, of its size "small" or "xlsr300m"."""
     with np.load(REFERENCE / f"{name}_seed0.npz") as arrays:
         return dict(arrays)
 
 
 def assert_as_published(detector, name: str) -> None:
-    """Features and logits of the reference waves, against those of the published implementation."""
+    """Compare features and logits of the reference waves with those of the published implementation."""
     expected = reference(name)
     with torch.inference_mode():
         features = detector.features(torch.from_numpy(expected["waves"]))
@@ -78,7 +78,7 @@ def assert_as_published(detector, name: str) -> None:
 
 
 def features(detector) -> torch.Tensor:
-    """[2, T, width]: what the front end gives for two waves of noise."""
+    """Return the front end's frames [2, F, width] of two waves of noise."""
     waves = 0.1 * torch.randn(2, 20000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return detector.features(waves)
@@ -96,7 +96,7 @@ SMALL_SIZES = {
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """[n, channels]: a chirp in noise, louder in each next channel."""
+    """Return a chirp in noise [n, channels], louder in each next channel."""
     rng = np.random.default_rng(rate)
     t = np.arange(int(seconds * rate)) / rate
     wave = 0.2 * np.sin(2 * np.pi * (200 + 300 * t) * t) + 0.02 * rng.standard_normal(len(t))
@@ -104,7 +104,7 @@ def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
 
 
 def write_bad_files(folder) -> dict[str, str]:
-    """Files that cannot be read, and a word of the reason for each."""
+    """Write files that cannot be read; return a word of the reason for each, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.wav").write_text("this is not sound")
     (folder / "nothing.mp3").write_bytes(b"")
@@ -129,7 +129,7 @@ def write_bad_files(folder) -> dict[str, str]:
 
 
 def speech_like(seconds: float, rate: int) -> np.ndarray:
-    """[n, 2]: low noise that comes and goes, which every codec keeps; the channels are alike."""
+    """Return low noise that comes and goes, which every codec preserves: [n, 2], two equal channels."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * rate)) / rate
     noise = np.convolve(rng.standard_normal(len(t)), np.hanning(rate // 1000), "same")
@@ -137,7 +137,7 @@ def speech_like(seconds: float, rate: int) -> np.ndarray:
     return np.stack([wave, wave], axis=1).astype(np.float32)
 
 
-# File name: codec, sample rate, channels. PyAV writes them with ffmpeg's own encoders.
+# By file name: codec, sample rate, channels. PyAV writes these with ffmpeg's own encoders.
 FFMPEG_FORMATS = {
     "a.m4a": ("aac", 44100, 2),
     "lossless.m4a": ("alac", 48000, 2),
@@ -157,7 +157,7 @@ def black() -> av.VideoFrame:
 
 
 def write_by_ffmpeg(path: Path, seconds: float) -> np.ndarray:
-    """[n, 2] that was encoded."""
+    """Write a recording with the codec of its name; return the wave [n, 2] that was encoded."""
     codec, rate, channels = FFMPEG_FORMATS[path.name]
     wave = speech_like(seconds, rate)
     with av.open(
@@ -185,12 +185,12 @@ def recording() -> bytes:
     return file.getvalue()
 
 
-# A data set, as an archive may hold one.
+# A data set as an archive may contain it.
 CLIPS = {"Set/Set/Real/a.wav": recording(), "Set/Set/Fake/b.wav": recording(), "Set/Set/notes.pdf": b"%PDF"}
 
 
 def write_zip(path: Path, files: dict[str, bytes] = CLIPS, **options) -> Path:
-    """A zip archive of these files, by name."""
+    """Write a zip archive of these files, which are given by name."""
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -198,14 +198,14 @@ def write_zip(path: Path, files: dict[str, bytes] = CLIPS, **options) -> Path:
 
 
 def touch(root: Path, *names: str) -> None:
-    """Empty files, and the folders they are in."""
+    """Create empty files, and their folders."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
 def write_lists(root, lists, *recordings):
-    """Lists of labels by path, each with its text, and recordings."""
+    """Write lists of labels, whose texts are given by path, and empty recordings."""
     for name, text in lists.items():
         touch(root, name)
         (root / name).write_text(text, encoding="utf-8")
@@ -213,29 +213,29 @@ def write_lists(root, lists, *recordings):
 
 
 def read_records(path: Path) -> list:
-    """The protocol buffers in a .wandb file: 7 bytes of header, then a LevelDB log."""
-    from wandb.proto import wandb_internal_pb2  # a second to import: only when used
+    """Return the protocol buffers in a .wandb file: 7 bytes of header, then a LevelDB log."""
+    from wandb.proto import wandb_internal_pb2  # takes a second: imported only when used
 
     data, records, parts, at = path.read_bytes(), [], b"", 7
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:  # the rest of a block that cannot hold a header
+        if 32768 - at % 32768 < 7:  # the end of a block is too short for a header
             at += 32768 - at % 32768
             continue
         length, kind = struct.unpack_from("<HB", data, at + 4)
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a whole record, or the last part of one
             records.append(wandb_internal_pb2.Record.FromString(parts))
             parts = b""
     return records
 
 
 def read_history(folder: Path) -> tuple[list[dict], dict, dict]:
-    """The rows, the configuration and the last summary of the one offline run in a folder."""
+    """Return the rows, the configuration and the last summary of the only offline run in a folder."""
     import wandb
 
-    wandb.teardown()  # its service writes the end of the file when it closes
+    wandb.teardown()  # wandb's service writes the end of the file when it closes
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     rows, config, summary = [], {}, {}
     for record in read_records(path):
@@ -257,7 +257,7 @@ SHORT_CLIPS = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 
 
 def fresh_detector(seed: int = 0) -> Detector:
-    """Random weights, for clips of half a second."""
+    """Return a detector with random weights, for clips of half a second."""
     torch.manual_seed(seed)
     return Detector(SHORT_CLIPS).eval()
 
@@ -283,7 +283,7 @@ EPOCH = {
 
 
 def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
-    """Another detector, whose file says that it was fine-tuned from `start`."""
+    """Write another detector, whose file says that it was fine-tuned from `start`."""
     torch.manual_seed(seed)
     detector = Detector(PRESETS["small"])
     before = load_detector(start, device="cpu")
@@ -297,7 +297,7 @@ def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
 
 
 EPOCHS, STEPS = 2, 4
-# Of fine_tune_for.py, in a folder beside one with what `write_splits` writes and one with a detector.
+# Options of fine_tune_for.py, for a folder beside the data of `write_splits` and beside a detector.
 SETTINGS = (
     *("--data", "../data", "--checkpoint", "../start.safetensors", "--epochs", EPOCHS, "--batch-size", 4),
     *("--learning-rate", 1e-3, "--crop", "random", "--rawboost", 5, "--augment", "codec", "speed"),
@@ -306,7 +306,7 @@ SETTINGS = (
 
 
 def write_splits(folder: Path) -> None:
-    """Fake-or-Real's layout: 16 and 2 x 6 clips, noise and tones, one that cannot be read."""
+    """Write clips in Fake-or-Real's layout: 16 and 2 x 6, noise and tones, one of which cannot be read."""
     rng = np.random.default_rng(0)
     for split, n in (("training", STEPS * 4), ("validation", 6), ("testing", 6)):
         for i in range(n):
@@ -321,7 +321,7 @@ def write_splits(folder: Path) -> None:
 
 
 def training_results(folder: Path) -> dict:
-    """What must not depend on interruptions: all but the time that it took."""
+    """Return the results that must not depend on interruptions: everything except the time taken."""
     results = folder / "results" / "for"
     with open(results / "history.csv", encoding="utf-8", newline="") as file:
         rows = [
@@ -339,7 +339,7 @@ def training_results(folder: Path) -> dict:
 
 
 def copy_samples(folder: Path, n: int) -> None:
-    """The first n of the samples of each class."""
+    """Copy the first n samples of each class."""
     for label in ("Real", "Fake"):
         (folder / label).mkdir(parents=True)
         for path in sorted((SAMPLES / "custom" / label).iterdir())[:n]:

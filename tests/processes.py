@@ -1,7 +1,7 @@
-"""Processes that run a program's `main`, forked from one that has imported what the programs need.
+"""Processes that run a program's `main`, forked from one that has already imported what programs need.
 
-Python and its imports take four seconds of a processor; a fork of a process that has them takes a hundredth.
-Where it matters how a user starts a program (torchrun, a script's path), tests start just that.
+Starting Python with its imports takes four seconds of processor time; such a fork takes a hundredth of that.
+Where it matters how a user starts a program (torchrun, a script's path), the tests start it just like that.
 """
 
 import functools
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 240  # until a process counts as hanging: many times what any needs
+SECONDS = 240  # after this time a process counts as hanging; all need far less
 PRELOADED = ("fine_tune_for", "evaluate_custom", "evaluate_custom_for", "app", "antispoofing.training.loop")
 PRELOADED += ("antispoofing.detectors.packed", "antispoofing.report.plots")
 PRELOADED += ("matplotlib.figure", "scipy.stats", "torch._dynamo")
 
 
 class Ended(NamedTuple):
-    """What a process left: its exit code (negative: the signal that ended it), stdout and stderr."""
+    """How a process ended: its exit code (negative: the signal that ended it), stdout and stderr."""
 
     code: int
     stdout: str
@@ -34,7 +34,7 @@ class Ended(NamedTuple):
 
 @functools.cache
 def _forks():
-    """The context in which processes are forked; the one that they are forked from starts here."""
+    """Start the process that others are forked from; return the context in which they are forked."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     before = os.environ.get("PYTHONPATH")
@@ -57,9 +57,9 @@ if os.environ.pop("PRELOAD", None):
 
 
 def _run(main: Callable, args: list[str], folder: Path, variables: dict[str, str], files: list[Path]) -> None:
-    """In the fork: as if Python had been started there with these arguments."""
+    """Run `main` in the fork, as if Python had been started there with these arguments."""
     os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # of what it starts itself: the system's own
+    multiprocessing.set_start_method(None, force=True)  # its own children start in the system's default way
     for number, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     for stream in (sys.stdout, sys.stderr):
@@ -86,7 +86,7 @@ class Started:
         self.pid = self._process.pid
 
     def wait_for(self, words: str) -> None:
-        """Wait until stdout has these words."""
+        """Wait until these words are in stdout."""
         until = time.monotonic() + SECONDS
         while words not in self.files[0].read_text():
             assert self._process.is_alive(), self.files[1].read_text()
@@ -94,16 +94,16 @@ class Started:
             time.sleep(0.005)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it and to all that it started, as a terminal or a batch system does."""
+        """Send a signal to the process and all its children, as a terminal or a batch system does."""
         os.killpg(self.pid, number)
 
     def kill(self) -> Ended:
-        """Kill it, not what it started."""
+        """Kill the process, but not its children."""
         self._process.kill()
         return self.end()
 
     def end(self) -> Ended:
-        """Wait for its end."""
+        """Wait until the process ends."""
         self._process.join(SECONDS)
         if self._process.exitcode is None:
             os.killpg(self.pid, signal.SIGKILL)
@@ -112,18 +112,18 @@ class Started:
 
 
 def run(main: Callable[[list[str]], int], *args, folder: Path, **variables) -> Ended:
-    """Run `main` in a process of its own, to its end."""
+    """Run `main` in a process of its own until it ends."""
     return Started(main, *args, folder=folder, **variables).end()
 
 
 def start_group(n: int, main: Callable, *args, folders: list[Path], **variables) -> list[Started]:
-    """Start n processes that are one group, as torchrun does, in as many folders as there are machines."""
+    """Start a group of n processes as torchrun does, with a folder for each machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     on_each = n // len(folders)
     group = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": on_each, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    group["OMP_NUM_THREADS"] = 1  # which torchrun sets
+    group["OMP_NUM_THREADS"] = 1  # as torchrun does
     started = []
     for rank in range(n):
         own = group | {"RANK": rank, "LOCAL_RANK": rank % on_each}
@@ -134,5 +134,5 @@ def start_group(n: int, main: Callable, *args, folders: list[Path], **variables)
 
 
 def run_group(n: int, main: Callable, *args, folder: Path, **variables) -> list[Ended]:
-    """Run `main` in n processes that are one group, to their end."""
+    """Run `main` in a group of n processes until all have ended."""
     return [process.end() for process in start_group(n, main, *args, folders=[folder], **variables)]

@@ -1,4 +1,4 @@
-"""Packed data sets, and archives that mean harm."""
+"""Data sets in archives, and malicious archives."""
 
 import gzip
 import io
@@ -48,7 +48,7 @@ def named_by_pax(member):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_packed_data_set_is_read_as_its_folder(name, tmp_path, logged):
+def test_an_archive_is_read_like_the_folder_it_contains(name, tmp_path, logged):
     archive = PACKED[name](tmp_path / name)
     result = find_recordings([archive])
     assert {u.name: u.label for u in result.utterances} == {
@@ -72,7 +72,7 @@ def test_a_changed_archive_is_unpacked_again(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "a.zip.extracted"]
 
 
-def test_a_folder_that_is_something_else_is_left_alone(tmp_path):
+def test_an_unrelated_folder_in_the_way_is_left_alone(tmp_path):
     (tmp_path / "a.zip.extracted").mkdir()
     (tmp_path / "a.zip.extracted" / "mine.txt").touch()
     with pytest.raises(DataError, match="in the way"):
@@ -91,7 +91,7 @@ def test_labels_and_splits_in_an_archive(tmp_path):
     assert folder == tmp_path / "for-2sec.tar.gz.extracted/for-2sec/for-2seconds"
 
 
-def test_a_zip_of_windows_has_folders_too(tmp_path):
+def test_a_zip_with_backslashes_has_folders_too(tmp_path):
     write_zip(tmp_path / "a.zip", {"Real/a.wav": recording()})
     packed = (tmp_path / "a.zip").read_bytes().replace(b"Real/a.wav", b"Real\\a.wav")
     (tmp_path / "a.zip").write_bytes(packed)
@@ -106,7 +106,7 @@ def as_kind(kind, target=""):
     return change
 
 
-def one_kind(kind, target="a.wav"):
+def write_one(kind, target="a.wav"):
     return lambda path: write_tar(path, {"x.wav": b""}, change=as_kind(kind, target))
 
 
@@ -143,7 +143,7 @@ def growing_without_end(path, size=200 * 2**20):
 
 
 def endless_header(path, size=2**31):
-    """A pax header of 2 GiB: tarfile would read it into memory whole."""
+    """Write a pax header of 2 GiB, which tarfile would read into memory whole."""
     with gzip.open(path, "wb") as packed:
         member = tarfile.TarInfo("pax")
         member.size, member.type = size, tarfile.XHDTYPE
@@ -151,14 +151,14 @@ def endless_header(path, size=2**31):
 
 
 def lying_zip(path):
-    """Announces ten bytes and holds more."""
+    """Write a zip that announces ten bytes and contains more."""
     write_zip(path, {"Real/a.wav": bytes(10**6)}, compression=zipfile.ZIP_DEFLATED)
     packed = path.read_bytes()
     path.write_bytes(packed.replace((10**6).to_bytes(4, "little"), (10).to_bytes(4, "little")))
 
 
 def backwards(path):
-    """A pax header that gives its file a negative size: tarfile would read it for ever."""
+    """Write a pax header that gives its file a negative size: tarfile would read it for ever."""
     record = b"14 size=-2048\n"
     header = tarfile.TarInfo("pax")
     header.size, header.type = len(record), tarfile.XHDTYPE
@@ -167,7 +167,7 @@ def backwards(path):
 
 
 def global_headers(path):
-    """Headers of what holds for all files, which tarfile keeps all."""
+    """Write many global headers, all of which tarfile would keep."""
     with gzip.open(path, "wb") as packed:
         for i in range(3000):
             record = f"65536 k{i}=".encode().ljust(65535, b"x") + b"\n"
@@ -190,11 +190,11 @@ HOSTILE = {
     "lying.zip": (lying_zip, "is damaged"),
     "parent.tar.gz": (lambda p: write_tar(p, {"../out.wav": b"x"}), "leads outside"),
     "absolute.tar.gz": (lambda p: write_tar(p, {"/tmp/out.wav": b"x"}), "leads outside"),
-    "symbolic.tar.gz": (one_kind(tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
-    "inside.tar.gz": (one_kind(tarfile.SYMTYPE, "Real"), "link or a device"),
-    "hard.tar.gz": (one_kind(tarfile.LNKTYPE, "../../etc/passwd"), "link or a device"),
-    "device.tar.gz": (one_kind(tarfile.CHRTYPE), "link or a device"),
-    "pipe.tar.gz": (one_kind(tarfile.FIFOTYPE), "link or a device"),
+    "symbolic.tar.gz": (write_one(tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
+    "inside.tar.gz": (write_one(tarfile.SYMTYPE, "Real"), "link or a device"),
+    "hard.tar.gz": (write_one(tarfile.LNKTYPE, "../../etc/passwd"), "link or a device"),
+    "device.tar.gz": (write_one(tarfile.CHRTYPE), "link or a device"),
+    "pipe.tar.gz": (write_one(tarfile.FIFOTYPE), "link or a device"),
     "bomb.tar.gz": (growing_without_end, "unpacks to more than"),
     "header.tar.gz": (endless_header, "a header of"),
     "twice.tar.gz": (lambda p: write_tar(p, {"a.wav": b"x", "./a.wav": b"y"}), "twice"),
@@ -221,7 +221,7 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(name, tmp_path, monkeyp
     assert [p.name for p in tmp_path.rglob("*")] == ["in", name]
 
 
-def test_a_broken_archive_does_not_cost_what_was_unpacked_before(tmp_path):
+def test_a_broken_archive_does_not_remove_what_was_unpacked_before(tmp_path):
     archive = write_zip(tmp_path / "a.zip", CLIPS)
     folder = archives.extract(archive)
     archive.write_bytes(b"a broken download")
@@ -230,7 +230,7 @@ def test_a_broken_archive_does_not_cost_what_was_unpacked_before(tmp_path):
     assert (folder / "Set/Set/Real/a.wav").is_file()
 
 
-def test_two_at_once_give_one_whole_folder(tmp_path):
+def test_several_processes_at_once_make_one_complete_folder(tmp_path):
     clip = recording()
     archive = write_zip(tmp_path / "a.zip", {f"Real/{i}.wav": clip for i in range(1000)})
     code = (
@@ -244,9 +244,9 @@ def test_two_at_once_give_one_whole_folder(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "a.zip.extracted"]
 
 
-def test_a_usual_archive_is_not_taken_for_a_bomb(tmp_path, monkeypatch):
+def test_an_ordinary_archive_is_not_taken_for_a_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "FREE_BYTES", 0)
-    clip = {"Real/a.wav": recording() + bytes(20000)}  # of which a good deal shrinks
+    clip = {"Real/a.wav": recording() + bytes(20000)}  # much of it compresses
     assert archives.extract(write_zip(tmp_path / "a.zip", clip, compression=zipfile.ZIP_DEFLATED)).is_dir()
 
 
@@ -258,7 +258,7 @@ def test_a_list_in_an_archive_may_not_name_files_outside(tmp_path):
             find_recordings([write_zip(tmp_path / "l.zip", packed)])
 
 
-def test_the_recordings_of_a_list_may_be_packed(tmp_path):
+def test_the_recordings_of_a_list_may_be_in_an_archive(tmp_path):
     (tmp_path / "l.csv").write_text("path,label\nSet/Set/Real/a.wav,real\n")
     result = find_recordings([tmp_path / "l.csv"], root=write_tar(tmp_path / "a.tgz"))
     assert [u.name for u in result.utterances] == ["Set/Set/Real/a.wav"]
@@ -292,14 +292,14 @@ def test_damage_anywhere_is_one_line(tmp_path):
                 assert "\n" not in str(error)
                 assert name in str(error)
             else:
-                if name != "a.tar":  # which has no checksum of what is in it
+                if name != "a.tar":  # a plain tar has no checksum of its content
                     assert all(p.read_bytes() == noise[p.name] for p in folder.rglob("*.wav"))
                 shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a limit of the address space is Unix's")
-def test_memory_stays_small(tmp_path):
-    """The bombs again, in a process that may not have the memory to hold them."""
+@pytest.mark.skipif(sys.platform == "win32", reason="only Unix can limit the address space")
+def test_memory_use_stays_small(tmp_path):
+    """The bombs again, in a process that has too little memory for them."""
     growing_without_end(tmp_path / "bomb.tar.gz", 2**31)
     endless_header(tmp_path / "header.tar.gz")
     global_headers(tmp_path / "global.tar.gz")

@@ -1,4 +1,4 @@
-"""Downloads: connections break off, servers err and lie, and only the right file gets its name."""
+"""Downloads: connections break, servers fail and lie, and only the right file gets its name."""
 
 import hashlib
 import inspect
@@ -36,20 +36,20 @@ from antispoofing.published import HUB_FORM, PUBLISHED, PublishedFile
 
 CONTENT = random.Random(0).randbytes(2_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-CHUNK = 2**19  # what gdown writes at once: where a connection breaks off, the last chunk is lost
+CHUNK = 2**19  # gdown writes so much at once: when a connection breaks, the last chunk is lost
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request by the next of `answers`, and by the whole truth when there are none left."""
+    """A server that gives each request the next of `answers`, and the whole file when none are left."""
 
     def __init__(self, handler):
         super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.content, self.answers, self.paths, self.ranges = CONTENT, [], [], []
-        self.over = threading.Event()  # what stalls waits for it
+        self.over = threading.Event()  # stalled answers wait for it
 
     def handle_error(self, *args):
-        if not isinstance(sys.exception(), ConnectionError):  # a client may well hang up
+        if not isinstance(sys.exception(), ConnectionError):  # clients may hang up
             super().handle_error(*args)
 
 
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self):
         self.server.paths.append(self.path)
@@ -73,12 +73,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def send(handler, stop=None, stall=False, ranges=True, length=None, shift=0, total=None):
-    """Send the content from where it is asked for, as a server should, but for one fault.
+    """Send the requested part of the content, as a server should, except for one fault.
 
     Args:
-        stop: where in the file the connection ends; stall: it does not end, but nothing more comes.
-        ranges: whether Range is honoured; shift: how much later than asked for it begins; total: its file's.
-        length: the Content-Length, whatever comes; 0 for none, so that the connection's end is the file's.
+        handler: The request's handler.
+        stop: Where in the file the connection ends.
+        stall: Whether it stays open there, without sending more.
+        ranges: Whether Range is honoured.
+        length: The Content-Length, whatever is sent; 0 for none, so that the connection's end is the file's.
+        shift: How many bytes too late the part begins.
+        total: The size of the file that Content-Range claims.
     """
     content, about = handler.server.content, {}
     asked = handler.headers.get("Range") if ranges else None
@@ -121,7 +125,7 @@ def running(server):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that would have been waited between tries."""
+    """Record the waits between tries, in seconds, instead of waiting."""
     waited = []
     monkeypatch.setattr(time, "sleep", waited.append)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -140,7 +144,7 @@ def target(tmp_path) -> Path:
 
 
 def left(target: Path) -> list[str]:
-    """Return what is in the folder of a file."""
+    """Return the names in a file's folder."""
     return sorted(path.name for path in target.parent.iterdir())
 
 
@@ -159,7 +163,7 @@ def test_a_file_is_fetched_and_nothing_else_is_left(server, target, capsys, logg
     assert left(target) == [target.name]
     assert (capsys.readouterr(), logged.messages) == (("", ""), [])
     (beside := target.with_name("beside")).touch()
-    assert target.stat().st_mode == beside.stat().st_mode  # whoever may read new files may read it
+    assert target.stat().st_mode == beside.stat().st_mode  # it has the permissions of any new file
 
 
 @pytest.mark.parametrize("stall", [False, True])
@@ -172,7 +176,7 @@ def test_a_broken_connection_is_resumed(stall, server, target, waits, monkeypatc
     assert len(waits) == 4
 
 
-def test_a_later_run_goes_on(server, target):
+def test_a_later_run_resumes(server, target):
     server.answers = [drop(600_000)] * (download.RETRIES + 1)
     said = fails(fetch, server.url, target)
     assert said.startswith(f"{target}, from {server.url}: Download is incomplete: received {CHUNK} bytes ")
@@ -181,10 +185,10 @@ def test_a_later_run_goes_on(server, target):
     fetch(server.url, target)
     assert target.read_bytes() == CONTENT
     assert left(target) == [target.name]
-    assert server.ranges[-2:] == ["all", f"bytes={CHUNK}-"]  # the first only for the headers
+    assert server.ranges[-2:] == ["all", f"bytes={CHUNK}-"]  # the first request is for the headers only
 
 
-def test_what_was_whole_when_it_was_interrupted_need_not_come_again(server, target):
+def test_a_complete_file_of_an_interrupted_run_is_not_downloaded_again(server, target):
     (part := Path(f"{target}.part")).mkdir(parents=True)
     (part / target.name).write_bytes(CONTENT)
     server.answers = [drop(0)]
@@ -196,13 +200,13 @@ def test_what_was_whole_when_it_was_interrupted_need_not_come_again(server, targ
     "fault",
     [
         partial(send, ranges=False),
-        partial(send, shift=1),  # goes on elsewhere
-        partial(send, total=len(CONTENT) + 1),  # in a longer file
-        say(206),  # does not say where
+        partial(send, shift=1),  # resumes at another place
+        partial(send, total=len(CONTENT) + 1),  # claims a longer file
+        say(206),  # does not say where it resumes
         say(416),
     ],
 )
-def test_where_the_server_does_not_go_on_it_is_begun_again_once(fault, server, target):
+def test_if_the_server_cannot_resume_the_download_starts_over_once(fault, server, target):
     server.answers = [drop(600_000), fault, send, fault, drop(600_000), fault]
     said = fails(fetch, server.url, target)
     assert said == f"{server.url}: the connection breaks, and the server cannot resume the download"
@@ -213,7 +217,7 @@ def test_where_the_server_does_not_go_on_it_is_begun_again_once(fault, server, t
     assert server.ranges[-5:] == [*["all", f"bytes={CHUNK}-"] * 2, "all"]
 
 
-def test_trouble_of_the_server_costs_nothing_of_what_came_before(server, target):
+def test_a_failing_server_loses_nothing_of_what_was_downloaded(server, target):
     server.answers = [drop(600_000), say(503), say(503)]
     assert "503 Server Error: Service Unavailable for url: " in (said := fails(fetch, server.url, target))
     assert "; 524,288 bytes are kept" in said
@@ -222,7 +226,7 @@ def test_trouble_of_the_server_costs_nothing_of_what_came_before(server, target)
     assert target.read_bytes() == CONTENT
 
 
-def test_what_changed_between_two_runs_is_told_by_its_sha256(server, target):
+def test_a_file_that_changed_between_two_runs_is_recognised_by_its_sha256(server, target):
     server.answers = [drop(600_000)] * (download.RETRIES + 1)
     assert "are kept" in fails(fetch, server.url, target)
     server.content = CONTENT[::-1]
@@ -250,7 +254,7 @@ def test_what_changed_between_two_runs_is_told_by_its_sha256(server, target):
         ([drop(600_000, length=0)], {"sha256": SHA256}, "has the sha256 "),
     ],
 )
-def test_what_fails_is_said_and_leaves_nothing(answers, known, reason, server, target, monkeypatch):
+def test_a_failure_is_explained_and_leaves_nothing(answers, known, reason, server, target, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     server.answers = answers
     assert reason in fails(fetch, server.url, target, **known)
@@ -263,14 +267,14 @@ def test_only_http_is_fetched(url, target):
     assert left(target) == []
 
 
-def test_a_server_that_is_not_there_is_given_up(server, target, waits):
+def test_an_unreachable_server_is_given_up(server, target, waits):
     server.server_close()
     assert "refused" in fails(fetch, server.url, target)
     assert len(waits) == download.RETRIES
 
 
 @pytest.mark.parametrize("known", [{"size": len(CONTENT)}, {"sha256": SHA256}, {"sha256": SHA256[:8]}])
-def test_what_is_there_is_not_fetched_and_stays_if_it_is_wrong(known, server, target):
+def test_an_existing_file_is_not_fetched_again_and_kept_even_if_wrong(known, server, target):
     target.parent.mkdir()
     for content in (CONTENT, b"precious"):
         target.write_bytes(content)
@@ -282,15 +286,15 @@ def test_what_is_there_is_not_fetched_and_stays_if_it_is_wrong(known, server, ta
     assert not server.ranges
 
 
-def test_what_is_in_the_way_is_said(server, target):
+def test_whatever_is_in_the_way_is_named(server, target):
     target.mkdir(parents=True)
     assert "is not a file" in fails(fetch, server.url, target)
     target.with_name("file").touch()
     assert "Not a directory" in fails(fetch, server.url, target.with_name("file") / "LA_model.pth")
 
 
-def test_a_full_disk_is_said_and_what_came_is_kept(server, target):
-    import resource  # which Windows has not
+def test_a_full_disk_is_reported_and_the_download_kept(server, target):
+    import resource  # Windows does not have it
 
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, most))
@@ -330,12 +334,9 @@ def test_whatever_the_server_does_only_the_right_file_gets_its_name(seed, server
     assert left(target) == [target.name]
 
 
-# ------------------------------------------------------------------- the command and the scripts
-
-
 @pytest.fixture
 def york(server, tmp_path, monkeypatch):
-    """A server that stands in for York University's, and an empty current folder."""
+    """A stand-in for York University's server, and an empty current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PUBLISHED, "for-2sec", PublishedFile("for-2sec.tar.gz", server.url))
     (clip := tmp_path / "clip.wav").write_bytes(recording())
@@ -355,7 +356,7 @@ def test_fake_or_real_is_fetched_and_extracted(york, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("\nfor-2sec.tar.gz.extracted\n")
 
 
-def test_a_page_in_place_of_the_archive_is_said(york, capsys):
+def test_a_page_in_place_of_the_archive_is_reported(york, capsys):
     york.content = b"<html>moved</html>"
     assert command.main(["for-2sec"]) == 2
     assert capsys.readouterr().err.startswith("error: for-2sec.tar.gz is damaged")
@@ -365,7 +366,7 @@ def test_fine_tuning_fetches_its_data(york, capsys):
     options = ["--download", "--epochs", "1", "--no-wandb", "--no-audit", "--workers", "0"]
     assert fine_tune_for.main(options) == 2
     assert "no checkpoint" in capsys.readouterr().err
-    assert not york.ranges  # nothing is fetched in vain
+    assert not york.ranges  # nothing is downloaded in vain
     assert fine_tune_for.main([*options, "--checkpoint", str(tasks.STAND_IN)]) == 0
     assert "training: 2 real, 2 fake" in capsys.readouterr().out
     assert Path("results/for/final_model.safetensors").is_file()
@@ -384,7 +385,7 @@ def test_every_script_takes_a_detector_of_the_hub(script, tmp_path, monkeypatch,
     assert capsys.readouterr().err == "error: asked for hub:owner/one@v1:a.pth\n"
 
 
-def test_a_detector_that_cannot_be_fetched_costs_no_other_its_results(tmp_path, monkeypatch, capsys):
+def test_a_detector_that_cannot_be_fetched_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     copy_samples(tmp_path / "data", 3)
     detectors = ["hub:owner/one:a.pth", str(tasks.STAND_IN)]  # the tests are offline
@@ -424,12 +425,9 @@ def test_names_are_listed(capsys):
     assert f"'LA_model.pht' is none of {', '.join(PUBLISHED)}, nor {HUB_FORM}" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------- Google Drive
-
-
 @pytest.fixture
 def drive(server, monkeypatch):
-    """A server that stands in for Google's, whose folder of two files gdown lists as it lists a real one."""
+    """A stand-in for Google's server; gdown lists its folder of two files as it would a real one."""
     signature = inspect.signature(gdown.download_folder)
 
     def download_folder(*args, **options):
@@ -455,7 +453,7 @@ def test_a_file_on_google_drive_is_found_by_its_name_and_checked(drive, target):
     assert drive.paths == ["/uc?id=id-of-LA_model.pth"] * 3
 
 
-def test_trouble_with_google_drive_is_said(drive, target, monkeypatch):
+def test_trouble_with_google_drive_is_reported(drive, target, monkeypatch):
     assert fails(get, "other.pth", target.parent).endswith(
         " has no other.pth, only Best_LA_model_for_DF.pth, LA_model.pth"
     )
@@ -468,8 +466,6 @@ def test_trouble_with_google_drive_is_said(drive, target, monkeypatch):
     assert said == f"{target}, from {published.DRIVE}: Failed to retrieve file url: Too many users"
 
 
-# ------------------------------------------------------------------- the Hugging Face Hub
-
 HUB_FILES = {
     "owner/one": {"README.md": b"not in LFS", "LA_model.pth": CONTENT},
     "owner/two": {"a.safetensors": b"small", "more/b.pth": CONTENT},
@@ -479,7 +475,7 @@ ONE = "hub:owner/one:LA_model.pth"
 
 
 class HubHandler(Handler):
-    """The Hub's routes that huggingface_hub uses to download a file."""
+    """The routes of the Hub that huggingface_hub uses to download a file."""
 
     def do_HEAD(self):
         repo, _, rest = self.path[1:].partition("/resolve/")
@@ -512,7 +508,7 @@ def hub(monkeypatch, tmp_path, waits):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
-    huggingface_hub.close_session()  # so that the next one knows of NO_PROXY
+    huggingface_hub.close_session()  # so that the next session respects NO_PROXY
     with running(Server(HubHandler)) as server:
         server.sha256, server.trouble = SHA256, None
         monkeypatch.setattr(download, "HfApi", partial(huggingface_hub.HfApi, endpoint=server.url))
@@ -546,12 +542,12 @@ def test_a_file_of_the_hub_is_fetched_into_its_cache(repo, file, hub, tmp_path):
         ),
     ],
 )
-def test_what_the_hub_does_not_have_is_said(spec, said, hub):
+def test_what_the_hub_does_not_have_is_named(spec, said, hub):
     assert fails(hub_file, spec).startswith(f"{spec}: {said}")
     assert not hub.ranges
 
 
-def test_an_older_file_is_not_taken_for_one_that_is_refused(hub):
+def test_a_cached_file_does_not_replace_one_that_is_refused(hub):
     hub_file(ONE)
     hub.sha256 = "1" * 64
     hub.answers = [say(403)]
@@ -562,24 +558,27 @@ def test_a_file_of_the_hub_is_checked(hub, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "LA_model.pth", PublishedFile("LA_model.pth", "", len(CONTENT), "bd6f"))
     assert f"has the sha256 {SHA256}, not bd6f: remove it and fetch it again" in fails(hub_file, ONE)
     monkeypatch.setitem(PUBLISHED, "LA_model.pth", PublishedFile("LA_model.pth", "", 1000, "bd6f"))
-    assert hub_file(ONE).read_bytes() == CONTENT  # of another size, it is another file
+    assert hub_file(ONE).read_bytes() == CONTENT  # with another size, it is another file
     hub.sha256 = "0" * 64
     assert f"has the sha256 {SHA256}, not {'0' * 64}: remove it" in fails(hub_file, ONE)
 
 
 @pytest.mark.parametrize("trouble", [hang_up, say(503), partial(send, stall=True, stop=0), "offline"])
-def test_without_the_hub_the_cache_will_do(trouble, hub, monkeypatch):
+def test_without_the_hub_the_cache_is_used(trouble, hub, monkeypatch):
     path = hub_file(ONE)
     if trouble == "offline":
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.trouble = trouble
     assert hub_file(ONE) == path
-    for spec in ("hub:owner/one", "hub:owner/two:a.safetensors"):  # the Hub alone knows the name; the file
+    for spec in (
+        "hub:owner/one",
+        "hub:owner/two:a.safetensors",
+    ):  # only the Hub knows the name, or has the file
         assert fails(hub_file, spec).startswith(f"{spec}: ")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Task error:\nno CAS"), ValueError("no\nJSON")])
-def test_what_hf_xet_and_the_hubs_client_say_is_said(error, monkeypatch):
+def test_errors_of_hf_xet_and_the_hubs_client_are_passed_on(error, monkeypatch):
     def fail(*args, **options):
         raise error
 

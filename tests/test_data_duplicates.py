@@ -1,4 +1,4 @@
-"""The same audio twice is found by what it decodes to, whatever its name and format."""
+"""Duplicates are found by what they decode to, whatever their names and formats."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ from antispoofing.detectors.loading import save_detector
 from model import Detector
 
 
-def property_groups(*folders) -> list[list[str]]:
+def groups_of(*folders) -> list[list[str]]:
     splits = {
         folder.name if len(folders) > 1 else "": find_recordings([folder]).utterances for folder in folders
     }
@@ -36,17 +36,17 @@ def test_formats_that_keep_every_sample_are_the_same(tmp_path):
     ):
         samples = wave / np.float32(32768) if subtype == "FLOAT" else wave
         soundfile.write(tmp_path / name, samples, 22050, format=kind, subtype=subtype)
-    soundfile.write(tmp_path / "e.wav", np.repeat(wave, 2, axis=1), 22050)  # two channels of the same
+    soundfile.write(tmp_path / "e.wav", np.repeat(wave, 2, axis=1), 22050)  # two equal channels
     with av.open(tmp_path / "f.m4a", "w") as file:
         stream = file.add_stream("alac", rate=22050, layout="mono")
         frame = av.AudioFrame.from_ndarray(wave.T.copy(), format="s16p", layout="mono")
         frame.sample_rate = 22050
         file.mux(stream.encode(frame))
         file.mux(stream.encode())
-    assert property_groups(tmp_path) == [["a.wav", "b.wav", "c.flac", "d.aiff", "e.wav", "f.m4a"]]
+    assert groups_of(tmp_path) == [["a.wav", "b.wav", "c.flac", "d.aiff", "e.wav", "f.m4a"]]
 
 
-def test_what_differs_at_all_is_not_the_same(tmp_path):
+def test_any_difference_makes_another_recording(tmp_path):
     wave = (tone(1, 16000) * 32767).astype(np.int16)
     soundfile.write(tmp_path / "a.wav", wave, 16000)
     other = wave.copy()
@@ -55,17 +55,17 @@ def test_what_differs_at_all_is_not_the_same(tmp_path):
     soundfile.write(tmp_path / "shorter.wav", wave[:-1], 16000)
     soundfile.write(tmp_path / "faster.wav", wave, 16001)
     soundfile.write(tmp_path / "lossy.mp3", wave, 16000)
-    assert property_groups(tmp_path) == []
+    assert groups_of(tmp_path) == []
 
 
-def test_of_long_recordings_the_beginning_and_the_length_count(tmp_path, monkeypatch):
+def test_long_recordings_are_compared_by_their_beginning_and_length(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "DECODED_SECONDS", 2)
     wave = (tone(10, 8000) * 32767).astype(np.int16)
     soundfile.write(tmp_path / "a.wav", wave, 8000)
     soundfile.write(tmp_path / "b.flac", wave, 8000)
     soundfile.write(tmp_path / "cut.wav", wave[: 8000 * 7], 8000)
     soundfile.write(tmp_path / "end.wav", wave[: 8000 * 2], 8000)
-    assert property_groups(tmp_path) == [["a.wav", "b.flac"]]
+    assert groups_of(tmp_path) == [["a.wav", "b.flac"]]
 
 
 def test_classes_and_splits(tmp_path):
@@ -110,22 +110,22 @@ def test_channels_are_averaged_as_for_scoring(tmp_path):
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1).astype(np.int16), 8000)
     soundfile.write(tmp_path / "mean.wav", ((left + right) // 2).astype(np.int16), 8000)
     soundfile.write(tmp_path / "left.wav", left.astype(np.int16), 8000)
-    assert property_groups(tmp_path) == [["mean.wav", "stereo.wav"]]
+    assert groups_of(tmp_path) == [["mean.wav", "stereo.wav"]]
 
 
-def test_where_no_file_can_be_written_is_said_before_the_work(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_reported_before_the_work(tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     for output in (tmp_path, tmp_path / "gone" / "x.csv"):
         assert audit.main(["--data", str(tmp_path), "--output", str(output)]) == 2
         assert "a file cannot be written there" in capsys.readouterr().err
 
 
-def test_what_cannot_be_read_is_counted_and_no_copy_of_anything(tmp_path):
+def test_unreadable_recordings_are_counted_and_not_duplicates(tmp_path):
     reasons = write_bad_files(tmp_path)
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     found = find_duplicates({"": find_recordings([tmp_path]).utterances})
     assert found.groups == []
-    readable = ("huge.wav", "not_numbers.wav")  # they have samples, if strange ones
+    readable = ("huge.wav", "not_numbers.wav")  # they have samples, though strange ones
     assert found.n_failed == len(reasons) - len(readable)
     assert found.describe() == (
         f"Audit: no duplicates among {len(readable) + 1} recordings; {found.n_failed} could not be read."
@@ -141,7 +141,7 @@ def test_ffmpegs_formats_are_compared_too(name, tmp_path):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """Fake-or-Real in small, one of its test recordings also in training; and a detector."""
+    """A small Fake-or-Real with one test recording also in training, and a detector."""
     monkeypatch.chdir(tmp_path)
     for s, split in enumerate(("training", "validation", "testing")):
         for c, label in enumerate(("fake", "real")):

@@ -1,4 +1,4 @@
-"""Finding recordings and their labels: folders of every shape, and the data sets of the field."""
+"""Finding recordings and their labels: folders of every shape, lists, and the published data sets."""
 
 import csv
 import io
@@ -67,10 +67,10 @@ def test_files_and_lists_of_files(tmp_path):
     assert found(real)[0] == {"a.wav": "", "b.wav": ""}
     assert found(real / "a.wav", fake / "c.wav")[0] == {"Real/a.wav": "bonafide", "Fake/c.wav": "spoof"}
     assert found(real, fake, real / "a.wav")[0].keys() == {"Real/a.wav", "Real/b.wav", "Fake/c.wav"}
-    assert found(tmp_path / "odd.bin")[0] == {"odd.bin": ""}  # asked for by name
+    assert found(tmp_path / "odd.bin")[0] == {"odd.bin": ""}  # since it was named
 
 
-def test_the_root_folders_own_name_is_no_label(tmp_path):
+def test_the_root_folders_own_name_is_not_a_label(tmp_path):
     touch(tmp_path, "fake or real/fake/a.wav", "fake/real/b.wav")
     assert found(tmp_path / "fake or real")[0] == {"fake/a.wav": "spoof"}
     assert found(tmp_path / "fake")[0] == {"real/b.wav": "bonafide"}
@@ -88,7 +88,7 @@ def test_missing_and_empty_data(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+def test_linked_folders_are_followed_but_not_in_cycles(tmp_path):
     touch(tmp_path, "data/real/a.wav", "elsewhere/b.wav")
     (tmp_path / "data" / "fake").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "real" / "up").symlink_to(tmp_path / "data")
@@ -121,7 +121,7 @@ def test_a_file_named_in_two_ways_counts_once(tmp_path):
 
 
 def test_a_recording_takes_little_memory(tmp_path):
-    """Its path and its name, and 250 bytes for all else."""
+    """It takes its path, its name, and at most 250 bytes for everything else."""
     touch(tmp_path, *(f"{label}/speaker/{i:05}.wav" for label in ("real", "fake") for i in range(500)))
     find_recordings([tmp_path])
     tracemalloc.start()
@@ -131,7 +131,7 @@ def test_a_recording_takes_little_memory(tmp_path):
     assert kept < sum(len(u.path) + len(u.name) + 250 for u in utterances)
 
 
-def test_rows_of_a_list_that_tell_the_same_share_it(tmp_path):
+def test_rows_of_a_list_share_equal_columns(tmp_path):
     rows = "".join(f"{i}.wav,real,{'ab'[i % 2]}\n" for i in range(4))
     write_lists(tmp_path, {"l.csv": f"path,label,speaker\n{rows}"}, *(f"{i}.wav" for i in range(4)))
     utterances = find_recordings([tmp_path / "l.csv"]).utterances
@@ -139,7 +139,7 @@ def test_rows_of_a_list_that_tell_the_same_share_it(tmp_path):
     assert len({id(u.columns) for u in utterances}) == 2
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     touch(tmp_path, "a/x.wav", "b/y.wav")
     listing = os.scandir
 
@@ -153,15 +153,12 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
         find_recordings([tmp_path])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
-def test_names_that_are_no_text_are_escaped(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows names that are not valid text")
+def test_names_that_are_not_valid_text_are_escaped(tmp_path):
     touch(tmp_path, os.fsdecode(b"real/\xff\xfe.wav"), "fake/b.wav")
     assert found(tmp_path)[0] == {"real/\\xff\\xfe.wav": "bonafide", "fake/b.wav": "spoof"}
     with_sound(tmp_path)
     assert all(len(load_audio(u.path)) for u in find_recordings([tmp_path]).utterances)
-
-
-# ----------------------------------------------------------------- published data sets
 
 
 def in_the_wild(root):
@@ -204,7 +201,7 @@ def asvspoof_2021_la(root):
 
 
 def asvspoof_2021_df(root):
-    """Its recordings come in four archives, each with the same folder in it."""
+    """Lay out ASVspoof 2021 DF, whose recordings come in four archives with the same folder in each."""
     rows = (
         "LA_0023 DF_E_1 nocodec asvspoof A14 spoof notrim progress traditional_vocoder - - - -\n"
         "TEF2 DF_E_2 low_m4a vcc2020 Task1-team20 spoof notrim eval neural_vocoder_autoregressive "
@@ -270,13 +267,13 @@ def test_a_published_set_is_read_by_its_own_list(lay_out, labels, of_phases, tmp
     result = find_recordings([tmp_path])
     assert {u.name: u.label for u in result.utterances} == labels
     assert all(Path(u.path).is_file() for u in result.utterances)
-    assert len(result.notes) == 1  # what was read
+    assert len(result.notes) == 1  # it says what was read
     for phase, count in of_phases.items():
         assert len(find_recordings([tmp_path], phase=phase).utterances) == count
 
 
 @pytest.mark.parametrize(("lay_out", "phase"), [(asvspoof_2019, "progress"), (asvspoof_2021_la, "train")])
-def test_a_phase_that_is_not_there_is_refused(lay_out, phase, tmp_path):
+def test_a_missing_phase_is_refused(lay_out, phase, tmp_path):
     lay_out(tmp_path)
     with pytest.raises(DataError, match=f"no (rows of )?phase {phase}, only"):
         find_recordings([tmp_path], phase=phase)
@@ -324,14 +321,14 @@ def test_a_published_set_is_scored_by_the_command(lay_out, tmp_path, monkeypatch
         rows = {row["path"]: row for row in csv.DictReader(file)}
     for u in find_recordings(["set"]).utterances:
         expected = detector.score(torch.from_numpy(pad(load_audio(u.path)))[None])
-        assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-4)  # in another batch
+        assert float(rows[u.name]["score"]) == pytest.approx(float(expected), abs=1e-4)  # the batch differs
         assert rows[u.name]["label"] == u.label
         assert {name: rows[u.name][name] for name in u.columns} == u.columns
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows names that are not valid text")
 def test_columns_and_folders_with_awkward_names_reach_the_results(tmp_path, monkeypatch):
-    """A list may have a column called score, and lie in a folder whose name is no text."""
+    """A list may have a column called score, and be in a folder whose name is not valid text."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / os.fsdecode(b"\xff")
     write_lists(folder, {"l.csv": "path,label,score\na.wav,real,400\nb.wav,fake,500\n"}, "a.wav", "b.wav")
@@ -347,7 +344,7 @@ def test_columns_and_folders_with_awkward_names_reach_the_results(tmp_path, monk
     assert written["data_root"] == str(folder)
 
 
-# What the four versions of Fake-or-Real call their folders and recordings.
+# The names of folders and recordings in the four versions of Fake-or-Real.
 FAKE_OR_REAL = {
     "for-2sec": ("for-2seconds", "file{}.wav_16k.wav_norm.wav_mono.wav_silence.wav_2sec.wav"),
     "for-norm": ("for-norm", "file{}.wav_16k.wav_norm.wav_mono.wav_silence.wav"),
@@ -374,7 +371,7 @@ def test_every_version_of_fake_or_real(version, tmp_path):
         assert all(len(load_audio(u.path)) for u in utterances if not u.path.endswith("file9.mp3"))
 
 
-def test_what_the_keys_tell_is_kept(tmp_path):
+def test_the_columns_of_the_keys_are_kept(tmp_path):
     asvspoof_2021_df(tmp_path)
     spoof, bonafide = find_recordings([tmp_path]).utterances
     assert spoof.trial == "DF_E_2"
@@ -395,7 +392,7 @@ def test_what_the_keys_tell_is_kept(tmp_path):
     assert "vocoder" not in bonafide.columns
 
 
-def test_a_list_may_lie_elsewhere(tmp_path):
+def test_a_list_may_be_elsewhere(tmp_path):
     asvspoof_2021_la(tmp_path / "set")
     (tmp_path / "keys.txt").write_text((tmp_path / "set/keys/LA/CM/trial_metadata.txt").read_text())
     result = find_recordings([tmp_path / "keys.txt"], root=tmp_path / "set")
@@ -408,7 +405,7 @@ def test_a_list_may_lie_elsewhere(tmp_path):
 
 
 def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
-    """ASVspoof 2019 and 2021 number alike: what is missing of one must not come from the other."""
+    """ASVspoof 2019 and 2021 have similar ids: a missing recording must not come from the other set."""
     ids = range(300)
     keys = "".join(f"S LA_E_{i} alaw x A07 spoof notrim eval\n" for i in ids)
     write_lists(
@@ -445,7 +442,9 @@ def test_a_partial_download_is_used_and_its_gaps_are_named(tmp_path):
     result = find_recordings([tmp_path])
     assert sum(Path(u.path).is_file() for u in result.utterances) == 20
     assert "50 rows, 20 of them in" in result.notes[0]
-    (tmp_path / "LA/ASVspoof2019_LA_train").rename(tmp_path / "elsewhere")  # the audio of one phase
+    (tmp_path / "LA/ASVspoof2019_LA_train").rename(
+        tmp_path / "elsewhere"
+    )  # so the audio of one phase is missing
     assert len(find_recordings([tmp_path / "LA"], phase="all").utterances) == 53
 
 
@@ -465,7 +464,10 @@ def test_a_recording_listed_by_two_names_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "columns"),
     [
-        ("path,label,phase\na.wav,real,1\nb.wav,fake,\n", {"phase": "1"}),  # another's phases
+        (
+            "path,label,phase\na.wav,real,1\nb.wav,fake,\n",
+            {"phase": "1"},
+        ),  # a column of phases that are not ASVspoof's
         ("utterance,path,label\n7,a.wav,real\n8,b.wav,fake\n", {"utterance (2)": "7"}),
     ],
 )
@@ -493,13 +495,13 @@ def test_metadata_with_other_labels_does_not_hide_the_folders(tmp_path):
     assert found(tmp_path)[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
 
 
-def test_a_list_deeper_down_does_not_hide_what_is_beside_it(tmp_path):
+def test_a_list_in_a_subfolder_does_not_hide_what_is_beside_it(tmp_path):
     in_the_wild(tmp_path)
     touch(tmp_path, "Real/a.wav", "Fake/b.wav")
     assert found(tmp_path)[0].keys() >= {"Real/a.wav", "Fake/b.wav", "release_in_the_wild/0.wav"}
 
 
-def test_a_phase_of_what_has_none_is_refused(tmp_path):
+def test_a_phase_is_refused_where_there_are_none(tmp_path):
     in_the_wild(tmp_path)
     with pytest.raises(DataError, match="these data have no phases"):
         find_recordings([tmp_path], phase="progress")
@@ -541,7 +543,7 @@ def test_speech_df_arenas_absolute_paths(tmp_path):
     assert result.utterances[0].trial == f"{tmp_path}/audio/a.flac"
 
 
-def test_a_list_of_something_else_is_no_list(tmp_path):
+def test_a_list_of_something_else_is_not_a_list_of_labels(tmp_path):
     write_lists(tmp_path, {"meta.csv": "file,duration\na.wav,3\n"}, "real/a.wav", "fake/b.wav")
     labels, ignored = found(tmp_path)
     assert labels == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
@@ -556,7 +558,7 @@ def test_a_list_without_labels(tmp_path):
     assert found(tmp_path / name)[0] == {"LA_E_1.flac": "", "LA_E_3.flac": ""}
 
 
-def test_what_is_wrong_with_a_list_is_said_row_by_row(tmp_path):
+def test_the_faults_of_a_list_are_reported_row_by_row(tmp_path):
     touch(tmp_path, "a.wav", "b.wav")
     (tmp_path / "l.csv").write_text("path,label\na.wav,real\nb.wav,1\na.wav,fake\n,real\nc.wav\n")
     with pytest.raises(DataError) as caught:
@@ -597,7 +599,7 @@ def test_a_missing_recording_is_noted_and_kept(tmp_path):
         (b"path,label\n" + b"a" * 200000 + b",real\n", "not a table of text"),
     ],
 )
-def test_what_is_no_list_is_refused(content, words, tmp_path):
+def test_a_file_that_is_not_a_list_is_refused(content, words, tmp_path):
     (tmp_path / "l.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
         find_recordings([tmp_path / "l.csv"])
@@ -611,7 +613,7 @@ def test_two_sets_in_one_folder_are_not_mixed(tmp_path):
     assert len(find_recordings([tmp_path / "keys/DF"]).utterances) == 2
 
 
-def test_splits_are_found_in_the_folder_or_below(tmp_path):
+def test_splits_are_found_in_the_folder_or_below_it(tmp_path):
     inner = tmp_path / "for-2sec" / "for-2seconds"
     for name in SPLITS:
         (inner / name).mkdir(parents=True)

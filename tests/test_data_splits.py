@@ -1,4 +1,4 @@
-"""Training, validation and testing recordings: of published splits, and held out by speaker or system."""
+"""Training, validation and testing splits: the published ones, and those held out by speaker or attack."""
 
 from collections import Counter
 
@@ -73,8 +73,8 @@ def test_asvspoofs_phases_are_splits(tmp_path):
     assert len(splits.notes) == 3
 
 
-def test_asvspoof_can_be_trained_on_without_the_recordings_to_test_on(tmp_path):
-    folder = tmp_path / "far" / "from" / "others"  # ids are looked for above the list too
+def test_asvspoof_can_be_trained_on_without_its_test_recordings(tmp_path):
+    folder = tmp_path / "far" / "from" / "others"  # since ids are looked for above the list, too
     asvspoof_2019(folder, eval_audio=False)
     splits = find_training_data([folder])
     assert splits.testing == {}
@@ -115,7 +115,7 @@ def test_several_sets_at_once(tmp_path):
     assert {name.split("/")[0] for name in names(splits.training)} == {"wild", "wild-inside"}
 
 
-def test_a_set_without_splits_is_parted_by_speaker(tmp_path):
+def test_a_set_without_splits_is_split_by_speaker(tmp_path):
     in_the_wild(tmp_path)
     splits = find_training_data([tmp_path], "speaker", fraction=0.2, seed=1)
     assert Counter(u.label for u in splits.training) == {"spoof": 16, "bonafide": 16}
@@ -129,7 +129,7 @@ def test_a_set_without_splits_is_parted_by_speaker(tmp_path):
 
 
 def recordings(**columns) -> list[Utterance]:
-    """12 real ones without an attack, 12 fakes of 4 attacks."""
+    """Return 12 real recordings without an attack, and 12 fake ones of 4 attacks."""
     return [
         Utterance(
             f"{i}.wav",
@@ -142,27 +142,27 @@ def recordings(**columns) -> list[Utterance]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_held_out_is_of_other_systems(seed):
+def test_held_out_recordings_have_other_attacks(seed):
     training, validation = hold_out(recordings(), "attack", 0.25, seed)
     assert shared_values(training, validation, "attack") == set()
     assert Counter(u.label for u in validation) == {
         "spoof": 3,
         "bonafide": 3,
-    }  # one attack; no attack, by itself
+    }  # one attack; and single recordings without an attack
     assert sorted(names(training) + names(validation)) == sorted(names(recordings()))
 
 
-def test_single_recordings_may_be_held_out():
+def test_single_recordings_can_be_held_out():
     training, validation = hold_out(recordings(), EACH, 0.25, seed=0)
     assert Counter(u.label for u in validation) == {"spoof": 3, "bonafide": 3}
     assert shared_values(training, validation, "attack")
-    assert names(training) == sorted(names(training), key=names(recordings()).index)  # the order stays
+    assert names(training) == sorted(names(training), key=names(recordings()).index)  # their order is kept
     assert names(hold_out(recordings(), EACH, 0.25, seed=0)[1]) == names(validation)
     assert names(hold_out(recordings(), EACH, 0.25, seed=1)[1]) != names(validation)
 
 
 def spoken(speakers: dict[str, tuple[int, int]]) -> list[Utterance]:
-    """So many real and so many fake recordings of each speaker."""
+    """Return so many real and so many fake recordings of each speaker."""
     return [
         Utterance("", f"{speaker}-{label}-{i}.wav", label, columns={"speaker": speaker})
         for speaker, numbers in speakers.items()
@@ -175,8 +175,8 @@ def spoken(speakers: dict[str, tuple[int, int]]) -> list[Utterance]:
     ("fraction", "n"), [(0.5, 6), (0.4, 6), (0.3, 4), (0.25, 3), (0.17, 2), (0.08, 1), (0.01, 1)]
 )
 @pytest.mark.parametrize("by", ["speaker", EACH])
-def test_the_fraction_is_rounded_to_a_half_a_third_and_so_on(by, fraction, n):
-    """Of 12 speakers with as many recordings each; and one speaker at least."""
+def test_the_fraction_is_rounded_to_one_over_an_integer(by, fraction, n):
+    """There are 12 speakers with as many recordings each; at least one speaker is held out."""
     of_each = {"speaker": (2, 3), EACH: (1, 1)}[by]
     _, validation = hold_out(spoken({f"s{i}": of_each for i in range(12)}), by, fraction, seed=0)
     assert Counter(u.label for u in validation) == {"bonafide": n * of_each[0], "spoof": n * of_each[1]}
@@ -186,13 +186,13 @@ def test_the_fraction_is_rounded_to_a_half_a_third_and_so_on(by, fraction, n):
 @pytest.mark.parametrize(
     "speakers",
     [
-        {"a": (1, 1), "b": (1, 1)},  # fewer than folds
-        {"a": (9, 0), "b": (2, 0), "c": (0, 5), "d": (0, 1)},  # none of them both
+        {"a": (1, 1), "b": (1, 1)},  # fewer speakers than folds
+        {"a": (9, 0), "b": (2, 0), "c": (0, 5), "d": (0, 1)},  # no speaker has both classes
         {"a": (1, 0), "b": (1, 0), **{f"s{i}": (0, 40) for i in range(20)}},  # a rare class
         {"a": (100, 1), "b": (1, 100), "c": (1, 1)},
     ],
 )
-def test_few_speakers_are_parted_with_both_classes_on_both_sides(speakers, seed):
+def test_few_speakers_are_split_with_both_classes_on_both_sides(speakers, seed):
     training, validation = hold_out(spoken(speakers), "speaker", 0.2, seed)
     assert shared_values(training, validation, "speaker") == set()
     for part in (training, validation):
@@ -205,18 +205,18 @@ def test_few_speakers_are_parted_with_both_classes_on_both_sides(speakers, seed)
     [
         {"a": (5, 5)},
         {"a": (5, 0), "b": (0, 5)},
-        {"a": (5, 0), "b": (0, 5), "c": (0, 5), "d": (0, 5)},  # one speaker has all that is real
+        {"a": (5, 0), "b": (0, 5), "c": (0, 5), "d": (0, 5)},  # one speaker has all real recordings
         {"a": (9, 9), "b": (9, 0)},
-        {"a": (1, 0), "b": (0, 1)},  # each recording by itself
+        {"a": (1, 0), "b": (0, 1)},  # one recording in each class
         {"a": (5, 0), "b": (5, 0)},
     ],
 )
-def test_a_class_of_one_speaker_cannot_be_parted(speakers):
+def test_a_class_of_one_speaker_cannot_be_split(speakers):
     with pytest.raises(DataError, match="--validation-split speaker: too few values to have real and fake"):
         hold_out(spoken(speakers), "speaker", 0.2, seed=0)
 
 
-def test_what_cannot_be_parted_is_said(tmp_path):
+def test_what_cannot_be_split_is_refused(tmp_path):
     in_the_wild(tmp_path / "wild", speakers=1)
     fake_or_real(tmp_path / "for")
     touch(tmp_path / "one" / "real", "a.wav")

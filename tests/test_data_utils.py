@@ -1,4 +1,4 @@
-"""Reading recordings of every kind, and surviving the bad ones."""
+"""Reading recordings of every format, and surviving bad ones."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ FORMATS = [
 @pytest.mark.parametrize(("suffix", "subtype"), FORMATS)
 def test_every_format_and_rate_reads_as_librosa_reads_it(suffix, subtype, rate, tmp_path):
     if subtype == "OPUS" and rate in (22050, 44100):
-        rate = 24000  # Opus has no such rates
+        rate = 24000  # Opus does not have these rates
     path = tmp_path / f"clip.{suffix}"
     kind = {"opus": "OGG"}.get(suffix, suffix.upper())
     soundfile.write(path, tone(5, rate, channels=2), rate, format=kind, subtype=subtype)
@@ -39,7 +39,7 @@ def test_every_format_and_rate_reads_as_librosa_reads_it(suffix, subtype, rate, 
     wave = load_audio(path)
     assert wave.dtype == np.float32
     np.testing.assert_allclose(wave, expected, atol=1e-6)
-    # decoding only the beginning changes none of its samples
+    # Decoding only the beginning changes none of its samples.
     np.testing.assert_array_equal(load_audio(path, max_samples=64600), wave[:64600])
 
 
@@ -73,7 +73,7 @@ START_METHODS = [None, "spawn"] + (["fork", "forkserver"] if os.name == "posix" 
 
 
 @pytest.mark.parametrize("start_method", START_METHODS)
-def test_bad_files_cost_no_other_file(start_method, tmp_path):
+def test_bad_files_do_not_affect_others(start_method, tmp_path):
     reasons = write_bad_files(tmp_path)
     waves = {f"good{i}.wav": tone(1 + i, 16000)[:, 0].astype(np.float32) for i in range(5)}
     for name, wave in waves.items():
@@ -95,8 +95,8 @@ def test_bad_files_cost_no_other_file(start_method, tmp_path):
         np.testing.assert_array_equal(read[name], pad(wave))
 
 
-def test_who_decodes_goes_on_whatever_signal_the_whole_group_gets(tmp_path):
-    """The main process may have a step to end, of any length, and needs its clips for that."""
+def test_workers_ignore_signals_to_the_whole_process_group(tmp_path):
+    """The main process may need its clips to finish a step, however long that takes."""
     for i in range(20):
         soundfile.write(tmp_path / f"{i}.wav", np.full(8000, 0.5), 16000)
     batches = [[i] for i in range(20)]

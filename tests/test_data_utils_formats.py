@@ -1,4 +1,4 @@
-"""Formats that libsndfile does not know, and parts of recordings in every format."""
+"""Formats that libsndfile cannot read, and parts of recordings in every format."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ SNDFILE_FORMATS = {
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> dict[str, Path]:
-    """20 s in each format."""
+    """Write a recording of 20 s in each format."""
     folder = tmp_path_factory.mktemp("recordings")
     for name in FFMPEG_FORMATS:
         write_by_ffmpeg(folder / name, 20)
@@ -42,13 +42,13 @@ def recordings(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", FFMPEG_FORMATS)
 def test_ffmpegs_formats_are_read_in_time_and_level(name, recordings):
-    """At the sample rate of the file, so that nothing but the codec stands between."""
+    """Read at the file's own sample rate, so that only the codec makes a difference."""
     codec, rate, _ = FFMPEG_FORMATS[name]
     expected = speech_like(20, rate)[:, 0]
     wave = load_audio(recordings[name], sample_rate=rate)
     assert abs(len(wave) - len(expected)) < 0.1 * rate
     delay = correlate(wave[rate : 6 * rate], expected[rate : 6 * rate]).argmax() - (5 * rate - 1)
-    assert abs(delay) < 0.05 * rate  # the encoder's, where the container has no place to tell of it
+    assert abs(delay) < 0.05 * rate  # the encoder's delay, if the container does not record it
     if name in ("a.m4a", "lossless.m4a", "video.mp4", "a.webm", "a.mka"):
         assert delay == 0
     wave, expected = wave[rate + delay : 15 * rate + delay], expected[rate : 15 * rate]
@@ -61,7 +61,7 @@ def test_ffmpegs_formats_are_read_in_time_and_level(name, recordings):
 
 
 @pytest.mark.parametrize("name", [*FFMPEG_FORMATS, *SNDFILE_FORMATS])
-def test_a_part_equals_the_whole_cut(name, recordings):
+def test_a_part_equals_that_part_of_the_whole(name, recordings):
     rng = np.random.default_rng(1)
     whole = load_audio(recordings[name])
     for offset in [0.0, 19.9, *rng.uniform(0, 19, 6), *rng.uniform(0, 1, 2)]:
@@ -75,7 +75,7 @@ def test_a_part_equals_the_whole_cut(name, recordings):
 
 
 def test_only_the_part_is_decoded(recordings, monkeypatch):
-    """Whatever the recording's length: samples decoded for 1 s of it."""
+    """Count the samples decoded for 1 s of a recording."""
     decoded = []
     read = soundfile.SoundFile.read
 
@@ -106,7 +106,7 @@ def test_a_video_without_sound_and_a_playlist_are_refused(tmp_path, recordings):
         load_audio(tmp_path / "playlist.wav")
 
 
-def test_damage_is_an_error_or_costs_only_what_is_damaged(tmp_path, recordings):
+def test_damage_is_an_error_or_affects_only_the_damaged_part(tmp_path, recordings):
     rng = np.random.default_rng(2)
     for name in FFMPEG_FORMATS:
         content = bytearray(recordings[name].read_bytes())
@@ -122,7 +122,7 @@ def test_damage_is_an_error_or_costs_only_what_is_damaged(tmp_path, recordings):
             assert np.isfinite(wave).all()
 
 
-def test_an_error_after_opening_is_one_too(recordings, monkeypatch):
+def test_an_error_after_opening_is_an_audio_error_too(recordings, monkeypatch):
     def failing(self, *args, **kwargs):
         raise soundfile.LibsndfileError(2)
 
@@ -137,10 +137,10 @@ def varied(utterances, clip_samples, epoch, augmentation=NONE, seed=0) -> Varied
 
 
 def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp_path):
-    """Each item is one cut of the whole, drawn from seed, epoch and number alone."""
+    """Each item is one part of the whole, drawn from the seed, the epoch and its index alone."""
     for i, seconds in enumerate((20, 6, 4.0375, 1)):
         soundfile.write(tmp_path / f"{i}.wav", speech_like(seconds, 44100), 44100)
-    (tmp_path / "4.aac").write_bytes(encoded_aac(tmp_path)[:-2000])  # its header's length is an estimate
+    (tmp_path / "4.aac").write_bytes(encoded_aac(tmp_path)[:-2000])  # the header's duration is an estimate
     utterances = find_recordings([tmp_path]).utterances
 
     def epoch_of(number, workers=0, seed=7, batches=((0, 1), (2, 3), (4,)), augmentation=NONE):
@@ -166,7 +166,7 @@ def test_a_random_crop_is_the_same_part_for_any_worker_and_new_in_each_epoch(tmp
         offset = correlate(whole, waves[0], "valid").argmax()
         np.testing.assert_allclose(waves[0], whole[offset : offset + 64600], atol=1e-4)
         offsets.append(offset)
-        for i in (2, 3):  # no longer than the clip: there is nothing to choose
+        for i in (2, 3):  # these are no longer than the clip, so there is nothing to choose
             np.testing.assert_array_equal(waves[i], pad(load_audio(utterances[i].path))[:64600])
     assert len(set(offsets)) == 3
 

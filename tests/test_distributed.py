@@ -1,4 +1,4 @@
-"""Several processes that are one group: the results of one, and no failure that leaves the others waiting."""
+"""Groups of processes give the results of a single one, and no failure leaves the others waiting."""
 
 import functools
 import json
@@ -28,8 +28,8 @@ from data_utils import load_with_info
 
 
 def watched(argv: list[str]) -> int:
-    """evaluate_custom.py, but each process lists what it decodes, and number 1 may be made to fail."""
-    distributed.GRACE = 0.1  # for nothing ends the others of this group
+    """Run evaluate_custom.py; each process lists what it decodes, and process 1 can be made to fail."""
+    distributed.GRACE = 0.1  # since nothing ends the other processes of this group
 
     def load(path, *args):
         if "FAILURE" in os.environ and distributed.rank() == 1:
@@ -44,7 +44,7 @@ def watched(argv: list[str]) -> int:
 
 @pytest.fixture
 def one_process(monkeypatch):
-    """Runs a script's main in this process, with as many threads as n on each machine have together."""
+    """Run a script's main in this process, with as many threads as the n processes of all machines have."""
     threads = torch.get_num_threads()
 
     def run(main, folder: Path, n: int, *args, machines: int = 1) -> int:
@@ -58,7 +58,7 @@ def one_process(monkeypatch):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; without the date of the start, which stands in some."""
+    """Return every file below a folder, without the time of the start that some contain."""
     return {
         str(p.relative_to(folder)): re.sub(rb'  "started": .*\n', b"", p.read_bytes())
         for p in folder.rglob("*")
@@ -148,7 +148,7 @@ def test_two_machines_each_with_its_own_archive(tmp_path, one_process):
         ),
     ],
 )
-def test_what_all_processes_meet_is_said_once(main, args, words, tmp_path):
+def test_an_error_of_all_processes_is_printed_once(main, args, words, tmp_path):
     first, other = run_group(2, main, *args, folder=tmp_path)
     assert first.code == other.code == 2
     assert first.stdout == other.stdout == other.stderr == ""
@@ -167,7 +167,7 @@ def test_a_process_that_fails_fails_all(tmp_path):
 
 
 def outcome(work, *alike):
-    """What `on_all_ranks` gives, or the error that it raises with the process that it comes from."""
+    """Return what `on_all_ranks` returns, or the error that it raises and the process it comes from."""
     try:
         return distributed.on_all_ranks(work, *alike)
     except (UserError, SystemExit) as error:
@@ -191,7 +191,7 @@ def fail_in_turn():
 
 
 def collect(rank: int) -> None:
-    """Everything that processes do together, on each of two."""
+    """Do everything that processes do together, on each of two."""
     assert torch.get_num_threads() == (distributed.cores(), 7)[rank]
     print("only the main one")
     assert distributed.all_gather(f"I am {rank}") == ["I am 0", "I am 1"]
@@ -210,7 +210,11 @@ def collect(rank: int) -> None:
     given[mine] = values[mine]
     distributed.all_merge(given, np.array(mine))
     assert given.tobytes() == values.tobytes()
-    for wrong in ([0, 1], [[0, 1], [0, 1, 2]][rank], [rank]):  # twice and never, twice, never
+    for wrong in (
+        [0, 1],
+        [[0, 1], [0, 1, 2]][rank],
+        [rank],
+    ):  # one row twice and one never; one twice; one never
         with pytest.raises(RuntimeError, match="shared wrongly"):
             distributed.all_merge(given, np.array(wrong))
     with pytest.raises(RuntimeError, match="out of step"):
@@ -223,7 +227,7 @@ def in_group(_: list[str]) -> int:
     rank = distributed.rank()
     torch.set_num_threads(7)
     if rank == 1:
-        os.environ["OMP_NUM_THREADS"] = "7"  # as a user sets it
+        os.environ["OMP_NUM_THREADS"] = "7"  # as a user may set it
     with pytest.raises(KeyError), distributed.group():
         collect(rank)
         raise KeyError
@@ -235,7 +239,9 @@ def test_what_processes_do_together(tmp_path):
     main, other = run_group(2, in_group, folder=tmp_path)
     assert main == (5, "only the main one\n", "")
     assert other == (5, "", "")
-    assert (tmp_path / "turns.txt").read_text() == "010"  # one of a machine first; the rest only if it can
+    assert (
+        tmp_path / "turns.txt"
+    ).read_text() == "010"  # one process of a machine first, the others only if it succeeds
 
 
 def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: int) -> None:
@@ -252,7 +258,7 @@ def as_one_of(monkeypatch, rank: int, size: int, local_rank: int, local_size: in
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 @pytest.mark.parametrize("streams", [[1, 1], [2, 2, 2], [1, 4]])
 def test_whole_batches_are_shared_out_once(n, batch_size, streams, monkeypatch):
-    """The batches of one process with as many streams, evenly, and never more rounds than it takes."""
+    """The batches are those of one process with as many streams, in as few rounds as possible."""
     alone = distributed.shard(n, batch_size, [sum(streams)])
     assert [i for batch in alone for i in batch] == list(range(n))
     sizes = set(map(len, alone))
@@ -280,7 +286,7 @@ def test_each_process_has_its_own_device_and_its_share_of_the_cores(monkeypatch)
     assert distributed.cores() == 1
 
 
-def test_without_all_that_torchrun_sets_there_is_one_process(monkeypatch):
+def test_without_all_of_torchruns_variables_there_is_one_process(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "3")
     assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)

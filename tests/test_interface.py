@@ -1,4 +1,4 @@
-"""The interface from Python: the names in `antispoofing.__all__`, loaded when they are first used."""
+"""The Python interface: the names in `antispoofing.__all__`, imported when they are first used."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def test_about_a_dozen_names_and_no_others():
         _ = antispoofing.score_everything
 
 
-def test_to_import_it_loads_nothing():
+def test_importing_the_package_loads_nothing():
     code = "import sys, antispoofing; print(*{'torch', 'numpy', 'data_utils'} & sys.modules.keys())"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -40,7 +40,7 @@ def test_to_import_it_loads_nothing():
     assert done.stdout.strip() == ""
 
 
-def test_arrays_have_the_scores_of_their_files():
+def test_arrays_get_the_scores_of_their_files():
     detector = for_scoring(load_detector(STAND_IN, device="cpu"))
     recordings = find_recordings([SAMPLES / "custom"]).utterances[::20]
     waves = [load_audio(recording.path) for recording in recordings]

@@ -1,4 +1,4 @@
-"""The rooms' order holds: imports point down, in no circle, and what computes nothing loads without torch."""
+"""The layers hold: imports point down, without cycles, and what computes nothing loads without torch."""
 
 import ast
 import os
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 GROUND = "ground"
-# From the bottom up; rooms of one rank know nothing of each other.
+# From the bottom up; rooms of the same rank do not import from each other.
 RANKS = [
     [GROUND],
     ["data", "detectors"],
@@ -23,7 +23,7 @@ RANKS = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 SCRIPTS = ("evaluate_custom", "fine_tune_for", "evaluate_custom_for", "app")
-BY_NAME = ("antispoofing", "antispoofing.__main__", "antispoofing.sandbox")  # each names what it is told
+BY_NAME = ("antispoofing", "antispoofing.__main__", "antispoofing.sandbox")  # these may import by name
 WITHOUT_TORCH = [
     "data_utils",
     "antispoofing",
@@ -44,22 +44,22 @@ WITHOUT_TORCH = [
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Every module of the project, by its dotted name."""
+    """Return every module of the project, by its dotted name."""
     paths = [*root.glob("*.py"), *root.glob("antispoofing/**/*.py")]
     names = {".".join(path.relative_to(root).with_suffix("").parts): path for path in paths}
     return {name.removesuffix(".__init__"): path for name, path in names.items()}
 
 
 def room(module: str) -> str:
-    """The room that a module is in."""
+    """Return the room that a module is in."""
     parts = module.split(".")
     if module in ("antispoofing", "antispoofing.__main__", *SCRIPTS):
-        return "scripts"  # what is at the top of the house: it may use everything
+        return "scripts"  # these are at the top and may import everything
     return parts[1] if len(parts) > 2 or (len(parts) == 2 and parts[1] in RANK) else GROUND
 
 
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """What a module imports of the project: anywhere in it, also within functions and for types only."""
+    """Yield what a module imports of the project, also within functions and for types only."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
@@ -74,12 +74,12 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
 
 
 def faults(root: Path) -> list[str]:
-    """What is against the order of the rooms, a line each."""
+    """Return a line for each import that breaks the order of the rooms."""
     known = modules(root)
     edges = {name: sorted(set(imports(path, known))) for name, path in known.items()}
     found = []
     for name, others in edges.items():
-        found += strangers(name, known[name])
+        found += evasions(name, known[name])
         for other in others:
             here, there = room(name), room(other)
             if here != there and RANK[there] >= RANK[here]:
@@ -88,11 +88,11 @@ def faults(root: Path) -> list[str]:
                 found.append(f"{name} imports {other}, of the package")
             if other in SCRIPTS:
                 found.append(f"{name} imports {other}, a script")
-    return found + [f"a circle: {' -> '.join(circle)}" for circle in circles(edges)]
+    return found + [f"a cycle: {' -> '.join(cycle)}" for cycle in cycles(edges)]
 
 
-def strangers(name: str, path: Path) -> Iterator[str]:
-    """What would get round the order of the rooms: imports by name, and from outside the house."""
+def evasions(name: str, path: Path) -> Iterator[str]:
+    """Yield imports that would evade the order of the rooms: by name, and of tests and benchmarks."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         words = {getattr(node, "id", ""), getattr(node, "attr", "")}
         if words & {"import_module", "__import__"} and name not in BY_NAME:
@@ -102,8 +102,8 @@ def strangers(name: str, path: Path) -> Iterator[str]:
         yield from (f"{name} imports {m}" for m in modules if m.split(".")[0] in ("tests", "benchmarks"))
 
 
-def circles(edges: dict[str, list[str]]) -> Iterator[list[str]]:
-    """Ways along the edges that lead back to where they began, each once."""
+def cycles(edges: dict[str, list[str]]) -> Iterator[list[str]]:
+    """Yield the cycles among the edges, each once."""
     done: set[str] = set()
 
     def walk(name: str, way: list[str]) -> Iterator[list[str]]:
@@ -118,7 +118,7 @@ def circles(edges: dict[str, list[str]]) -> Iterator[list[str]]:
         yield from walk(name, [])
 
 
-def test_imports_point_down_and_in_no_circle():
+def test_imports_point_down_and_have_no_cycles():
     assert faults(ROOT) == []
 
 
@@ -150,7 +150,7 @@ def test_every_room_has_a_rank():
         (
             "antispoofing/errors.py",
             "if TYPE_CHECKING:\n    from antispoofing.sandbox import Sandbox",
-            "a circle: antispoofing.errors -> antispoofing.sandbox -> antispoofing.errors",
+            "a cycle: antispoofing.errors -> antispoofing.sandbox -> antispoofing.errors",
         ),
         (
             "antispoofing/data/labels.py",
@@ -165,7 +165,7 @@ def test_every_room_has_a_rank():
         ("app.py", "import evaluate_custom", "app imports evaluate_custom, a script"),
     ],
 )
-def test_an_import_that_is_put_in_is_found_and_named(at, line, fault, tmp_path):
+def test_a_forbidden_import_is_found_and_named(at, line, fault, tmp_path):
     for path in modules(ROOT).values():
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ sys.meta_path.insert(0, NothingSlow())
 
 
 def run_without_torch(code: str, folder: Path) -> str:
-    """What a program prints where to import torch, librosa or scikit-learn is an error."""
+    """Return what a program prints when importing torch, librosa or scikit-learn is an error."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", f"{NOTHING_SLOW}\n{code}"]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
@@ -204,7 +204,7 @@ def test_what_computes_nothing_loads_without_torch(tmp_path):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_tells_its_options_without_torch(name, tmp_path):
+def test_a_script_shows_its_options_without_torch(name, tmp_path):
     assert "--checkpoint" in run_without_torch(f"import {name}; {name}.main(['--help'])", tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_commands_run_without_torch(tmp_path):
 
 
 def test_only_commands_print():
-    """The library returns or logs."""
+    """The library returns values, raises or logs."""
     for name, path in modules(ROOT).items():
         if room(name) not in ("commands", "scripts"):
             tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Figures against the official evaluation code and scikit-learn; intervals and the direction check."""
+"""Metrics against the official evaluation code and scikit-learn; intervals and the direction check."""
 
 import json
 
@@ -26,10 +26,10 @@ def test_official_figures(name):
     values = compute_metrics(case["bonafide"], case["spoof"])
     for key in ("auc", "min_dcf", "act_dcf", "cllr", "n_bonafide", "n_spoof"):
         assert values[key] == pytest.approx(case[key], abs=1e-12), key
-    if name in ("ties", "constant"):  # the official code breaks ties by order
+    if name in ("ties", "constant"):  # the official code breaks ties by the order of the scores
         return
     assert values["eer"] == pytest.approx(case["eer"], abs=1e-12)
-    # The official code accepts above its threshold, this one at or above: the same decisions.
+    # The official code accepts above its threshold, and this one at or above: the decisions are the same.
     scores = np.array(case["bonafide"] + case["spoof"])
     np.testing.assert_array_equal(scores >= values["threshold"], scores > case["threshold"])
 
@@ -39,7 +39,7 @@ def test_constant_scores_are_chance():
     assert compute_metrics(case["bonafide"], case["spoof"])["eer"] == 0.5
 
 
-def test_eer_with_ties_follows_the_rule_and_no_order():
+def test_eer_with_ties_does_not_depend_on_the_order():
     bonafide, spoof = (np.array(CASES["ties"][key]) for key in ("bonafide", "spoof"))
     labels = np.r_[np.ones(len(bonafide)), np.zeros(len(spoof))]
     far, tpr, thresholds = roc_curve(labels, np.r_[bonafide, spoof], drop_intermediate=False)
@@ -62,7 +62,7 @@ def test_error_rates_are_the_roc_curve_of_scikit_learn():
     np.testing.assert_allclose(points.frr[::-1], 1 - tpr, atol=1e-15)
 
 
-def test_reversing_the_scores_turns_auc_and_eer_round():
+def test_reversed_scores_give_the_complements_of_auc_and_eer():
     rng = np.random.default_rng(2)
     bonafide, spoof = rng.normal(1, 1, 501), rng.normal(0, 1, 700)
     values, opposite = compute_metrics(bonafide, spoof), compute_metrics(-bonafide, -spoof)
@@ -91,7 +91,7 @@ def test_no_figure_without_scores(function, bonafide, spoof):
         function(bonafide, spoof)
 
 
-def test_intervals_are_seeded_and_hold_the_point():
+def test_intervals_are_seeded_and_contain_the_estimate():
     rng = np.random.default_rng(3)
     bonafide, spoof = rng.normal(1, 1, 80), rng.normal(0, 1, 120)
     first = bootstrap_intervals(bonafide, spoof, seed=7)
@@ -103,7 +103,7 @@ def test_intervals_are_seeded_and_hold_the_point():
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    # AUC of N(1, 1) against N(0, 1) is Phi(1 / sqrt(2)) = 0.7602
+    # The AUC of N(1, 1) against N(0, 1) is Phi(1 / sqrt(2)) = 0.7602.
     rng = np.random.default_rng(4)
     sets = [(rng.normal(1, 1, 60), rng.normal(0, 1, 60)) for _ in range(200)]
     intervals = [bootstrap_intervals(b, s, n_resamples=200, seed=i)["auc"] for i, (b, s) in enumerate(sets)]
@@ -112,7 +112,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 
 def test_auc_interval_width_agrees_with_hanley_and_mcneil():
-    # Standard error of the AUC after Hanley & McNeil (1982), from U-statistics
+    # The standard error of the AUC is that of Hanley & McNeil (1982), from U-statistics.
     rng = np.random.default_rng(5)
     bonafide, spoof = rng.normal(1, 1, 300), rng.normal(0, 1, 300)
     a = roc_auc_score(np.r_[np.ones(300), np.zeros(300)], np.r_[bonafide, spoof])
@@ -135,7 +135,7 @@ def test_a_planted_direction_is_shown():
 
 
 def test_a_handful_of_clips_shows_nothing():
-    assert bootstrap_intervals([0.0, 0.1], [1.0, 1.1])["auc"][1] == 0  # so narrow, and yet
+    assert bootstrap_intervals([0.0, 0.1], [1.0, 1.1])["auc"][1] == 0  # the interval is narrow, and yet
     assert bootstrap_intervals([0.0], [1.0, 2.0]) == {"auc": (0, 1), "eer": (0, 1)}
     assert direction([0.0], [1.0]) == 0
     assert direction([0.0, 0.1], [1.0, 1.1]) == direction([1.0, 1.1], [0.0, 0.1]) == 0
@@ -146,7 +146,7 @@ def test_a_handful_of_clips_shows_nothing():
 def test_a_detector_at_chance_is_rarely_accused_or_praised(n):
     rng = np.random.default_rng(n)
     shown = np.array([direction(rng.normal(size=n), rng.normal(size=n), seed=i) for i in range(200)])
-    assert np.mean(shown < 0) <= 0.06  # 2.5 % is meant
+    assert np.mean(shown < 0) <= 0.06  # 2.5 % is nominal
     assert np.mean(shown > 0) <= 0.06
 
 
@@ -181,11 +181,11 @@ def test_paired_differences_use_the_pairing():
         assert found[name]["difference"] == pytest.approx(values[1][name] - values[0][name], abs=1e-12)
         low, high = found[name]["interval"]
         assert low <= found[name]["difference"] <= high
-    # the same resamples' spread, by hand
+    # The p-value follows from the spread of the same resamples.
     low, high = found["auc"]["interval"]
     expected = 2 * scipy.stats.norm.sf(found["auc"]["difference"] / ((high - low) / (2 * 1.96)))
     assert np.log(found["auc"]["p_value"]) == pytest.approx(np.log(expected), rel=0.2)
-    # two nearly alike detectors: sure of a small gain that separate intervals cannot see
+    # Between two similar detectors, a small gain is certain that separate intervals cannot show.
     assert found["auc"]["interval"][0] > 0
     separate = [bootstrap_intervals(*pair)["auc"] for pair in ((bonafide, spoof), after)]
     assert separate[0][1] > separate[1][0]

@@ -1,4 +1,4 @@
-"""The network against the published implementation's outputs, and its behaviour in training."""
+"""The network: against the outputs of the published implementation, and in training."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_default_architecture_has_the_official_names_and_shapes():
     assert len(ours) == 667
 
 
-def test_training_mode_without_dropout_gives_the_evaluation_features(small_pth, small_config):
+def test_training_without_dropout_gives_the_features_of_evaluation(small_pth, small_config):
     detector = load_detector(small_pth, device="cpu", config=small_config)
     waves = torch.from_numpy(reference("small")["waves"])
     evaluation = detector.features(waves)
@@ -108,7 +108,7 @@ def test_bf16_runs_the_back_end_in_float32_and_stays_close():
         Detector(PRESETS["small"], precision="tf32")
 
 
-def test_spectrogram_does_not_hear_the_level():
+def test_the_spectrogram_front_end_ignores_the_level():
     front_end = Detector(PRESETS["small"]).eval().front_end
     waves = 0.05 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(front_end(4 * waves), front_end(waves), rtol=0, atol=1e-3)
@@ -138,14 +138,14 @@ def test_unknown_configurations_are_refused(change, words):
         DetectorConfig.from_dict(PRESETS["xlsr-300m"].to_dict() | change)
 
 
-def test_absent_device_is_one_line():
+def test_a_missing_device_is_reported_in_one_line():
     assert resolve_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "warp-drive", "meta"):
         with pytest.raises(DeviceError, match=name):
             resolve_device(name)
 
 
-def test_every_precision_on_the_command_line_is_one_of_the_networks():
+def test_the_network_knows_every_precision_of_the_command_line():
     for precision in PRECISIONS:
         assert Detector(PRESETS["small"], precision).precision == precision
     with pytest.raises(ValueError, match=f"precision must be one of {', '.join(PRECISIONS)}, not 'fp8'"):

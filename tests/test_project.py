@@ -1,4 +1,4 @@
-"""Results name the code that made them: version, and in a checkout the commit, as they were at the start."""
+"""Results name the code that made them: its version and, in a checkout, its commit, as of the start."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_version_stands_in_pyproject_alone():
+def test_the_version_is_written_in_pyproject_alone():
     stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert project.version() == stated == Invocation.now("x").to_dict()["project"]["version"]
     others = [

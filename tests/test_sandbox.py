@@ -1,4 +1,4 @@
-"""Work that hangs, dies or wants too much costs nobody else anything."""
+"""Work that hangs, crashes or needs too much memory does not affect anybody else."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_a_result_comes_back(sandbox):
     assert sandbox.call(30, os.getpid) != os.getpid()
 
 
-def test_what_is_raised_is_raised_here(sandbox, tmp_path):
+def test_exceptions_are_raised_in_the_caller(sandbox, tmp_path):
     with pytest.raises(AudioError, match="No such file"):
         sandbox.call(30, load_with_info, str(tmp_path / "none.wav"), 16000, None, 0.0)
 
@@ -37,20 +37,20 @@ def test_what_takes_too_long_is_killed(sandbox):
     assert sandbox.call(30, max, 3, 4) == 4
 
 
-def test_what_dies_is_told(sandbox):
+def test_a_crash_is_reported(sandbox):
     for _ in range(3):
         with pytest.raises(SandboxError, match="crashed"):
             sandbox.call(30, signal.raise_signal, signal.SIGKILL)
         assert sandbox.call(30, max, 3, 4) == 4
 
 
-def test_the_death_of_an_idle_process_is_made_good(sandbox):
-    """As when a machine runs out of memory; and all of them at once."""
+def test_idle_processes_that_die_are_replaced(sandbox):
+    """As when a machine runs out of memory; here all of them die at once."""
     for _ in range(2):
         for pid in {sandbox.call(30, os.getpid) for _ in range(4)}:
             os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
-        while True:  # a call on the way may be lost, but not those after it
+        while True:  # a call under way may be lost, but not the later ones
             try:
                 assert sandbox.call(30, max, 3, 4) == 4
                 break
@@ -60,7 +60,7 @@ def test_the_death_of_an_idle_process_is_made_good(sandbox):
 
 
 class Strange(Exception):
-    """One that cannot be unpickled."""
+    """An exception that cannot be unpickled."""
 
     def __init__(self, one, two):
         super().__init__(one)
@@ -70,13 +70,13 @@ def raise_strange():
     raise Strange(1, 2)
 
 
-def test_what_cannot_come_back_is_told(sandbox):
+def test_an_exception_that_cannot_be_unpickled_is_reported(sandbox):
     with pytest.raises(SandboxError, match="crashed"):
         sandbox.call(30, raise_strange)
     assert sandbox.call(30, max, 3, 4) == 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits it")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_memory_is_limited():
     with Sandbox(["numpy"], memory_bytes=2**30) as sandbox:
         assert len(sandbox.call(30, np.zeros, 10)) == 10
@@ -84,7 +84,7 @@ def test_memory_is_limited():
             sandbox.call(30, np.ones, 2**28)
 
 
-def test_to_close_ends_the_work():
+def test_closing_ends_the_work():
     with Sandbox() as sandbox:
         sandbox.call(30, max, 3, 4)
         future = sandbox._pool.schedule(time.sleep, args=(600,))

@@ -17,7 +17,7 @@ from antispoofing.detectors.loading import save_detector
 
 pytestmark = pytest.mark.slow
 
-# evaluate_custom.py, except that process number 1 fails as it scores
+# This is evaluate_custom.py, except that process 1 fails while it scores.
 FAILING = """
 import functools, sys
 import evaluate_custom
@@ -36,7 +36,7 @@ sys.exit(evaluate_custom.main())
 
 
 def start(folder: Path, *command, module: str = "torch.distributed.run") -> subprocess.Popen:
-    """A launcher with this command, in a folder of its own."""
+    """Start a launcher with this command, in a folder of its own."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, command)],
@@ -48,23 +48,23 @@ def start(folder: Path, *command, module: str = "torch.distributed.run") -> subp
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Its exit code, stdout and stderr; a failure if it does not end."""
+    """Return a process's exit code, stdout and stderr; fail if it does not end."""
     with process:
         try:
             shown, said = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # upon which it ends its processes
+            process.send_signal(signal.SIGTERM)  # so that it ends its processes
             pytest.fail(f"it hangs: {process.communicate(timeout=60)}")
     return process.returncode, shown, said
 
 
 def torchrun(folder: Path, *command) -> tuple[int, str, str]:
-    """Two processes on this machine: exit code, stdout and stderr."""
+    """Run a command in two processes on this machine; return exit code, stdout and stderr."""
     return finish(start(folder, "--standalone", "--nproc-per-node", 2, *command))
 
 
 def errors_in(said: str) -> list[str]:
-    """Our own lines, among torchrun's."""
+    """Return our own error lines, without torchrun's."""
     return [line for line in said.splitlines() if line.startswith("error")]
 
 
@@ -114,7 +114,7 @@ def test_a_process_that_breaks_ends_all(tmp_path):
 def test_accelerate_launches_it_too(tmp_path):
     write_splits(tmp_path / "data")
     save_detector(fresh_detector(), tmp_path / "start.safetensors")
-    launch = ("--multi_gpu", "--num_processes", 2)  # its words for torchrun
+    launch = ("--multi_gpu", "--num_processes", 2)  # accelerate's options for two processes
     script = (ROOT / "fine_tune_for.py", *SETTINGS, "--no-wandb", "--epochs", 1)
     process = start(tmp_path / "here", *launch, *script, module="accelerate.commands.launch")
     code, shown, said = finish(process)

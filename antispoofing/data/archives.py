@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, cast
 from uuid import uuid4
 
 from tqdm import tqdm
@@ -41,9 +41,8 @@ FREE_BYTES = 2**30
 MOST_FILES = 5_000_000  # ASVspoof 5, the largest data set, has one million
 MOST_FOLDERS = 50  # how deep a file may be nested
 
-_MARK = (
-    ".unpacked.json"  # this file of the folder records which archive it came from; hidden, so not a recording
-)
+# A file in the folder, hidden from searches, that records which archive it came from.
+_MARK = ".unpacked.json"
 _BLOCK = 2**16  # how many bytes are read at once; no tar header is longer
 # The exceptions that the libraries raise for archives that are damaged, by accident or on purpose.
 _DAMAGED = (
@@ -115,9 +114,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         raise DataError(f"{archive} is damaged, or packed in an unsupported way ({error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    others = (
-        f"; skipped {counted(skipped, 'file')}: neither recordings nor lists of labels" if skipped else ""
-    )
+    others = f"; skipped {counted(skipped, 'file')} that cannot be used" if skipped else ""
     logger.info("unpacked %s of %s into %s%s", counted(count, "file"), archive, folder, others)
     return folder
 
@@ -198,12 +195,14 @@ def _decompressed(archive: Path) -> BufferedIOBase:
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with (
         _decompressed(archive) as file,
-        # The stubs ask for more methods than reading uses.
-        tarfile.open(fileobj=_InBlocks(file), mode="r:") as opened,  # type: ignore[call-overload]
+        # The stubs ask for methods that reading does not use.
+        tarfile.open(fileobj=cast("IO[bytes]", _InBlocks(file)), mode="r:") as opened,
     ):
         reached = -1
         while member := opened.next():
-            opened.members, opened.pax_headers = [], {}  # tarfile would let them grow with every file
+            # tarfile would let both of these grow with every file.
+            opened.members = []  # type: ignore[attr-defined]  # missing in the stubs
+            opened.pax_headers = {}
             if opened.offset <= reached:  # a negative size, with which this would never end
                 raise tarfile.ReadError("a member leads backwards")
             reached = opened.offset
@@ -211,7 +210,9 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 continue
             if not member.isreg():
                 raise DataError(f"{archive} is refused: {member.name!r} in it is a link or a device")
-            with opened.extractfile(member) as content:
+            content = opened.extractfile(member)
+            assert content is not None  # since the member is a regular file
+            with content:
                 yield member.name, content
         file.seek(opened.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile itself stops without an error

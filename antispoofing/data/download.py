@@ -24,12 +24,16 @@ from antispoofing.published import DRIVE, DRIVE_FILE, HUB, HUB_FORM, HUB_SPEC, P
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 30.0  # how many seconds without data until a connection counts as lost
-RETRIES = 6  # how often to try again after a lost or failed connection; all tries take half a minute
+TIMEOUT = 30.0  # after so many seconds without data, a connection counts as lost
+RETRIES = 6  # how often a connection that is lost or refused is tried again, within half a minute
 
 
 def get(name: str, folder: Path = Path()) -> Path:
-    """Download a file that PUBLISHED names, or one of the Hugging Face Hub (see `hub_file`), into a folder.
+    """Download a file into a folder and return its path.
+
+    Args:
+        name: A name in PUBLISHED, or a specification for `hub_file`.
+        folder: The folder.
 
     Raises:
         DownloadError: If it cannot be downloaded, is not the right file, or another file has its name.
@@ -191,7 +195,7 @@ def hub_file(spec: str) -> Path:
                 path = Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
             except hub_errors.LocalEntryNotFoundError:
                 raise error from None  # the network's error says more
-        except (ValueError, RuntimeError) as error:  # our own, malformed names, malformed JSON; hf_xet's
+        except (ValueError, RuntimeError) as error:  # DownloadErrors too, and those of hf_xet and bad JSON
             raise DownloadError(f"{spec}: {_one_line(error)}") from error
         _check_hub_file(path, checksums.get(name))
     return path
@@ -241,9 +245,7 @@ def _kept(whole: Path) -> str:
 def _is_there(target: Path, sha256: str | None, size: int | None) -> bool:
     """Return whether the right file is there; raise a DownloadError if another one is."""
     if target.exists() and (fault := _fault(target, sha256, size)):
-        raise DownloadError(
-            f"{target} already exists, but {fault}: move it away, since it is not overwritten"
-        )
+        raise DownloadError(f"{target} already exists, but {fault}; it was left as it is: move it away first")
     return target.exists()
 
 

@@ -63,8 +63,8 @@ class Trial:
         row: Its number in the file.
         name: The recording's name as it stands there.
         label: "bonafide", "spoof" or "".
-        columns: The other columns (speaker, attack, codec, ...), by name in lower case, where they say
-            anything; a bona fide recording has no attack.
+        columns: The other columns that are not empty (speaker, attack, codec, ...), by name in lower case; a
+            bona fide recording has no attack.
     """
 
     row: int
@@ -117,7 +117,7 @@ def plain(word: str) -> str:
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raise the problems with a file's rows, if there are any, as a DataError of one line each."""
+    """Raise a DataError with a line for each problem with a file's rows, if there are any."""
     if problems:
         left = len(problems) - MOST_PROBLEMS
         rest = [f"... and {counted(left, 'more such row')}"] if left > 0 else []
@@ -141,15 +141,15 @@ def read_table(path: Path) -> Table:
         first = lines.readline()
         delimiter = next((d for d in "\t,;" if d in first), None)
         lines.seek(0)
-        split: Iterator[tuple[int, list[str]]]
+        parsed: Iterator[tuple[int, list[str]]]
         if delimiter is None:
-            split = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
+            parsed = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
         else:
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            split = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+            parsed = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
         known_cells: dict[str, str] = {}
         shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
-        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in split]
+        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in parsed]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table of text in UTF-8 ({error})") from error
     if not rows:
@@ -264,14 +264,14 @@ def _missing_column(path: Path, table: Table, names: Sequence[str]) -> DataError
 def other_columns(
     columns: Sequence[str], cells: Sequence[str], known: Sequence[int | None], label: str
 ) -> dict[str, str]:
-    """Return the cells of a row that say anything, by column name.
+    """Return a row's other cells by column name, without the empty ones.
 
-    "-" says nothing, except that as a codec it means "none". A bona fide recording has no attack.
+    "-" counts as empty, except that as a codec it means "none". A bona fide recording has no attack.
 
     Args:
         columns: The columns' names.
         cells: The row.
-        known: The indices of columns to leave out.
+        known: The indices of the columns to leave out.
         label: The row's label.
     """
     others = {}

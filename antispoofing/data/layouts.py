@@ -40,7 +40,11 @@ AUDIO_ENDINGS = (".flac", ".wav", "")  # the suffixes that a list may leave out
 
 
 def published_lists(folder: Path, phase: str | None) -> list[Path]:
-    """Find the lists of labels that a published data set keeps in its folder, of one phase (None: "eval").
+    """Find the lists of labels that a published data set keeps in its folder.
+
+    Args:
+        folder: The data set's folder.
+        phase: The phase whose lists are wanted, if they are divided by phases: "all", or None for "eval".
 
     Raises:
         DataError: If the folder contains several data sets' lists, or none of that phase.

@@ -260,7 +260,7 @@ def _read_folder(folder: Path) -> _Source:
 
 
 def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the files below a folder; links back to a folder that they are in are not followed."""
+    """Yield the files below a folder; links that lead back to a parent folder are not followed."""
     above += (os.path.realpath(folder),)
     try:
         with os.scandir(folder) as found:

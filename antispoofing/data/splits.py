@@ -18,7 +18,7 @@ from data_utils import LABELS
 
 PHASE_OF = {"training": "train", "validation": "dev", "testing": "eval"}  # ASVspoof's names
 EACH = "recording"  # instead of a column: hold out single recordings, whatever they share with others
-FRACTION = 0.2  # of each class is held out by default
+FRACTION = 0.2  # the default fraction of each class to hold out
 
 
 @dataclass
@@ -84,7 +84,7 @@ def find_training_data(
         if "testing" in own:
             splits.testing[name] = own["testing"]
     if held_out_by is not None and not has_held_out:
-        raise DataError("--validation-split is not needed: the data have validation splits of their own")
+        raise DataError("leave out --validation-split: the data have validation splits of their own")
     return splits
 
 
@@ -144,7 +144,7 @@ def _folds(
         return [(np.sort(parts[0]), np.sort(parts[1]))]
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = list(splitter.split(indices, labels, groups))
-    # Whatever the seed, the first fold has the group whose classes are least balanced, so one is drawn.
+    # Whatever the seed, the first fold has the group whose classes are least balanced; so they are shuffled.
     return [folds[i] for i in np.random.default_rng(seed).permutation(n_folds)]
 
 
