@@ -1,17 +1,19 @@
-"""Tasks 6 and 7: the fine-tuned detector on the custom data, and what fine-tuning changed.
+"""Tasks 6 and 7: score the custom data with the fine-tuned detector, and report what fine-tuning changed.
 
     python evaluate_custom_for.py       # results/for/final_model.safetensors, Dataset_Speech_Assignment
     python evaluate_custom_for.py --data my_folder --checkpoint tuned.safetensors
     torchrun --nproc-per-node 2 evaluate_custom_for.py     # in two processes, with the same results
 
-"Before" is the detector that the fine-tuning started from, which the fine-tuned file names; both
-score the same recordings. A score is logit 1 (bona fide): higher = more likely real.
+"Before" is the detector that the fine-tuning started from, which the fine-tuned file names. Both score the
+same recordings. A score is logit 1 (bona fide): higher = more likely real.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,7 @@ BEFORE, AFTER = "before", "fine-tuned"
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Compare a fine-tuned detector with the one it started from, on the same recordings."
     )
@@ -52,10 +55,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help=f"the fine-tuned detector (default: {tasks.FINE_TUNED})",
     )
     parser.add_argument(
-        "--before",
-        type=Path,
-        metavar="PATH",
-        help="the detector it started from (default: where it was then)",
+        "--before", type=Path, metavar="PATH", help="the detector it started from (default: its path then)"
     )
     options.add_output_option(parser, Path("results/custom_for"))
     options.add_audit_option(parser)
@@ -65,17 +65,22 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
+    """Run the script; return 0, or 2 after one line on stderr that says what is wrong."""
     return run_script("evaluate_custom_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
-    """Score before and after, compare, report. Raises UserError or OSError for what stands in the way."""
+    """Score the recordings before and after fine-tuning, compare and report; return the exit code.
+
+    Raises:
+        UserError: If the options, the data or the detectors cannot be used.
+        OSError: If the results cannot be written.
+    """
     scoring = options.ScoringOptions.from_args(args)
     before, after, found = distributed.on_all_ranks(
-        lambda: _find(args, scoring),
+        partial(_find, args, scoring),
         lambda result: {
-            "detectors": [d and tasks.identity(d) for d in result[:2]],
+            "detectors": [detector and tasks.identity(detector) for detector in result[:2]],
             **tasks.must_agree(scoring, result[2]),
         },
     )
@@ -86,40 +91,49 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         remove(args.output / BEFORE, results.RESULT_FILES)
 
     threshold = epoch["validation_threshold"]
-    scored = {}
-    if before is not None:
-        folder = args.output / BEFORE
-        scored[BEFORE] = tasks.evaluate(BEFORE, before, found, folder, scoring, invocation)
-    folder = args.output / AFTER
-    scored[AFTER] = tasks.evaluate(AFTER, after, found, folder, scoring, invocation, threshold=threshold)
-    if not distributed.is_main():
-        return 0
-    if any("metrics" not in summary for _, summary in scored.values()):
-        raise DataError("no real, or no fake, recording could be scored")
-    properties = clip_properties(scored[AFTER][0])
+    evaluations = {}
+    for name, detector, limit in ((BEFORE, before, None), (AFTER, after, threshold)):
+        if detector is None:
+            continue
+        folder = args.output / name
+        evaluation = tasks.evaluate(name, detector, found, folder, scoring, invocation, threshold=limit)
+        if evaluation is not None:  # on the main process
+            evaluations[name] = evaluation
+    if distributed.is_main():
+        _report(evaluations, epoch, args, invocation)
+    return 0
+
+
+def _report(
+    evaluations: dict[str, tasks.Evaluation], epoch: dict, args: argparse.Namespace, invocation: Invocation
+) -> None:
+    """Print and write figures and analysis, with a comparison if there is a detector before."""
+    if any("metrics" not in summary for _, summary in evaluations.values()):
+        raise DataError("none of the real, or none of the fake, recordings could be scored")
+    after = evaluations[AFTER]
+    properties = clip_properties(after.scored)
     words = []
-    if before is not None:
-        (scored_before, _), (scored_after, summary) = scored[BEFORE], scored[AFTER]
-        paired = compare(scored_before, scored_after, args.seed)
+    if BEFORE in evaluations:
+        before = evaluations[BEFORE]
+        paired = compare(before.scored, after.scored, args.seed)
         results.write_json(args.output / "comparison.json", paired, invocation)
-        plots.plot_change(scored_before, scored_after).savefig(args.output / "change.png", dpi=120)
+        plots.plot_change(before.scored, after.scored).savefig(args.output / "change.png", dpi=120)
         words += [
             "## What fine-tuning changed",
             difference(BEFORE, AFTER, paired),
-            change(scored_before, scored_after, summary, properties, epoch, args.seed),
+            change(before.scored, after.scored, after.summary, properties, epoch, args.seed),
         ]
-    words.append(analyse(AFTER, *scored[AFTER], properties, threshold, args.seed))
-    figures = screen.results({name: summary for name, (_, summary) in scored.items()})
-    figures += "\n\nThe threshold was chosen on the validation split of the data it was fine-tuned on."
+    words.append(analyse(AFTER, *after, properties, epoch["validation_threshold"], args.seed))
+    figures = screen.results({name: summary for name, (_, summary) in evaluations.items()})
+    figures += "\n\nThe threshold was chosen on the validation split of the fine-tuning data."
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
-    return 0
 
 
 def _find(
     args: argparse.Namespace, scoring: options.ScoringOptions
 ) -> tuple[Detector | None, Detector, Recordings]:
-    """The detectors before and after, and the recordings."""
+    """Find the detectors before and after fine-tuning and the recordings, and check the options."""
     checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
     if args.checkpoint is None and not checkpoint.exists():
         raise CheckpointError(
@@ -135,8 +149,8 @@ def _find(
     return _before(args.before, after, start, scoring), after, found
 
 
-def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
-    """What to score: as named, else the usual data set; the samples only for a demonstration."""
+def _data(args: argparse.Namespace, after: Detector) -> Sequence[str | Path]:
+    """Return the data to score: as named, else the usual data set; for a demonstration the samples."""
     data = args.data or ([tasks.CUSTOM] if tasks.CUSTOM.exists() else [])
     if args.checkpoint is None and comes_from_stand_in(after.provenance):
         if data or tasks.known_checkpoints():
@@ -144,7 +158,7 @@ def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
                 f"{tasks.FINE_TUNED} was fine-tuned from the stand-in detector, for demonstration. Fine-tune "
                 "a published one, or name this one with --checkpoint"
             )
-        tasks.print_demonstration(f"{tasks.FINE_TUNED} is a demonstration's, and no data are here")
+        tasks.print_demonstration(f"{tasks.FINE_TUNED} comes from the stand-in, and there are no data here")
         return [CUSTOM_SAMPLES]
     if not data:
         raise DataError(tasks.NO_CUSTOM)
@@ -154,21 +168,23 @@ def _data(args: argparse.Namespace, after: Detector) -> list[str | Path]:
 def _before(
     named: Path | None, after: Detector, start: Start, scoring: options.ScoringOptions
 ) -> Detector | None:
-    """The detector that the fine-tuning started from; None, and why, if that was a front end alone."""
-    if named is None:
-        if start.is_front_end:
-            print("It started from a front end with a fresh back end, so there is no detector before.")
-            return None
-        if start.file is None or not Path(start.file).is_file():
-            raise CheckpointError(
-                f"the detector that {after.path} started from is not here: {start.file}, sha256 "
-                f"{start.sha256}. Name it with --before"
-            )
-    before = tasks.load(tasks.fetched(named) if named else start.file, scoring)
+    """Return the detector that the fine-tuning started from; None if that was a front end alone."""
+    if named is not None:
+        path = tasks.fetched(named)
+    elif start.is_front_end:
+        print("The fine-tuning started from a front end alone, so there is no detector to compare with.")
+        return None
+    elif start.file is not None and Path(start.file).is_file():
+        path = Path(start.file)
+    else:
+        raise CheckpointError(
+            f"the detector that {after.path} started from is not here: {start.file}, sha256 {start.sha256}. "
+            "Name it with --before"
+        )
+    before = tasks.load(path, scoring)
     if before.sha256 != start.sha256:
         raise CheckpointError(
-            f"{before.path} is not the detector that {after.path} started from, whose sha256 is "
-            f"{start.sha256}"
+            f"{before.path} is not the detector that {after.path} started from, of sha256 {start.sha256}"
         )
     return before
 

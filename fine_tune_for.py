@@ -1,13 +1,13 @@
-"""Tasks 4 and 5: fine-tune a detector on the Fake-or-Real data set, report AUC and EER on its test split.
+"""Tasks 4 and 5: fine-tune a detector on the Fake-or-Real data set; report AUC and EER on its test split.
 
-    python fine_tune_for.py                      # for-2seconds/, the first known checkpoint here
+    python fine_tune_for.py                      # for-2seconds/, the first published detector here
     python fine_tune_for.py --data for-norm --checkpoint LA_model.pth --export-official
-    python fine_tune_for.py --checkpoint xlsr2_300m.pt   # a pre-trained front end, a fresh back end
-    torchrun --nproc-per-node 2 fine_tune_for.py         # in two processes, each step shared by them
+    python fine_tune_for.py --checkpoint xlsr2_300m.pt   # a pre-trained front end, a new back end
+    torchrun --nproc-per-node 2 fine_tune_for.py         # in two processes that share each step
 
-A score is logit 1 (bona fide): higher = more likely real. The weights kept are those of the epoch
-with the lowest validation EER; the threshold for decisions on the test split is chosen on the
-validation split too.
+A score is logit 1 (bona fide): higher = more likely real. The weights that are kept are those of the epoch
+with the lowest validation EER. The threshold for decisions on the test split is chosen on the validation
+split as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Fine-tune a detector on Fake-or-Real, or on other data.")
     training_options.add_data_options(parser)
     training_options.add_start_options(parser)
@@ -49,40 +52,60 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     options.add_machine_options(parser, training_options.PRECISIONS, batch_size=16)
     args = parser.parse_args(argv)
     if args.validation_fraction is not None and args.validation_split is None:
-        parser.error("--validation-fraction is of --validation-split, which is not there")
+        parser.error("--validation-fraction needs --validation-split")
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on stderr for what is missing or cannot be used.
+    """Run the script; return 0, or 2 after one line on stderr that says what is wrong.
 
-    After Ctrl-C 130, after SIGTERM 143.
+    The exit code is 130 after Ctrl-C and 143 after SIGTERM.
     """
     return run_script("fine_tune_for.py", run, parse_args, argv, shares=True)
 
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
-    """Find, load, train, test, report. Raises UserError or OSError for what stands in the way."""
+    """Fine-tune the detector, test it and report; return the exit code.
+
+    Raises:
+        UserError: If the options, the data or the detector cannot be used.
+        OSError: If the results cannot be written.
+    """
     from antispoofing.training.state import identify
 
     scoring = options.ScoringOptions.from_args(args)
-    config, splits, detector = distributed.on_all_ranks(lambda: _find(args, scoring))
+    config, splits, detector = distributed.on_all_ranks(partial(_find, args, scoring))
     identity = identify(detector, splits.training, splits.validation, config)
-    how = {"resume": args.resume, "restart": args.restart}
+    starting_state = partial(fine_tuning.starting_state, resume=args.resume, restart=args.restart)
     with ExitStack() as stack:
         state = distributed.on_all_ranks(
-            lambda: fine_tuning.starting_state(args.output, identity, **how, stack=stack),
+            partial(starting_state, args.output, identity, stack=stack),
             lambda found: identity | {STATE: (found.epoch, found.step)},
         )
-        return _train(args, scoring, invocation, config, splits, detector, state)
+        if distributed.is_main() and state.is_new:
+            tasks.audit(fine_tuning.by_name(splits), args.output, not args.no_audit)
+        fine_tuning.announce(args.output, config, len(splits.training), detector, state)
+        settings = dataclasses.asdict(config) | {"detector": detector.describe()}
+        is_logged = distributed.is_main() and not args.no_wandb
+        try:
+            with Tracker(args.output, settings, state.run, enabled=is_logged) as tracker:
+                _train(args, config, splits, detector, state, tracker)
+                fine_tuning.score_test_splits(splits, args.output, scoring, invocation, tracker)
+        except Stopped as stopped:
+            print(f"\n{fine_tuning.describe_stop(stopped)}")
+            return stopped.exit_code
+        if distributed.is_main():
+            _finish(args, detector, splits)
+    return 0
 
 
 def _find(
     args: argparse.Namespace, scoring: options.ScoringOptions
 ) -> tuple[TrainingConfig, Splits, Detector]:
-    """The recipe, the data and the detector to start from; fetched where that is asked for."""
+    """Find the data and the detector to start from, download them if asked to, and check the options."""
+    data: Sequence[str | Path] = [tasks.FAKE_OR_REAL] if args.download else args.data or []
     data, checkpoints = tasks.choose(
-        [tasks.FAKE_OR_REAL] if args.download else args.data or [],
+        data,
         [args.checkpoint] if args.checkpoint else [],
         tasks.FAKE_OR_REAL,
         SAMPLES / "for-2seconds",
@@ -90,17 +113,17 @@ def _find(
     )
     resolve_device(args.device)
     if args.download:
-        from antispoofing.data import download  # and all that fetching needs: half a second
+        from antispoofing.data import download  # takes half a second to import
 
         data = [download.fake_or_real()]
-    checkpoint, paths = tasks.fetched(checkpoints[0]), [Path(path) for path in data]
+    checkpoint = tasks.fetched(checkpoints[0])
     config = training_options.config_from(args, ", ".join(map(str, data)))
     fraction = args.validation_fraction or FRACTION
-    splits = find_training_data(paths, args.validation_split, fraction, args.seed)
+    splits = find_training_data([Path(path) for path in data], args.validation_split, fraction, args.seed)
     fine_tuning.describe_splits(splits)
     steps = config.epochs * steps_of_an_epoch(config, len(splits.training))
     if config.warmup >= steps:
-        raise TrainingError(f"--warmup {config.warmup}: the whole training has {steps} steps")
+        raise TrainingError(f"--warmup {config.warmup}: it must be less than the number of steps, {steps}")
     fine_tuning.prepare_output(args.output, checkpoint)
     detector = fine_tuning.load_start(checkpoint, config, scoring)
     if args.export_official and not detector.has_official_names:
@@ -110,60 +133,47 @@ def _find(
 
 def _train(
     args: argparse.Namespace,
-    scoring: options.ScoringOptions,
-    invocation: Invocation,
     config: TrainingConfig,
     splits: Splits,
     detector: Detector,
     state: TrainingState,
-) -> int:
-    """From this state to the end, the tests included; the exit code."""
-    from antispoofing.detectors.loading import export_official, load_detector
+    tracker: Tracker,
+) -> None:
+    """Train from the given state to the last epoch."""
     from antispoofing.training.loop import Hooks, fine_tune
 
-    if distributed.is_main() and state.is_new:
-        tasks.audit(fine_tuning.by_name(splits), args.output, not args.no_audit)
-    from_epoch = steps_of_an_epoch(config, len(splits.training))
-    steps = config.epochs * from_epoch
-    fine_tuning.announce(args.output, config, steps, detector, state)
-    settings = dataclasses.asdict(config) | {"detector": detector.describe()}
-    is_logged = distributed.is_main() and not args.no_wandb
-    try:
-        with Tracker(args.output, settings, state.run, enabled=is_logged) as tracker:
-            done = (state.epoch - 1) * from_epoch + state.step
-            progress = fine_tuning.Progress(args.output, config, steps, done, tracker)
-            history = fine_tune(
-                detector,
-                splits.training,
-                splits.validation,
-                config,
-                args.output,
-                groups=splits.groups(),
-                workers=args.workers,
-                state=state,
-                save_every=args.save_every,
-                hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
-            )
-            if len(history) < config.epochs:
-                print(f"ended early: {config.patience} epochs without a better one")
-            fine_tuning.score_test_splits(splits, args.output, scoring, invocation, tracker)
-    except Stopped as stopped:
-        print(f"\n{stopped}", end="")
-        if stopped.saved:
-            print(f"; the same command goes on {fine_tuning.place(*stopped.saved)}", end="")
-        print()
-        return stopped.exit_code
-    if distributed.is_main():
-        if args.export_official:
-            whole = load_detector(args.output / FINAL, device="cpu")
-            left_out = export_official(whole, args.output / fine_tuning.OFFICIAL)
-            if left_out:
-                lacking = f"{len(left_out)} pre-training-only tensors, as did {detector.path}"
-                print(f"\n{fine_tuning.OFFICIAL} lacks {lacking}")
-        remove(args.output, [STATE])
-    where = f", the test split's results in its {fine_tuning.TESTING}/" if splits.testing else ""
-    print(f"\nDetector, history and curves are in {args.output}{where}")
-    return 0
+    steps_per_epoch = steps_of_an_epoch(config, len(splits.training))
+    steps, done = config.epochs * steps_per_epoch, (state.epoch - 1) * steps_per_epoch + state.step
+    progress = fine_tuning.Progress(args.output, steps, done, tracker)
+    history = fine_tune(
+        detector,
+        splits.training,
+        splits.validation,
+        config,
+        args.output,
+        groups=splits.groups(),
+        workers=args.workers,
+        state=state,
+        save_every=args.save_every,
+        hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
+    )
+    if len(history) < config.epochs:
+        print(f"ended early: no better epoch in the last {config.patience}")
+
+
+def _finish(args: argparse.Namespace, detector: Detector, splits: Splits) -> None:
+    """Export the detector if asked to, remove the state of the finished run, print where everything is."""
+    from antispoofing.detectors.loading import export_official, load_detector
+
+    if args.export_official:
+        final = load_detector(args.output / FINAL, device="cpu")
+        missing = export_official(final, args.output / fine_tuning.OFFICIAL)
+        if missing:
+            lacking = f"{len(missing)} pre-training-only tensors, as did {detector.path}"
+            print(f"\n{fine_tuning.OFFICIAL} lacks {lacking}")
+    remove(args.output, [STATE])
+    tests = f"; the test results are in {args.output / fine_tuning.TESTING}" if splits.testing else ""
+    print(f"\nDetector, history and curves are in {args.output}{tests}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`--frontend fairseq` without fairseq, or where it is no use; `optional/test_fairseq.py` tests fairseq."""
+"""`--frontend fairseq` if fairseq is missing or does not apply; `optional/test_fairseq.py` tests the rest."""
 
 import sys
 
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 @pytest.fixture(params=SCRIPTS, ids=lambda script: script.__name__)
 def run(request, tmp_path, monkeypatch):
-    """A script with data to work on and `--frontend fairseq`, in an empty folder."""
+    """Return a script's main function, to run in an empty folder with data and with --frontend fairseq."""
     monkeypatch.chdir(tmp_path)
 
     def main(*args) -> int:
@@ -39,7 +39,7 @@ def no_fairseq(monkeypatch):
     monkeypatch.setitem(sys.modules, "fairseq", None)
 
 
-def test_what_is_not_installed_is_said_in_one_line(run, no_fairseq, small_config, capsys):
+def test_a_missing_fairseq_is_an_error_in_one_line(run, no_fairseq, small_config, capsys):
     save_detector(Detector(small_config), "xlsr.safetensors")
     assert run("--checkpoint", "xlsr.safetensors") == 2
     error = capsys.readouterr().err

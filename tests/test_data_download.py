@@ -422,7 +422,9 @@ def test_the_command_copies_a_file_of_the_hub(target, monkeypatch, tmp_path, cap
 def test_names_are_listed(capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["LA_model.pth", "LA_model.pht"])
-    assert f"'LA_model.pht' is none of {', '.join(PUBLISHED)}, nor {HUB_FORM}" in capsys.readouterr().err
+    assert (
+        f"'LA_model.pht' is neither one of {', '.join(PUBLISHED)} nor {HUB_FORM}" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_an_output_that_cannot_be_written_is_reported_before_the_work(tmp_path, 
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
     for output in (tmp_path, tmp_path / "gone" / "x.csv"):
         assert audit.main(["--data", str(tmp_path), "--output", str(output)]) == 2
-        assert "a file cannot be written there" in capsys.readouterr().err
+        assert "name a file in an existing folder" in capsys.readouterr().err
 
 
 def test_unreadable_recordings_are_counted_and_not_duplicates(tmp_path):

@@ -1,4 +1,4 @@
-"""README and docs: their commands work, their options are the programs' own, their pages short and linked."""
+"""README and docs: commands work, lists of options are up to date, pages are short, links lead somewhere."""
 
 import argparse
 import dataclasses
@@ -35,7 +35,7 @@ SCRIPTS = {
     "evaluate_custom_for.py": evaluate_custom_for.main,
     "-m antispoofing": antispoofing.__main__.main,
 }
-# Commands that are run elsewhere: how they begin, where that is, and a word that stands there.
+# Commands that are run elsewhere: how they begin, the file that runs them, and a word in that file.
 ELSEWHERE = [
     ("python3 -m venv .venv", ".ci/run", "^python3 -m venv"),
     ("python -m pytest", ".ci/run", "pytest"),
@@ -47,12 +47,12 @@ ELSEWHERE = [
     ("python -m antispoofing download", "tests/test_data_download.py", "command.main("),
     ("python fine_tune_for.py --download", "tests/test_data_download.py", "--download"),
     ("python evaluate_custom.py --checkpoint hub:", "tests/test_data_download.py", "hub:owner/one"),
-    ("at=http://127.0.0.1", "tests/test_app.py", "As curl does it"),
+    ("at=http://127.0.0.1", "tests/test_app.py", "as curl does it"),
 ]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The code blocks of a page."""
+    """Return the code blocks of a page."""
     text = page.read_text(encoding="utf-8")
     return [
         textwrap.dedent(code) for code in re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.M | re.S)
@@ -60,7 +60,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """A page's commands, each in one line; a block that sets variables is one."""
+    """Return a page's commands, one line each; a block that sets variables counts as one command."""
     found = []
     for block in blocks(page, "sh"):
         lines = block.replace("\\\n", " ").splitlines()
@@ -73,19 +73,19 @@ RUN_HERE = [c for c in ALL if not any(c.startswith(beginning) for beginning, *_ 
 
 
 def program(command: str) -> tuple[str, list[str]]:
-    """The program that a command starts, and its arguments."""
+    """Return the program that a command starts, and its arguments."""
     words = shlex.split(command.removeprefix("python "))
     return (" ".join(words[:2]), words[2:]) if words[0] == "-m" else (words[0], words[1:])
 
 
 @pytest.fixture(scope="module")
 def small(small_config):
-    """Sizes that take no time."""
+    """A network that takes no time."""
     return dataclasses.replace(small_config, clip_samples=8000)
 
 
 def speech(folder: Path, *names: str) -> None:
-    """Recordings of a second."""
+    """Write recordings of one second."""
     rng = np.random.default_rng(len(names))
     for name in names:
         path = folder / name
@@ -95,13 +95,13 @@ def speech(folder: Path, *names: str) -> None:
 
 
 def write(path: Path, rows: Iterable[str]) -> None:
-    """A text file of these rows."""
+    """Write a text file with these rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
 
 def furnish(home: Path, official: dict[str, torch.Tensor]) -> None:
-    """Put into a folder what the pages speak of, each of toy size."""
+    """Fill a folder with toy versions of the files that the pages mention."""
     shapes = {name: tuple(tensor.shape) for name, tensor in official.items()}
     for seed, name in enumerate(("LA_model.pth", "Best_LA_model_for_DF.pth")):
         torch.save(filled(shapes, seed), home / name)
@@ -141,7 +141,7 @@ def furnish(home: Path, official: dict[str, torch.Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory, small, small_official) -> Path:
-    """A folder with all that, and with what the scripts leave behind that later commands take up."""
+    """Make a folder with these files, and with the results of scripts that later commands need."""
     home = tmp_path_factory.mktemp("docs")
     furnish(home, small_official)
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def furnished(tmp_path_factory, small, small_official) -> Path:
 
 
 def as_small(monkeypatch: pytest.MonkeyPatch, home: Path, config) -> None:
-    """In this folder, official files are taken for small networks, where they are XLS-R 300M."""
+    """Change to a folder, and take official files for small networks instead of XLS-R 300M."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for name in ("load_detector", "load_front_end"):
@@ -176,8 +176,7 @@ def test_every_other_command_is_run_elsewhere():
 
 
 @pytest.mark.parametrize("command", sorted(set(ALL) - set(RUN_HERE)))
-def test_a_command_that_is_run_elsewhere_is_right_in_itself(command):
-    """Its program is there, and takes these arguments."""
+def test_a_command_that_is_run_elsewhere_names_a_program_and_arguments_that_it_takes(command):
     words = shlex.split(command.splitlines()[0].rpartition("&& ")[2].removeprefix("python "))
     if words[:2] == ["-m", "antispoofing"]:
         importlib.import_module(f"antispoofing.commands.{words[2]}").parse_args(words[3:])
@@ -204,15 +203,12 @@ def test_the_python_works(page, furnished, small, monkeypatch, capsys):
         assert "'auc': 0.959" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------ options
-
-
 class _Built(Exception):
-    """A parser, whole, in place of what it would parse."""
+    """Raised with a finished parser instead of parsing."""
 
 
 def parser_of(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    """The parser of a script, or of a command of `python -m antispoofing`."""
+    """Return the parser of a script, or of a command of `python -m antispoofing`."""
 
     def tell(parser, *args):
         raise _Built(parser)
@@ -227,7 +223,7 @@ def parser_of(name: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentPa
 
 
 def listed_options(parser: argparse.ArgumentParser) -> str:
-    """A parser's arguments and options as a Markdown list, group by group."""
+    """Return a parser's arguments and options as a Markdown list, group by group."""
     formatter, lines = parser._get_formatter(), []
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
@@ -262,7 +258,7 @@ def test_options_are_listed_as_the_programs_have_them(page, monkeypatch, request
     if request.config.getoption("--write-docs"):
         page.write_text(right, encoding="utf-8")
     assert page.read_text(encoding="utf-8") == right, (
-        "python -m pytest tests/test_docs.py --write-docs mends it"
+        "to update the page: python -m pytest tests/test_docs.py --write-docs"
     )
 
 
@@ -272,7 +268,7 @@ def test_every_program_has_its_options_listed():
     assert names == scripts | antispoofing.__main__.COMMANDS.keys()
 
 
-# What pages name beside options of this project's programs: those of torchrun, accelerate and pytest.
+# Options of torchrun, accelerate and pytest that the pages name.
 OTHERS = {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port", "--multi_gpu"}
 OTHERS |= {"--num_processes", "--dist", "--kills", "--write-docs"}
 
@@ -294,9 +290,6 @@ def test_code_is_marked_as_what_is_tested():
     assert languages == {"sh", "python"}
     with_python = {page.name for page in PAGES if blocks(page, "python")}
     assert with_python == {"README.md", "detectors.md", "page.md"}  # the last one's calls: tests/test_app.py
-
-
-# -------------------------------------------------------------------------- pages
 
 
 def test_the_readme_is_short():

@@ -1,4 +1,4 @@
-"""The command as a user runs it: what it prints, writes and refuses."""
+"""`evaluate_custom.py` as a user runs it: what it prints, writes and refuses."""
 
 import csv
 import hashlib
@@ -31,7 +31,7 @@ def detector():
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, detector):
-    """An empty current folder with a detector file in it."""
+    """Change to an empty folder with a detector's file in it."""
     monkeypatch.chdir(tmp_path)
     save_detector(detector, "detector.safetensors")
     return tmp_path
@@ -100,7 +100,7 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
 
 
 def write_sorted_clips(folder, detector, real_scores_higher: bool, n=40):
-    """Noise clips, split between Real and Fake by the score the detector gives them."""
+    """Write noise clips to Real and Fake by the scores that a detector gives them; return the median."""
     rng = np.random.default_rng(0)
     waves = (0.1 * rng.standard_normal((n, 8000)) * np.logspace(-2, 0, n)[:, None]).astype(np.float32)
     scores = detector.score(torch.from_numpy(np.stack([pad(wave) for wave in waves]))).numpy()
@@ -112,8 +112,9 @@ def write_sorted_clips(folder, detector, real_scores_higher: bool, n=40):
     return float(np.median(scores))
 
 
-def test_each_recording_is_opened_once_for_each_detector(workplace, detector, monkeypatch, capsys):
-    """And not again for the analysis."""
+def test_each_recording_is_opened_once_and_not_again_for_the_analysis(
+    workplace, detector, monkeypatch, capsys
+):
     write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=6)
     opened = []
     init = soundfile.SoundFile.__init__
@@ -165,7 +166,7 @@ def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detec
     assert run("--data", *data, "--checkpoint", "detector.safetensors") == 0
     shown = capsys.readouterr().out
     assert "AUC" not in shown
-    assert "verdict: the larger of the network's two logits" in shown
+    assert "verdict: the larger of the two logits" in shown
     folder = workplace / "results" / "custom" / "detector"
     assert not (folder / "roc.png").exists()
     assert "metrics" not in read_metrics(folder)
@@ -207,7 +208,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
     for title in ("## model\n", f"## {results[1]}\n", f"## {results[1]} against model\n"):
         assert title in analysis
         assert title in shown
-    # what the table says is what the files say
+    # the table has the figures that the files have
     for name, row in zip(results, table, strict=True):
         content = read_metrics(workplace / "results" / "custom" / name)
         (auc_low, auc_high), (eer_low, eer_high) = (content["intervals_95"][k] for k in ("auc", "eer"))
@@ -266,7 +267,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
     assert "about 0 of its 2 clips" in capsys.readouterr().out
     assert run("--data", "data/Real", *options) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["failures.csv", "metrics.json", "scores.csv"]
-    assert "No folder in" in capsys.readouterr().out
+    assert "There are no labels: no folder in" in capsys.readouterr().out
 
 
 def test_options_may_be_repeated_and_names_odd(workplace, capsys):
@@ -324,7 +325,7 @@ def test_curves_are_drawn_the_right_way_round():
     assert (far, frr) == (pytest.approx(0), pytest.approx(scipy.stats.norm.ppf(1 / 3)))
 
 
-def test_few_clips_below_chance_are_mentioned_not_accused():
+def test_few_clips_below_chance_are_mentioned_without_a_warning():
     summary = {
         "metrics": {"auc": 0.0, "eer": 1.0, "threshold_at_eer_chosen_on_this_set": 1.0},
         "counts": {"bonafide_scored": 2, "spoof_scored": 3},
@@ -417,7 +418,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
         assert row["verdict"] == ("real" if float(row["score"]) >= 0.1 else "fake")
     with Image.open(folder / "Real" / "long.wav.png") as picture:
         assert min(picture.size) > 300
-    # an earlier run's are gone
+    # the next run removes them
     name = "n" * 251 + ".wav"
     Path(name).write_bytes(Path("talks/Real/long.wav").read_bytes())
     assert run("--data", name, *options[2:], "--timeline") == 0
@@ -427,7 +428,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     assert not folder.exists()
 
 
-def test_a_calibrated_detector_says_so_of_its_timelines(workplace, detector, capsys):
+def test_timelines_name_the_calibration(workplace, detector, capsys):
     calibrated = Detector(PRESETS["small"])
     calibrated.load_state_dict(detector.state_dict())
     calibrated.provenance = {
@@ -465,7 +466,7 @@ def test_a_hop_needs_a_timeline(workplace):
     assert error.value.code == 2
 
 
-def test_timelines_are_of_one_process(monkeypatch):
+def test_timelines_need_a_single_process(monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 2)
     with pytest.raises(ProcessError, match="one process"):
         evaluate_custom.parse_args(["--timeline"])

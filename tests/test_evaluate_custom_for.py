@@ -1,4 +1,4 @@
-"""The command as a user runs it: before and after fine-tuning, on the same recordings."""
+"""`evaluate_custom_for.py` as a user runs it: before and after fine-tuning, on the same recordings."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_before_and_after_side_by_side(workplace, capsys):
     ):
         assert words in shown
         assert words in analysis
-    assert "validation split of the data it was fine-tuned on" in shown
+    assert "validation split of the fine-tuning data" in shown
     with Image.open(folder / "change.png") as image:
         assert min(image.size) > 400
     before, after = (
@@ -110,7 +110,7 @@ def test_from_a_front_end_alone_there_is_no_before(workplace, capsys):
     )
     assert run() == 0
     shown = capsys.readouterr().out
-    assert "there is no detector before" in shown
+    assert "there is no detector to compare with" in shown
     assert "What fine-tuning changed" not in shown
     assert "## fine-tuned" in shown
 
@@ -147,7 +147,7 @@ def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch
     start.provenance = {"stand_in": "yes"}
     save_detector(start, "start.safetensors")
     fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED)
-    for args in ([], ["--data", tasks.CUSTOM]):  # it does not judge these unasked
+    for args in ([], ["--data", tasks.CUSTOM]):  # it must be named to be used on real data
         assert run(*args) == 2
         assert "was fine-tuned from the stand-in detector" in capsys.readouterr().err
     assert run("--checkpoint", tasks.FINE_TUNED) == 0
@@ -156,7 +156,7 @@ def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch
     capsys.readouterr()
     assert run() == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("results/for/final_model.safetensors is a demonstration's")
+    assert shown.startswith("results/for/final_model.safetensors comes from the stand-in")
     assert "demonstration" in shown.splitlines()[0]
     assert "6 recordings: 3 real, 3 fake" in shown
 
@@ -198,7 +198,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):
         lambda p: p["epoch"].pop("validation_auc"),
     ],
 )
-def test_a_file_that_does_not_say_how_it_came_about_is_refused(damage, workplace, capsys):
+def test_a_file_without_its_provenance_is_refused(damage, workplace, capsys):
     detector = load_detector(tasks.FINE_TUNED, device="cpu")
     damage(detector.provenance)
     save_detector(detector, tasks.FINE_TUNED)

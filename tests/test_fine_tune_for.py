@@ -1,4 +1,4 @@
-"""The command as a user runs it, on a miniature of the Fake-or-Real layout."""
+"""`fine_tune_for.py` as a user runs it, on a miniature of the Fake-or-Real layout."""
 
 import csv
 import dataclasses
@@ -25,7 +25,6 @@ from antispoofing.report import plots
 from antispoofing.scoring.scored import Scored
 from antispoofing.training.augment import KINDS
 from antispoofing.training.history import STATE, EpochResult
-from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.tracking import Tracker
 from model import Detector
 
@@ -41,10 +40,10 @@ def test_the_whole_run(not_logged_in, workplace, capsys):
         Path("for-2seconds", path).write_bytes(b"bad")
     assert run(*options, wandb=True) == 0
     shown = capsys.readouterr().out
-    assert "training: 6 real, 7 fake\nAs published, training has 6978 of each" in shown
+    assert "training: 6 real, 7 fake\nThe published training split has 6978 of each" in shown
     assert "2 epochs, 8 steps" in shown
     assert "fine-tuned, at threshold" in shown
-    assert "That threshold was chosen on the validation split." in shown
+    assert "The threshold was chosen on the validation split." in shown
     assert "left out of training: fake/bad.wav: libsndfile" in shown
     assert "not scored: real/bad.wav: libsndfile" in shown
 
@@ -117,15 +116,13 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     folder = workplace / "results" / "for"
     final = (folder / "final_model.safetensors").read_bytes()
     assert run("--checkpoint", folder / "final_model.safetensors", "--epochs", 1) == 2
-    assert "would be overwritten by what it becomes" in capsys.readouterr().err
+    assert "would be overwritten by the fine-tuned one" in capsys.readouterr().err
     assert (folder / "final_model.safetensors").read_bytes() == final
 
     (folder / "final_model.pth").write_bytes(b"of an earlier run")
     (folder / "testing" / "another set").mkdir()
     (folder / "testing" / "another set" / "metrics.json").write_bytes(b"of an earlier run")
-    progress = fine_tuning.Progress(
-        folder, TrainingConfig(epochs=2), 2, 0, Tracker(folder, {}, "one", enabled=False)
-    )
+    progress = fine_tuning.Progress(folder, 2, 0, Tracker(folder, {}, "one", enabled=False))
     scored = Scored(find_recordings(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
     progress.on_epoch([EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0)], scored)
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -144,7 +141,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
 def test_a_spectrogram_detector_is_not_exported(workplace, capsys):
     assert run("--checkpoint", "start.safetensors", "--epochs", 1, "--export-official") == 2
     assert "has no XLS-R front end" in capsys.readouterr().err
-    assert not Path("results/for/history.csv").exists()  # said before the work, not after
+    assert not Path("results/for/history.csv").exists()  # refused before the work, not after it
 
 
 def test_an_xlsr_detector_comes_back_official(workplace, capsys, small_pth, small_config):
@@ -158,17 +155,15 @@ def test_an_xlsr_detector_comes_back_official(workplace, capsys, small_pth, smal
     torch.testing.assert_close(again.score(waves), final.score(waves), atol=1e-6, rtol=0)
 
 
-def test_a_front_end_alone_gets_a_fresh_back_end(
-    workplace, capsys, monkeypatch, small_official, small_config
-):
+def test_a_front_end_alone_gets_a_new_back_end(workplace, capsys, monkeypatch, small_official, small_config):
     model = {k.removeprefix(FRONT): v for k, v in small_official.items() if k.startswith(FRONT)}
     torch.save({"args": None, "model": model}, "xlsr2_300m.pt")
-    # a fairseq file is taken for XLS-R 300M
+    # without a configuration, a fairseq file is taken for XLS-R 300M
     monkeypatch.setattr(loading, "load_front_end", partial(load_front_end, config=small_config))
     assert run("--checkpoint", "xlsr2_300m.pt", "--epochs", 1, "--seed", 3, "--export-official") == 0
     shown = capsys.readouterr().out
-    assert "xlsr2_300m.pt is a front end alone. The back end is fresh: random weights, seed 3" in shown
-    assert shown.index("fresh") < shown.index("Fine-tuning")
+    assert "xlsr2_300m.pt is a front end alone. It gets a new back end with random weights (seed 3)" in shown
+    assert shown.index("new back end") < shown.index("Fine-tuning")
     assert torch.load("results/for/final_model.pth", weights_only=True).keys() == small_official.keys()
     final = load_detector("results/for/final_model.safetensors", device="cpu")
     assert final.provenance["started_from"] == {
@@ -210,7 +205,7 @@ PLAIN = ("--epochs", 1, "--batch-size", 4, "--learning-rate", 1e-3, "--no-audit"
 
 
 def test_every_option_is_recorded_and_changes_the_training(workplace, no_pictures):
-    """Each by a real run of the command with the small preset."""
+    """Run the command with each of them, on a small network."""
     torch.manual_seed(0)
     save_detector(Detector(dataclasses.replace(PRESETS["small"], clip_samples=8000)), "start.safetensors")
     for path in Path("for-2seconds/training").rglob("*.wav"):  # long enough for a crop
@@ -252,7 +247,7 @@ def test_it_ends_early_when_nothing_gets_better(workplace, capsys):
         rows = list(csv.DictReader(file))
     best = load_detector("results/for/final_model.safetensors", device="cpu").provenance["epoch"]["epoch"]
     assert len(rows) == best + 2 < 50
-    assert "ended early: 2 epochs without a better one" in capsys.readouterr().out
+    assert "ended early: no better epoch in the last 2" in capsys.readouterr().out
 
 
 def test_data_without_a_testing_split(workplace, capsys):
@@ -266,7 +261,7 @@ def test_data_without_a_testing_split(workplace, capsys):
     assert run(*options, "--validation-split", "speaker", "--validation-fraction", 0.3) == 0
     shown = capsys.readouterr().out
     assert "training: 4 real, 4 fake\nvalidation: 2 real, 2 fake" in shown
-    assert "There is no split to test on" in shown
+    assert "There is no test split" in shown
     assert "Detector, history and curves are in results/for\n" in shown
     assert not Path("results/for/testing").exists()
 
@@ -292,7 +287,7 @@ def test_several_data_sets_are_tested_each_by_itself(workplace, capsys):
         assert f"{name}, at threshold" in shown
 
 
-def test_a_speaker_in_two_splits_is_said(workplace, capsys):
+def test_a_speaker_in_two_splits_is_reported(workplace, capsys):
     rows = ["path,speaker,label"]
     for i in range(8):
         path = Path("for-2seconds/training", ("fake", "real")[i % 2], f"file{i}.wav_16k.wav")
@@ -303,14 +298,14 @@ def test_a_speaker_in_two_splits_is_said(workplace, capsys):
     assert "AUDIT: list.csv: training and validation have 1 speaker in common" in capsys.readouterr().out
 
 
-def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys, monkeypatch):
+def test_an_unfinished_run_with_other_settings_is_not_lost(workplace, capsys, monkeypatch):
     def fail(*args):
         raise OSError("no power")
 
     monkeypatch.setattr(fine_tuning, "score_test_splits", fail)
     options = ("--checkpoint", "start.safetensors", *PLAIN)
     assert run(*options, "--resume") == 2
-    assert "--resume: there is no unfinished training in results/for" in capsys.readouterr().err
+    assert "--resume: there is no unfinished training run in results/for" in capsys.readouterr().err
     assert run(*options) == 2
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
@@ -318,19 +313,17 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
     capsys.readouterr()
     assert run(*options, "--learning-rate", 2e-3) == 2
     error = capsys.readouterr().err
-    assert (
-        "holds an unfinished training run with learning_rate 0.001, not 0.002; --restart begins anew" in error
-    )
+    assert "with learning_rate 0.001, not 0.002; --restart discards it" in error
     assert Path("results/for", STATE).read_bytes() == state
-    elsewhere = Path("for-2seconds").resolve()  # is the same all the same
-    assert run(*options, "--data", elsewhere, "--resume") == 0  # all that was left is to test
-    assert "It goes on after epoch 1" in capsys.readouterr().out
+    elsewhere = Path("for-2seconds").resolve()  # the same data under another name
+    assert run(*options, "--data", elsewhere, "--resume") == 0  # only the test is left to do
+    assert "Resuming after epoch 1." in capsys.readouterr().out
     assert not Path("results/for", STATE).exists()
     Path("results/for", STATE).write_bytes(state)
     assert run(*options, "--learning-rate", 2e-3, "--restart") == 0
     shown = capsys.readouterr().out
-    assert "It goes on" not in shown
-    assert "results/for/final_model.safetensors is of an earlier training" in shown
+    assert "Resuming" not in shown
+    assert "results/for/final_model.safetensors is from an earlier run" in shown
     for left, words in (
         (state, "its final_model.safetensors is missing or another run's"),
         (state[:1000], f"results/for/{STATE}: damaged"),
@@ -340,15 +333,15 @@ def test_an_unfinished_training_of_other_settings_is_not_lost(workplace, capsys,
         error = capsys.readouterr().err
         assert error.startswith("error: results/for")
         assert words in error
-        assert "; --restart begins anew" in error
+        assert "; --restart discards it" in error
 
 
 def test_options_that_would_do_nothing_are_refused(workplace, capsys):
     assert run("--checkpoint", "start.safetensors", "--epochs", 2, "--warmup", 2) == 2
-    assert capsys.readouterr().err == "error: --warmup 2: the whole training has 2 steps\n"
+    assert capsys.readouterr().err == "error: --warmup 2: it must be less than the number of steps, 2\n"
     with pytest.raises(SystemExit):
         run("--checkpoint", "start.safetensors", "--validation-fraction", 0.3)
-    assert "--validation-fraction is of --validation-split" in capsys.readouterr().err
+    assert "--validation-fraction needs --validation-split" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fraction", ["0", "0.51", "1", "nan", "x"])

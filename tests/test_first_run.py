@@ -48,7 +48,7 @@ def test_the_other_scripts_after_it(tmp_path):
     run(tmp_path, "evaluate_custom.py")
     before = read(tmp_path / "results/custom/detector/metrics.json")
     shown = run(tmp_path, "evaluate_custom_for.py")
-    assert shown[0].startswith("results/for/final_model.safetensors is a demonstration's")
+    assert shown[0].startswith("results/for/final_model.safetensors comes from the stand-in")
     paired = read(tmp_path / "results/custom_for/comparison.json")
     assert paired["auc"]["before"] == before["metrics"]["auc"]
     assert (tmp_path / "results/custom_for/analysis.md").is_file()

@@ -211,7 +211,7 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
         ),
         (["scores.txt", "--keys", "keys.txt", "--phase", "hidden"], "no rows of phase hidden, only of eval"),
         (["scores.txt", "--keys", "real.txt"], "need scores of both real and fake"),
-        (["scores.txt", "--phase", "eval"], "--phase is of the keys"),
+        (["scores.txt", "--phase", "eval"], "--phase selects a phase of the keys"),
         (["scores.txt", "--keys", "real.txt", "--phase", "eval"], "real.txt has no phases"),
         (["scores.csv", "--output", "."], "scores.csv would be overwritten"),
     ],

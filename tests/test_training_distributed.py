@@ -101,10 +101,10 @@ def test_two_processes_resume_as_if_never_stopped(workplace):
         process.send(signal.SIGTERM)
     main, other = (process.end() for process in group)
     assert main.code == other.code == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; the same command goes on after step" in main.stdout
+    assert "stopped by SIGTERM; run the same command to resume after step" in main.stdout
     main, other = run_group(2, fine_tune_for.main, *options, folder=here)
     assert other == (main.code, "", main.stderr) == (0, "", "")
-    assert "It goes on after step" in main.stdout
+    assert "Resuming after step" in main.stdout
     assert training_results(here) == training_results(workplace / "whole")
 
 

@@ -70,7 +70,7 @@ def never_killed(tmp_path_factory):
     begun = time.perf_counter()
     code, shown, said = run.end()
     assert code == 0, said
-    assert "It goes on" not in shown
+    assert "Resuming" not in shown
     found = training_results(folder / "whole")
     assert len(found["history"]) == EPOCHS
     assert STATE not in found["files"]
@@ -99,7 +99,7 @@ def test_killed_while_it_writes(never_killed):
         assert code == -signal.SIGKILL, said
     code, shown, said = started(folder / "writing").end()
     assert code == 0, said
-    assert "It goes on after step" in shown
+    assert "Resuming after step" in shown
     assert training_results(folder / "writing") == expected
 
 
@@ -112,11 +112,11 @@ def test_a_request_to_stop_saves_the_state(number, never_killed):
     run.send(number)  # what decodes has it too
     code, shown, said = run.end()
     assert code == 128 + number, said
-    assert f"stopped by {number.name}; the same command goes on after step" in shown
+    assert f"stopped by {number.name}; run the same command to resume after step" in shown
     assert said == "stopping after this step\n"
     code, shown, said = started(here, "--save-every", 1000).end()
     assert code == 0, said
-    assert "It goes on after step" in shown
+    assert "Resuming after step" in shown
     assert training_results(here) == expected
 
 
@@ -152,5 +152,5 @@ def test_a_full_disk_leaves_the_last_state(never_killed):
     assert sorted(path.name for path in (here / "results/for").iterdir()) == [STATE]
     code, shown, said = started(here).end()
     assert code == 0, said
-    assert "It goes on after step 2 of epoch 1." in shown
+    assert "Resuming after step 2 of epoch 1." in shown
     assert training_results(here) == expected

@@ -1,4 +1,4 @@
-"""Look for the same audio more than once: in a data set, in both of its classes, or in two of its splits.
+"""Look for audio that occurs twice: within a data set, in both of its classes, or in two of its splits.
 
 python -m antispoofing audit --data my_folder
 python -m antispoofing audit --data for-2seconds            # within and between its three splits
@@ -21,36 +21,56 @@ from antispoofing.text import printable
 
 
 def print_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
-    """Compare, print what was found, and list it all in a file; of a single recording nothing is said."""
+    """Compare recordings, write the groups of duplicates to a CSV file, and print a summary.
+
+    Args:
+        splits: As for `duplicates.find_duplicates`.
+        listing: The CSV file.
+    """
     audit = find_duplicates(splits)
     audit.write(listing)
-    if audit.n_compared > 1:
+    if audit.n_compared > 1:  # a single recording cannot have a duplicate
         print(audit.describe())
     if audit.groups:
-        print(f"All are listed in {listing}")
+        print(f"All of them are listed in {listing}")
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing audit",
-        description="Find the same audio twice: in a set, in both classes, in two splits.",
+        description="Find audio that occurs twice: within a data set, in both classes, or in two splits.",
     )
-    options.add_data_options(parser, "as for the other scripts", required=True)
+    options.add_data_options(
+        parser,
+        "recordings to compare: a folder, a list of labels, a published data set, or any of these as zip or "
+        "tar",
+        required=True,
+    )
     parser.add_argument(
-        "--output", type=Path, default=Path(DUPLICATES), metavar="FILE", help="default: %(default)s"
+        "--output",
+        type=Path,
+        default=Path(DUPLICATES),
+        metavar="FILE",
+        help="CSV file that lists the duplicates (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on stderr for what is missing or cannot be used."""
+    """Run the command; return 0, or 2 after one line on stderr that says what is wrong."""
     return run_script("-m antispoofing audit", run, parse_args, argv)
 
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
-    """Find, compare, list. Raises UserError or OSError for what stands in the way."""
+    """Find the recordings, compare them and list the duplicates; return the exit code.
+
+    Raises:
+        DataError: If the recordings cannot be found or read, or --output is no place for a file.
+        OSError: If the listing cannot be written.
+    """
     if args.output.is_dir() or not args.output.parent.is_dir():
-        raise DataError(f"--output {args.output}: a file cannot be written there")
+        raise DataError(f"--output {args.output}: name a file in an existing folder")
     folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
     if folder:
         splits = {name: find_recordings([folder / name]).utterances for name in SPLITS}

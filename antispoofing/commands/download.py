@@ -1,4 +1,4 @@
-"""Fetch what the project needs: the data set, the published detectors, any detector on the Hugging Face Hub.
+"""Fetch the data set, the published detectors, or any detector on the Hugging Face Hub.
 
 python -m antispoofing download for-2sec                   # Fake-or-Real's two-second clips, extracted
 python -m antispoofing download LA_model.pth --output detectors
@@ -16,6 +16,7 @@ from antispoofing.published import HUB_FORM, HUB_SPEC, PUBLISHED
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing download", description="Fetch data and detectors."
     )
@@ -24,26 +25,36 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         nargs="+",
         type=_name,
         metavar="NAME",
-        help=f"{', '.join(PUBLISHED)}, or a file of the Hugging Face Hub: {HUB_FORM}",
+        help=f"{', '.join(PUBLISHED)}, or a file on the Hugging Face Hub: {HUB_FORM}",
     )
-    parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="default: here")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder to save to (default: the current one)",
+    )
     return parser.parse_args(argv)
 
 
 def _name(text: str) -> str:
     if text not in PUBLISHED and not HUB_SPEC.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(PUBLISHED)}, nor {HUB_FORM}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one of {', '.join(PUBLISHED)} nor {HUB_FORM}")
     return text
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on stderr that says what cannot be fetched."""
+    """Run the command; return 0, or 2 after one line on stderr that says what cannot be fetched."""
     return run_script("-m antispoofing download", run, parse_args, argv)
 
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
-    """Fetch what is named and say where it is. Raises DownloadError."""
-    from antispoofing.data import download  # and all that fetching needs: half a second
+    """Fetch each named file and print where it is; return the exit code.
+
+    Raises:
+        DownloadError: If a file cannot be fetched, or is not the one it should be.
+    """
+    from antispoofing.data import download  # takes half a second to import
 
     for name in args.names:
         path = download.fake_or_real(args.output) if name == "for-2sec" else download.get(name, args.output)

@@ -1,4 +1,4 @@
-"""Around a training by `fine_tune_for.py`: what it starts from, how it goes, what it has come to."""
+"""Steps of `fine_tune_for.py` before, during and after training: what to start from, progress, tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antispoofing import distributed, metrics
+from antispoofing.classes import FAKE, REAL
 from antispoofing.commands import tasks
 from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.recordings import Utterance
@@ -23,7 +24,8 @@ from antispoofing.report import plots, results, screen
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
 from antispoofing.training.history import FINAL, LAST, EpochResult
-from antispoofing.training.recipe import TrainingConfig
+from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
+from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -31,74 +33,80 @@ if TYPE_CHECKING:
     from model import Detector
 
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
-TESTING = "testing"  # of the results
-OFFICIAL = "final_model.pth"  # with --export-official
-TIMED_STEPS = 5  # after these it is said how long the rest will take
+TESTING = "testing"  # folder of the test results
+OFFICIAL = "final_model.pth"  # written with --export-official
+TIMED_STEPS = 5  # steps that the remaining time is estimated from
 
 
 def by_name(splits: Splits) -> dict[str, Sequence[Utterance]]:
-    """Return each split's recordings; where several data sets are tested on, with the set's name."""
-    testing = {f"testing-{name}": found.utterances for name, found in splits.testing.items()}
-    if len(testing) == 1:
-        testing = {"testing": next(iter(testing.values()))}
-    return {"training": splits.training, "validation": splits.validation} | testing
+    """Return the recordings of each split; with several test sets, their names include the data set's."""
+    named: dict[str, Sequence[Utterance]] = {"training": splits.training, "validation": splits.validation}
+    for name, found in splits.testing.items():
+        named["testing" if len(splits.testing) == 1 else f"testing-{name}"] = found.utterances
+    return named
 
 
 def describe_splits(splits: Splits) -> None:
-    """Print what was found."""
+    """Print how many recordings each split has, and what is unusual about them."""
     for note in splits.notes:
         print(printable(note))
     published = FOR_2SEC_CLIPS if _is_for_2sec(splits) else {}
     for name, utterances in by_name(splits).items():
         counts = Counter(u.label for u in utterances)
-        print(f"{name}: {counts['bonafide']} real, {counts['spoof']} fake")
+        print(f"{name}: {counts[REAL.label]} real, {counts[FAKE.label]} fake")
         if name in published and set(counts.values()) != {published[name]}:
-            print(f"As published, {name} has {published[name]} of each: is the download complete?")
+            print(f"The published {name} split has {published[name]} of each: is the download complete?")
     if not splits.testing:
-        print("There is no split to test on: the figures will be of the validation set alone.")
+        print("There is no test split: all figures will be those of the validation split.")
 
 
 def _is_for_2sec(splits: Splits) -> bool:
-    """Whether the data are Fake-or-Real's two-second clips, and not the samples of them."""
+    """Check whether the data are Fake-or-Real's two-second clips, and not just samples of them."""
     folders = [found.root.parent for found in splits.testing.values()]
     names = [folder.name for folder in folders if not folder.is_relative_to(SAMPLES)]
     return names == [tasks.FAKE_OR_REAL.name]
 
 
 def prepare_output(output: Path, checkpoint: Path) -> None:
-    """Make the output folder.
+    """Make the output folder and check that training may write to it.
 
     Raises:
-        OSError: it cannot be written to.
-        CheckpointError: what the training starts from would be overwritten.
+        OSError: If it cannot be written to.
+        CheckpointError: If training would overwrite the detector that it starts from.
     """
     output.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=output).close()
     if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
-        raise CheckpointError(f"{checkpoint} would be overwritten by what it becomes: name another --output")
+        raise CheckpointError(
+            f"{checkpoint} would be overwritten by the fine-tuned one: name another --output"
+        )
 
 
 def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions) -> Detector:
-    """Load the detector to start from, or a front end and a fresh back end, which is said.
+    """Load the detector to start from; a front end alone gets a new back end, and a notice is printed.
 
     Raises:
-        CheckpointError: see `load_detector`.
-        TrainingError: it cannot be trained as configured.
+        CheckpointError: If the file cannot be used, see `load_detector` and `load_front_end`.
+        DeviceError: If the device is not available, or does not support the precision.
+        FairseqError: If fairseq is asked for and cannot be imported.
+        TrainingError: If the detector cannot be trained as configured.
     """
     from antispoofing.detectors import loading, pretrained
     from antispoofing.training.step import check
 
-    how = {"device": options.device, "precision": options.precision, "engine": options.engine}
+    device, precision, engine = options.device, options.precision, options.engine
     if pretrained.is_front_end(checkpoint):
         if config.freeze_batch_norm:
-            raise TrainingError("--freeze-batchnorm: a fresh back end has no statistics to keep")
-        detector = loading.load_front_end(checkpoint, **how, seed=config.seed)
+            raise TrainingError("--freeze-batchnorm: a new back end has no statistics to keep")
+        detector = loading.load_front_end(
+            checkpoint, device=device, precision=precision, engine=engine, seed=config.seed
+        )
         print(
-            f"{checkpoint} is a front end alone. The back end is fresh: random weights, seed {config.seed}, "
-            "so the first epoch starts from guessing"
+            f"{checkpoint} is a front end alone. It gets a new back end with random weights (seed "
+            f"{config.seed}), so the first epoch starts from guessing."
         )
     else:
-        detector = loading.load_detector(checkpoint, **how)
+        detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
     check(detector, config)
     return detector
 
@@ -106,15 +114,18 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
 def starting_state(
     output: Path, identity: dict, *, resume: bool, restart: bool, stack: ExitStack
 ) -> TrainingState:
-    """Find where a training goes on, or begins, and be the only one that writes to its folder.
+    """Return the state to train from, a saved one or a new one; lock the output folder for this run.
 
     Args:
-        identity: from `state.identify`.
-        resume, restart: --resume, --restart.
-        stack: to leave when this process is to write to the folder no more.
+        output: The output folder.
+        identity: What a saved state must agree with, from `state.identify`.
+        resume: Whether there must be a saved state (--resume).
+        restart: Whether to ignore a saved state (--restart).
+        stack: Releases the lock when it is closed.
 
     Raises:
-        TrainingError: it cannot go on there, or another one is writing there.
+        TrainingError: If a saved state is damaged or belongs to other settings, if there is none to resume,
+            or if another run is writing to the folder.
     """
     from antispoofing.training.state import TrainingState, find_state, sole_writer
 
@@ -125,29 +136,49 @@ def starting_state(
     try:
         state = find_state(output, identity)
     except (CheckpointError, TrainingError) as error:
-        raise TrainingError(f"{error}; --restart begins anew, another --output leaves it") from error
+        raise TrainingError(f"{error}; --restart discards it, another --output keeps it") from error
     if state is None and resume:
-        raise TrainingError(f"--resume: there is no unfinished training in {output}")
+        raise TrainingError(f"--resume: there is no unfinished training run in {output}")
     return state or TrainingState()
 
 
 def announce(
-    output: Path, config: TrainingConfig, steps: int, detector: Detector, state: TrainingState
+    output: Path, config: TrainingConfig, clips: int, detector: Detector, state: TrainingState
 ) -> None:
-    """Print what begins."""
+    """Print what is about to be trained, for how long, and where the run starts or resumes.
+
+    Args:
+        output: The output folder.
+        config: The recipe.
+        clips: The number of training recordings.
+        detector: The detector to start from.
+        state: The state to train from.
+    """
+    steps = config.epochs * steps_of_an_epoch(config, clips)
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
-    print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: ", end="")
-    print(f"{config.epochs} epochs, {steps} steps")
+    length = f"{_plural(config.epochs, 'epoch')}, {_plural(steps, 'step')}"
+    print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: {length}")
     if not state.is_new:
-        print(f"It goes on {place(state.epoch, state.step)}.")
+        print(f"Resuming {place(state.epoch, state.step)}.")
     elif (output / FINAL).exists():
-        print(f"{output / FINAL} is of an earlier training: the first epoch will replace it.")
+        print(f"{output / FINAL} is from an earlier run: the first epoch will replace it.")
     print()
 
 
 def place(epoch: int, step: int) -> str:
-    """Say how far a training is."""
+    """Describe how far a training run is: "after step 3 of epoch 1", or "after epoch 1"."""
     return f"after step {step} of epoch {epoch}" if step else f"after epoch {epoch - 1}"
+
+
+def describe_stop(stopped: Stopped) -> str:
+    """Say what stopped a training run, and how to resume it if its state was saved."""
+    if stopped.saved is None:
+        return str(stopped)
+    return f"{stopped}; run the same command to resume {place(*stopped.saved)}"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def print_left_out(utterance: Utterance, reason: str) -> None:
@@ -156,39 +187,37 @@ def print_left_out(utterance: Utterance, reason: str) -> None:
 
 
 class Progress:
-    """What is said, written and logged while the training goes on.
+    """Prints, writes and logs how training proceeds.
 
     Args:
-        output: the training's folder.
-        steps: of the whole training.
-        done: of these, before it goes on.
+        output: The output folder.
+        steps: The number of steps of the whole run.
+        done: How many of them were done before this run started or resumed.
+        tracker: Logs steps and epochs.
     """
 
-    def __init__(self, output: Path, config: TrainingConfig, steps: int, done: int, tracker: Tracker):
-        self.output, self.config, self.steps, self.tracker = output, config, steps, tracker
+    def __init__(self, output: Path, steps: int, done: int, tracker: Tracker):
+        self.output, self.steps, self.tracker = output, steps, tracker
         self.step = done
         self.timed = 0
         self.started = time.perf_counter()
 
     def on_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
-        """Log a step, and say how long the rest will take."""
+        """Log a step, and once estimate the remaining time."""
         self.step = step
         self.timed += 1
         self.tracker.log_step(step, loss, learning_rate, gradient_norm)
         if self.timed == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
             minutes = (time.perf_counter() - self.started) / self.timed * (self.steps - step) / 60
-            print(f"about {minutes:.1f} minutes to go, and the time to score validation after each epoch")
+            print(f"About {minutes:.1f} minutes to go, plus scoring the validation split after each epoch")
 
     def on_epoch(self, history: Sequence[EpochResult], scored: Scored) -> None:
-        """Say, write and log what an epoch has come to."""
+        """Print, write and log the figures of the epoch that has ended."""
         if not distributed.is_main():
             return
-        if len(history) == 1:  # now that an earlier run's weights are gone, so must be what tells of them
-            remove(self.output, [OFFICIAL])
-            testing = self.output / TESTING
-            for folder in (testing, *filter(Path.is_dir, testing.glob("*"))):
-                remove(folder, results.RESULT_FILES)
-        results.write_history(self.output, history)
+        if len(history) == 1:
+            self._remove_earlier_results()
+        results.write_history(self.output, list(history))
         result = history[-1]
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "
@@ -202,11 +231,21 @@ class Progress:
             roc = plots.plot_roc(points, result.validation_auc, interval)
             self.tracker.log_epoch(result, self.step, roc)
 
+    def _remove_earlier_results(self) -> None:
+        """Remove what belongs to the weights of an earlier run, which the first epoch has replaced."""
+        remove(self.output, [OFFICIAL])
+        testing = self.output / TESTING
+        for folder in (testing, *filter(Path.is_dir, testing.glob("*"))):
+            remove(folder, results.RESULT_FILES)
+
 
 def score_test_splits(
     splits: Splits, output: Path, options: ScoringOptions, invocation: Invocation, tracker: Tracker
 ) -> None:
-    """Score the test splits, decide at the threshold chosen on validation, write and print."""
+    """Score the test splits with the best epoch's weights; print, write and log the results.
+
+    Decisions are taken at the threshold that was chosen on the validation split.
+    """
     if not splits.testing:
         return
     final = distributed.on_all_ranks(lambda: tasks.load(output / FINAL, options))
@@ -217,9 +256,10 @@ def score_test_splits(
         folder = output / TESTING
         name, folder = ("fine-tuned", folder) if len(splits.testing) == 1 else (name, folder / name)
         result = tasks.evaluate(name, final, found, folder, options, invocation, threshold=threshold)
-        summaries[name] = result and result[1]
+        if result is not None:
+            summaries[name] = result.summary
     if not distributed.is_main():
         return
     print(f"\n{screen.results(summaries)}")
-    print("That threshold was chosen on the validation split.")
+    print("The threshold was chosen on the validation split.")
     tracker.log_testing(summaries)

@@ -1,9 +1,9 @@
-"""What a file of scores is worth, whoever made it.
+"""Compute AUC, EER and other metrics from a file of scores, whatever system produced it.
 
     python -m antispoofing metrics results/custom/LA_model/scores.csv
     python -m antispoofing metrics scores.txt --keys keys/LA/CM/trial_metadata.txt --by attack codec
 
-A score is higher = more likely real, as in all these formats.
+In every format that is read, a higher score means more likely real.
 """
 
 from __future__ import annotations
@@ -30,24 +30,34 @@ USUAL_BREAKDOWN = ("attack", "codec")
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing metrics",
         description="AUC and EER of a file of scores. Higher score = more likely real.",
     )
-    parser.add_argument("scores", type=Path, help="UTT SCORE, or CSV or TSV with columns path and score")
     parser.add_argument(
-        "--keys", type=Path, metavar="FILE", help="a list of labels (default: the scores' own column label)"
+        "scores", type=Path, help="file of scores: lines UTT SCORE, or CSV or TSV with columns path and score"
     )
-    parser.add_argument("--phase", choices=PHASES, help=f"of the keys (default: {EVAL})")
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="list of labels (default: the column label of the scores)",
+    )
+    parser.add_argument("--phase", choices=PHASES, help=f"phase of the keys to use (default: {EVAL})")
     parser.add_argument(
         "--by",
         nargs="+",
         action="extend",
         metavar="COLUMN",
-        help=f"also each group of a column (default: {', '.join(USUAL_BREAKDOWN)}, where they are told)",
+        help="also report each group of these columns (default: "
+        f"{' and '.join(USUAL_BREAKDOWN)}, if there are such columns)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also write metrics.json and pictures there"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for metrics.json and pictures (default: write none)",
     )
     options.add_threshold_option(parser)
     options.add_seed_option(parser)
@@ -55,14 +65,19 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 after one line on stderr for each thing that is wrong."""
+    """Run the command; return 0, or 2 after one line on stderr for each thing that is wrong."""
     return run_script("-m antispoofing metrics", run, parse_args, argv)
 
 
 def run(args: argparse.Namespace, invocation: Invocation) -> int:
-    """Read, sum up, print. Raises UserError or OSError for what stands in the way."""
+    """Read scores and labels, and print and write the metrics; return the exit code.
+
+    Raises:
+        DataError: If scores or labels cannot be read, do not belong together, or lack a class.
+        OSError: If the results cannot be written.
+    """
     if args.output and (args.output / "scores.csv").resolve() == args.scores.resolve():
-        raise DataError(f"{args.scores} would be overwritten by what is made of it: name another --output")
+        raise DataError(f"{args.scores} would be overwritten by the results: name another --output")
     scored = _read(args)
     columns = _columns_to_break_down(scored, args.by)
     if args.output:
@@ -79,7 +94,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         groups[column] = dict(_by_group(scored, column, args))
         print(f"\n{screen.results_table(groups[column], column)}")
     if groups:
-        print("\nA group of one class only is held against all clips of the other.")
+        print("\nA group of a single class is compared with all clips of the other class.")
     if args.output:
         about = {"scores": str(args.scores), "scores_sha256": file_sha256(args.scores)}
         if args.keys:
@@ -92,11 +107,11 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
 
 
 def _read(args: argparse.Namespace) -> Scored:
-    """The scores with their labels, and a few words on both."""
+    """Read the scores and their labels, and print what was found."""
     scores = read_scores(args.scores)
     if args.keys is None:
         if args.phase:
-            raise DataError("--phase is of the keys: name them with --keys")
+            raise DataError("--phase selects a phase of the keys: name these with --keys")
         if not any(score.label for score in scores):
             raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
         utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
@@ -107,21 +122,21 @@ def _read(args: argparse.Namespace) -> Scored:
     scored, without = with_keys(scores, keys)
     print(printable(keys.describe()))
     if without:
-        print(f"{without} of the {len(scores)} scores are of none of these and were left out")
+        print(f"Scores left out because the keys do not list their trials: {without} of {len(scores)}")
     return scored
 
 
 def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list[str]:
-    there = dict.fromkeys(name for utterance in scored.utterances for name in utterance.columns)
+    present = dict.fromkeys(name for utterance in scored.utterances for name in utterance.columns)
     if wanted is None:
-        return [name for name in USUAL_BREAKDOWN if name in there]
-    if missing := next((name for name in wanted if name.lower() not in there), None):
-        raise DataError(f"--by {missing}: the columns are {', '.join(there) or 'none'}")
+        return [name for name in USUAL_BREAKDOWN if name in present]
+    if missing := next((name for name in wanted if name.lower() not in present), None):
+        raise DataError(f"--by {missing}: the columns are {', '.join(present) or 'none'}")
     return [name.lower() for name in wanted]
 
 
 def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
-    """Each group of a column, and `summarise` of it."""
+    """Yield the name and the summary of each group of a column."""
     values = {column: [utterance.columns.get(column, "") for utterance in scored.utterances]}
     for group, members in property_groups(scored, values, fewest=1, most=None).get(column, {}).items():
         chosen = scored.subset(with_other_class(scored, members))

@@ -1,4 +1,4 @@
-"""What the scripts' command lines share: options, their types, and what scoring makes of them."""
+"""Options that several command lines share, their argparse types, and the settings they make up."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ScoringOptions:
     """How detectors are loaded and recordings scored.
 
     Attributes:
-        device: see `detectors.devices.resolve_device`.
-        precision: see `detectors.devices.resolve_precision`.
-        engine: what computes XLS-R, see `detectors.loading.load_detector`.
-        batch_size: clips computed together; None for what suits the device.
-        workers: processes that decode ahead; None for what suits the device.
-        seed: of the bootstrap.
+        device: See `detectors.devices.resolve_device`.
+        precision: See `detectors.devices.resolve_precision`.
+        engine: The library that computes XLS-R, see `detectors.loading.load_detector`.
+        batch_size: Clips in a batch; None to choose for the device.
+        workers: Processes that decode audio in advance; None to choose for the device.
+        seed: Seed of the bootstrap resampling.
     """
 
     device: str = "auto"
@@ -34,44 +34,60 @@ class ScoringOptions:
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> ScoringOptions:
-        """Take them from a command line with the options of `add_machine_options` and --seed."""
+        """Take the options of `add_machine_options`, and --seed, from a parsed command line."""
         return cls(args.device, args.precision, args.frontend, args.batch_size, args.workers, args.seed)
 
 
 def finite(text: str) -> float:
-    """An argparse type: a number that is not NaN or infinite."""
+    """Parse a number that is neither infinite nor NaN, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return number
 
 
 def positive(text: str) -> float:
-    """An argparse type: a finite number above 0."""
+    """Parse a finite number above 0, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
     if finite(text) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return finite(text)
 
 
 def not_negative(text: str) -> float:
-    """An argparse type: a finite number from 0."""
+    """Parse a finite number that is 0 or above, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
     if finite(text) < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is below 0")
     return finite(text)
 
 
 def fraction(text: str) -> float:
-    """An argparse type: a number above 0, up to a half."""
+    """Parse a number above 0 and at most 0.5, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
     if not 0 < finite(text) <= 0.5:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 0.5")
     return finite(text)
 
 
 def whole(minimum: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from `minimum`."""
+    """Return an argparse type that parses a whole number from `minimum` to 2**31 - 1."""
 
     def parse(text: str) -> int:
         if not (text.isdecimal() and minimum <= int(text) < 2**31):
@@ -82,25 +98,34 @@ def whole(minimum: int) -> Callable[[str], int]:
 
 
 def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
-    """--data, --root, --phase.
+    """Add --data, --root and --phase.
 
     Args:
-        what: the data may be, and are where nothing is named.
+        parser: The parser to add them to.
+        what: The help text of --data.
+        required: Whether --data must be given.
     """
     parser.add_argument("--data", nargs="+", action="extend", metavar="PATH", help=what, required=required)
     parser.add_argument(
         "--root",
         type=Path,
         metavar="DIR",
-        help="where the recordings of a list of labels are (default: they are looked for beside it)",
+        help="folder with the recordings that a list of labels names (default: searched for beside the list)",
     )
     parser.add_argument(
-        "--phase", choices=PHASES, help=f"of ASVspoof's sets (default: {EVAL}, as in the published figures)"
+        "--phase",
+        choices=PHASES,
+        help=f"phase of an ASVspoof set to use (default: {EVAL}, as in published results)",
     )
 
 
 def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """--checkpoint, any number of detectors."""
+    """Add --checkpoint, which takes any number of detectors.
+
+    Args:
+        parser: The parser to add it to.
+        default: Which detectors are used without it, for the help text.
+    """
     parser.add_argument(
         "--checkpoint",
         nargs="+",
@@ -113,50 +138,51 @@ def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> Non
 
 
 def add_output_option(parser: argparse.ArgumentParser, default: Path) -> None:
-    """--output, a folder."""
+    """Add --output, a folder."""
     parser.add_argument(
         "--output",
         type=Path,
         default=default,
         metavar="DIR",
-        help="where results go (default: %(default)s)",
+        help="folder for results (default: %(default)s)",
     )
 
 
 def add_threshold_option(parser: argparse.ArgumentParser) -> None:
-    """--threshold."""
+    """Add --threshold."""
     parser.add_argument(
         "--threshold",
         type=finite,
         metavar="X",
-        help="a threshold chosen on other data: score >= X is called real (--threshold=-1e-3 for such a one)",
+        help="decision threshold, chosen on other data: score >= X is called real (write a negative one as "
+        "--threshold=-1e-3)",
     )
 
 
 def add_timeline_options(parser: argparse.ArgumentParser) -> None:
-    """--offset, --timeline, --hop: which part of a recording is heard."""
+    """Add --offset, --timeline and --hop, which say what part of a recording is scored."""
     parser.add_argument(
         "--offset",
         type=not_negative,
         default=0.0,
         metavar="SECONDS",
-        help="where in each recording its clip begins (default: 0, as published)",
+        help="where in each recording the scored clip begins (default: 0, as published)",
     )
     parser.add_argument(
         "--timeline",
         action="store_true",
-        help="also score each whole recording window by window: where it sounds synthetic",
+        help="also score each recording in full, window by window, to show where it sounds synthetic",
     )
     parser.add_argument(
         "--hop",
         type=positive,
         metavar="SECONDS",
-        help="of --timeline, from one window to the next (default: half a window)",
+        help="time from one window of --timeline to the next (default: half a window)",
     )
 
 
 def add_scores_as_option(parser: argparse.ArgumentParser, formats: Collection[str]) -> None:
-    """--scores-as, any number of formats."""
+    """Add --scores-as, which takes any number of formats."""
     parser.add_argument(
         "--scores-as",
         nargs="+",
@@ -169,40 +195,47 @@ def add_scores_as_option(parser: argparse.ArgumentParser, formats: Collection[st
 
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    """--seed, of the bootstrap."""
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the bootstrap (default: 0)")
+    """Add --seed, of the bootstrap resampling."""
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the bootstrap resampling (default: 0)"
+    )
 
 
 def add_device_options(parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS) -> None:
-    """--device, --precision.
+    """Add --device and --precision.
 
     Args:
-        precisions: that can be asked for, beside auto.
+        parser: The parser to add them to.
+        precisions: The choices of --precision besides auto.
     """
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", help="device to compute on: auto, cpu, cuda, cuda:1, mps (default: auto)"
+    )
     parser.add_argument(
         "--precision",
         choices=(*precisions, "auto"),
         default="fp32",
-        help="of the front end; auto: bf16 where the device is fast at it (default: fp32, as published)",
+        help="precision of the front end; auto is bf16 where the device computes it fast, else fp32 "
+        "(default: fp32, as published)",
     )
 
 
 def add_machine_options(
     parser: argparse.ArgumentParser, precisions: Sequence[str] = PRECISIONS, batch_size: int | None = None
 ) -> None:
-    """--device, --precision, --frontend, --batch-size, --workers.
+    """Add --device, --precision, --frontend, --batch-size and --workers.
 
     Args:
-        precisions: that can be asked for, beside auto.
-        batch_size: None for what suits the device.
+        parser: The parser to add them to.
+        precisions: The choices of --precision besides auto.
+        batch_size: The default of --batch-size; None to choose for the device.
     """
     add_device_options(parser, precisions)
     parser.add_argument(
         "--frontend",
         choices=ENGINES,
         default="transformers",
-        help="what computes XLS-R, with the same scores; fairseq needs requirements-fairseq.txt "
+        help="library that computes XLS-R, with the same scores; fairseq needs requirements-fairseq.txt "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -210,18 +243,16 @@ def add_machine_options(
         type=whole(1),
         default=batch_size,
         metavar="N",
-        help=f"clips (default: {batch_size or '4 on a CPU, 32 on a GPU'})",
+        help=f"clips in a batch (default: {batch_size or '4 on a CPU, 32 on a GPU'})",
     )
     parser.add_argument(
         "--workers",
         type=whole(0),
         metavar="N",
-        help="processes that decode ahead, 0 for none (default: what suits the device)",
+        help="processes that decode audio in advance, 0 for none (default: chosen for the device)",
     )
 
 
 def add_audit_option(parser: argparse.ArgumentParser) -> None:
-    """--no-audit."""
-    parser.add_argument(
-        "--no-audit", action="store_true", help="do not look for the same audio twice before the work"
-    )
+    """Add --no-audit."""
+    parser.add_argument("--no-audit", action="store_true", help="skip the search for duplicate recordings")

@@ -1,4 +1,4 @@
-"""From a command line to an exit code: what a user can mend is one line on stderr."""
+"""From a command line to an exit code: an error that a user can mend becomes one line on stderr."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from antispoofing.text import printable
 
 
 class _Screen(logging.Handler):
-    """Prints what the library logs, as a command's own words; warnings on stderr."""
+    """A log handler that prints messages as a command's own output, warnings and errors on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a message on one line."""
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         print(printable(record.getMessage()), file=file)
 
 
 @contextmanager
 def _library_on_screen() -> Iterator[None]:
+    """Print what the library logs until the block ends."""
     logger, handler = logging.getLogger("antispoofing"), _Screen()
     level = logger.level
     logger.addHandler(handler)
@@ -44,37 +46,38 @@ def run_script(
     argv: list[str] | None,
     shares: bool = False,
 ) -> int:
-    """Parse, run, and turn what a user can mend into one line on stderr.
+    """Parse a command line and run a script; turn a `UserError` or `OSError` into one line on stderr.
 
     Args:
-        name: of the script, or "-m" and a module with its command, for the command that results record.
-        run: takes the parsed arguments and what was asked for and when; returns the exit code.
-        parse: takes the arguments as text; returns them parsed.
-        argv: the arguments, or None for the process's own.
-        shares: whether it may run in several processes that share the work.
+        name: The script's file name, or "-m", a module and its command; results record the command line.
+        run: Takes the parsed arguments and the invocation; returns the exit code.
+        parse: Takes the arguments as text; returns them parsed.
+        argv: The arguments; None for those of this process.
+        shares: Whether the script can share its work among the processes that torchrun starts.
 
     Returns:
-        run's exit code, the highest of all processes; 2 after an error; 130 when interrupted.
+        The exit code of `run`, the highest one of all processes; 2 after an error; 130 after Ctrl-C.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or pipe that lacks a file name's letters
+    arguments = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the encoding may lack characters of a file's name
         sys.stdout.reconfigure(errors="backslashreplace")
 
     def parsed() -> argparse.Namespace:
         if distributed.size() > 1 and not shares:
             raise ProcessError(f"{name.split()[-1]} runs in one process: start it without torchrun")
-        return parse(argv)
+        return parse(arguments)
 
     try:
         with distributed.group(), _library_on_screen():
             try:
                 args = distributed.on_all_ranks(parsed)
-                code = run(args, Invocation.now(shlex.join(["python", *name.split(), *argv])))
+                code = run(args, Invocation.now(shlex.join(["python", *name.split(), *arguments])))
             except UserError as error:
                 if error.process is None:
                     raise
                 code = print_error(error)
-            code = max(distributed.all_gather(code))  # torchrun ends all with the first that ends in an error
+            # torchrun ends all processes as soon as one of them fails, so all return the same code.
+            code = max(distributed.all_gather(code))
             distributed.finish(code)
             return code
     except (UserError, OSError) as error:
@@ -86,9 +89,9 @@ def run_script(
 
 
 def print_error(error: Exception) -> int:
-    """Print an error as one line on stderr (of a UserError one for each argument); the exit code, 2.
+    """Print an error on stderr, a `UserError` with one line for each argument; return the exit code, 2.
 
-    What all processes of a group raise, the main one says.
+    An error that was raised on all processes of a group is printed by the main one.
     """
     process = error.process if isinstance(error, UserError) else None
     if process is not None and not distributed.is_main():

@@ -1,4 +1,4 @@
-"""What the entry scripts have in common: what they run on, and one detector over one set of recordings.
+"""What the scripts share: finding data and detectors, and scoring one data set with one detector.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -6,9 +6,9 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from antispoofing import distributed
 from antispoofing.classes import FAKE, REAL
@@ -34,7 +34,7 @@ CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
 FINE_TUNED = Path("results/for", FINAL)
 
-STAND_IN = SAMPLES / "detector.safetensors"  # small; its provenance says "stand_in"
+STAND_IN = SAMPLES / "detector.safetensors"
 
 NO_CHECKPOINT = (
     f"no checkpoint: none of {', '.join(DETECTOR_NAMES)} is in this folder. Fetch one with python -m "
@@ -42,7 +42,7 @@ NO_CHECKPOINT = (
 )
 NO_FAKE_OR_REAL = (
     f"no data: there is no {FAKE_OR_REAL}/ in this folder. --download fetches Fake-or-Real from York "
-    "University's www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz; --data names its folder or archive"
+    "University (www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz); --data names its folder or archive"
 )
 NO_CUSTOM = (
     f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
@@ -50,33 +50,47 @@ NO_CUSTOM = (
 )
 
 
+class Evaluation(NamedTuple):
+    """The outcome of one detector on one set of recordings.
+
+    Attributes:
+        scored: From `score_recordings`.
+        summary: From `summarise`.
+    """
+
+    scored: Scored
+    summary: dict
+
+
 def known_checkpoints() -> list[Path]:
-    """Return the published detectors in the current folder, in the order they are reported."""
+    """Return the published detectors in the current folder, in the order in which they are reported."""
     return [Path(name) for name in DETECTOR_NAMES if Path(name).is_file()]
 
 
 def choose(
     data: Sequence[str | Path], checkpoints: Sequence[Path], default: Path, samples: Path, no_data: str
 ) -> tuple[Sequence[str | Path], Sequence[Path]]:
-    """The data and detector files to use: those named, else those in the current folder.
+    """Return the data and detectors to use: those named, else those in the current folder.
 
-    Where neither data nor a detector is named or there, it is the bundled samples and the bundled
-    stand-in detector, and that is said.
+    If there are neither data nor a detector, they are the bundled samples and the bundled stand-in detector,
+    and a notice is printed.
 
     Args:
-        data, checkpoints: as named on the command line; empty where they are not.
-        default: the data set's usual name.
-        samples: the bundled folder that stands in for it.
-        no_data: what to say when only the data are missing.
+        data: The data named on the command line; empty if none are.
+        checkpoints: The detectors named on the command line; empty if none are.
+        default: The usual name of the data set.
+        samples: The bundled folder that stands in for it.
+        no_data: The error message if only the data are missing.
 
     Raises:
-        DataError, CheckpointError: only the one is missing.
+        CheckpointError: If only the detector is missing.
+        DataError: If only the data are missing.
     """
     data = data or ([default] if default.exists() else [])
     checkpoints = checkpoints or known_checkpoints()
     if not data and not checkpoints:
         print_demonstration(f"Neither {default}/ nor a published detector is in this folder")
-        return [_from_here(samples)], [_from_here(STAND_IN)]
+        return [_relative(samples)], [_relative(STAND_IN)]
     if not checkpoints:
         raise CheckpointError(NO_CHECKPOINT)
     if not data:
@@ -85,16 +99,26 @@ def choose(
 
 
 def fetched(checkpoint: Path) -> Path:
-    """Return the file itself; of `hub:...`, where it was fetched to. Raises DownloadError."""
+    """Return the path of a detector's file; one that is named as `hub:...` is downloaded first.
+
+    Raises:
+        DownloadError: If it cannot be downloaded.
+    """
     if not str(checkpoint).startswith(HUB):
         return checkpoint
-    from antispoofing.data import download  # and all that fetching needs: half a second
+    from antispoofing.data import download  # takes half a second to import
 
     return download.resolve(checkpoint)
 
 
 def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
-    """Load a detector as the options want it, ready to score, see `load_detector` and `for_scoring`."""
+    """Load a detector, ready to score.
+
+    Raises:
+        CheckpointError: If the file cannot be used, see `load_detector`.
+        DeviceError: If the device is not available, or does not support the precision.
+        FairseqError: If fairseq is asked for and cannot be imported.
+    """
     from antispoofing.detectors.loading import load_detector
     from antispoofing.detectors.packed import for_scoring
 
@@ -104,49 +128,73 @@ def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
     return for_scoring(detector)
 
 
-def _from_here(path: Path) -> Path:
-    """Relative to the current folder where it lies below: short to read, the same on every machine."""
+def digest(detector: Detector) -> str:
+    """Return the SHA-256 of the file that a detector was loaded from."""
+    assert detector.sha256 is not None  # set by load_detector
+    return detector.sha256
+
+
+def distinct_name(detector: Detector, taken: Collection[str], name: str | None = None) -> str:
+    """Return a name for a detector, with the start of its file's SHA-256 if the plain name is taken.
+
+    Args:
+        detector: A detector that was loaded from a file.
+        taken: The names of other detectors.
+        name: The plain name; None for that of the file.
+    """
+    assert detector.path is not None  # set by load_detector
+    name = name or detector.path.stem
+    return f"{name}-{digest(detector)[:8]}" if name in taken else name
+
+
+def _relative(path: Path) -> Path:
+    """Return a path relative to the current folder if it lies below it, so that it is short when printed."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def print_demonstration(why: str) -> None:
-    """Print that what follows comes from the samples and from the stand-in detector."""
+def print_demonstration(reason: str) -> None:
+    """Print that the bundled samples and the stand-in detector are used, and why."""
     print(
-        f"{why}, so this is a demonstration:\n"
-        "the bundled sample recordings, and a small STAND-IN DETECTOR in place of XLS-R 300M. Its figures\n"
-        "say nothing about the published detectors. samples/README.md tells what both are.\n"
+        f"{reason}, so this is a demonstration\n"
+        "with the bundled sample recordings and a small STAND-IN DETECTOR in place of XLS-R 300M.\n"
+        "Its figures say nothing about the published detectors. samples/README.md describes both.\n"
     )
 
 
 def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Recordings:
-    """`find_recordings`, with a few words on what was found.
+    """Find recordings and print what was found.
+
+    Args:
+        data: Folders, lists of labels, archives or recordings.
+        root: The folder of the recordings that a list of labels names; None to look for them beside it.
+        phase: The phase of an ASVspoof data set; None for the default one.
 
     Raises:
-        DataError: as there, or all recordings have one and the same label.
+        DataError: If `find_recordings` fails, or all recordings have the same label.
     """
     found = find_recordings(data, root, phase)
     for note in found.shown_notes():
         print(printable(note))
-    counts = Counter(u.label for u in found.utterances)
-    print(f"{len(found.utterances)} recordings: {counts['bonafide']} real, {counts['spoof']} fake", end="")
-    print(f", {counts['']} without a label" if counts[""] else "")
+    n, counts = len(found.utterances), Counter(u.label for u in found.utterances)
+    unlabelled = f", {counts['']} without a label" if counts[""] else ""
+    print(f"{n} recording{'s' * (n != 1)}: {counts[REAL.label]} real, {counts[FAKE.label]} fake{unlabelled}")
     if found.ignored:
         suffixes = printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
-        print(f"{len(found.ignored)} other files are not recordings ({suffixes}) and were left out.")
-    if counts[""] == len(found.utterances) and any(Path(path).is_dir() for path in data):
-        print(f"No folder in {found.root} is called {', '.join(LABEL_WORDS)}: there are no labels.")
-        print("If a list has them, name the list itself as --data.")
+        print(f"Files left out because they are not recordings: {len(found.ignored)} ({suffixes}).")
+    if counts[""] == n and any(Path(path).is_dir() for path in data):
+        print(f"There are no labels: no folder in {found.root} is called {', '.join(LABEL_WORDS)}.")
+        print("If a list has the labels, name that list with --data.")
     if not counts[""] and not (counts[REAL.label] and counts[FAKE.label]):
         empty, full = (REAL.word, FAKE.word) if counts[REAL.label] == 0 else (FAKE.word, REAL.word)
         raise DataError(
-            f"there are {full} recordings but no {empty} ones, so no AUC or EER; to score them without "
-            f"labels, give the {full} folder itself as --data"
+            f"there are {full} recordings but no {empty} ones, so there is no AUC or EER; to score them "
+            f"without labels, name the {full} folder itself with --data"
         )
     return found
 
 
 def must_agree(options: ScoringOptions, found: Recordings, offset: float = 0.0) -> dict[str, object]:
-    """Return what all processes of a group must have alike, for each to score its share of one list."""
+    """Return what all processes of a group must agree on to share one list of recordings, by name."""
     return {
         "--batch-size": options.batch_size,
         "--offset": offset,
@@ -157,17 +205,17 @@ def must_agree(options: ScoringOptions, found: Recordings, offset: float = 0.0) 
 
 
 def identity(detector: Detector) -> tuple[str, str, str]:
-    """What a detector's scores depend on, and the sharing out: the same on all processes of a group."""
-    return detector.sha256, detector.precision, detector.device.type
+    """Return what all processes of a group must agree on: a detector's file, precision and kind of device."""
+    return digest(detector), detector.precision, detector.device.type
 
 
 def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bool = True) -> None:
-    """Look for the same audio twice, and list it among the results.
+    """Search recordings for duplicates and list these among the results.
 
     Args:
-        splits: as for `duplicates.find_duplicates`.
-        folder: for the listing; made where it is not there.
-        is_wanted: False to remove an earlier run's listing only.
+        splits: As for `duplicates.find_duplicates`.
+        folder: Where to write the listing; created if it does not exist.
+        is_wanted: False to only remove the listing of an earlier run.
     """
     remove(folder, [DUPLICATES])
     if is_wanted:
@@ -176,10 +224,12 @@ def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bo
 
 
 def print_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
-    """Print figures and what is made of them, and write both to analysis.md.
+    """Print figures and their analysis, and write both to analysis.md.
 
     Args:
-        words: Markdown, in blocks set apart by empty lines.
+        folder: An existing folder.
+        figures: A table, as text.
+        words: Markdown, in blocks separated by empty lines.
     """
     text = screen.analysis_text(words)
     print(f"\n{figures}\n\n{text}")
@@ -196,25 +246,29 @@ def evaluate(
     *,
     threshold: float | None = None,
     offset: float = 0.0,
-) -> tuple[Scored, dict] | None:
-    """Score with one detector, write its results folder, name what could not be scored.
+) -> Evaluation | None:
+    """Score recordings with one detector, write its results, and print what could not be scored.
 
     Args:
-        name: of the detector in what is printed and drawn.
-        folder: for the results; made where it is not there.
-        threshold: one chosen on other data; None for the network's own decision.
-        offset: where in each recording its clip begins, in seconds.
+        name: The detector's name in tables and pictures.
+        detector: In evaluation mode.
+        found: The recordings.
+        folder: Where to write the results; created if it does not exist.
+        options: How to score.
+        invocation: Recorded with the results.
+        threshold: A decision threshold chosen on other data; None for the network's own decision.
+        offset: Where in each recording its clip begins, in seconds.
 
     Returns:
-        What `score_recordings` and `summarise` give; of the processes of a group, on the main one.
+        The outcome; in a group of processes only on the main one, and None on the others.
 
     Raises:
-        DataError: nothing could be scored, or nothing of one class where all recordings have labels.
+        DataError: If no recording could be scored, or all have labels and none of one class could be.
     """
     from antispoofing.scoring.score import score_recordings
 
     if distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after
+        folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
     print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
     scored = score_recordings(
@@ -238,5 +292,5 @@ def evaluate(
         raise DataError(f"none of the {counts['files']} recordings could be scored")
     for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
         if all(u.label for u in found.utterances) and count == 0:
-            raise DataError(f"none of the {label} recordings could be scored, so no AUC or EER")
-    return scored, summary
+            raise DataError(f"none of the {label} recordings could be scored, so there is no AUC or EER")
+    return Evaluation(scored, summary)

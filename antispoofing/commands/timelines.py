@@ -1,4 +1,4 @@
-"""Whole recordings, window by window: told on screen, and written among a detector's results."""
+"""Timelines of whole recordings: printed, and written among a detector's results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from data_utils import AudioError, load_audio
 if TYPE_CHECKING:
     from model import Detector
 
-FOLDER = "timelines"  # in a detector's results
-MOST_SHOWN = 20  # recordings, on screen
+FOLDER = "timelines"  # within a detector's results
+MOST_SHOWN = 20  # recordings on screen
 
 
 def remove_timelines(results_folder: Path) -> None:
-    """Remove an earlier run's timelines: they must not stay beside new scores. Raises OSError."""
+    """Remove the timelines of an earlier run, which must not stay beside new scores.
+
+    Raises:
+        OSError: If they cannot be removed.
+    """
     if (folder := results_folder / FOLDER).exists():
         shutil.rmtree(folder)
 
@@ -35,12 +39,15 @@ def write_timelines(
     results_folder: Path,
     hop: float | None,
 ) -> None:
-    """Write each recording's windows as CSV and picture, and tell of the first few on screen.
+    """Score each recording window by window, write it as CSV and picture, and print the first few.
 
     Args:
-        name: of the detector, for the pictures.
-        results_folder: the detector's.
-        hop: seconds from one window to the next; None for half a window.
+        name: The detector's name, for the pictures.
+        detector: In evaluation mode.
+        rule: How its scores become verdicts.
+        utterances: The recordings.
+        results_folder: The folder of the detector's results.
+        hop: Seconds from one window to the next; None for half a window.
     """
     from antispoofing.scoring.score import score_windows
 

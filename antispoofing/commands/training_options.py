@@ -1,215 +1,198 @@
-"""What `fine_tune_for.py` can be told: the data, the recipe, the augmentation, where to go on."""
+"""Options of `fine_tune_for.py`: data, starting point, recipe, augmentation and resuming."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-from antispoofing.commands import options
+from antispoofing.commands.options import fraction, not_negative, positive, whole
 from antispoofing.commands.tasks import FAKE_OR_REAL
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.splits import FRACTION
 from antispoofing.training.augment import KINDS, Augmentation
 from antispoofing.training.recipe import OPTIMIZERS, SAMPLINGS, SCHEDULES, TrainingConfig
 
-PRECISIONS = ("fp32", "bf16", "fp16")  # that a training can compute in
+PRECISIONS = ("fp32", "bf16", "fp16")  # those that training can compute in
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """--data, --download, --validation-split, --validation-fraction, --sampling, --crop."""
+    """Add --data, --download, --validation-split, --validation-fraction, --sampling and --crop."""
     group = parser.add_argument_group("data")
-    data = group.add_mutually_exclusive_group()
-    data.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--data",
         nargs="+",
         action="extend",
         type=Path,
         metavar="PATH",
-        help=f"folders with {', '.join(SPLITS)}, each with real and fake; ASVspoof 2019 or 5; with "
-        f"--validation-split any data; archives of these (default: {FAKE_OR_REAL}/)",
+        help=f"data sets to train on: folders with {', '.join(SPLITS)}, each with real and fake; ASVspoof "
+        "2019 or 5; with --validation-split any labelled data; or archives of these (default: "
+        f"{FAKE_OR_REAL}/)",
     )
-    data.add_argument(
+    source.add_argument(
         "--download",
         action="store_true",
-        help="fetch for-2sec.tar.gz into this folder, and use it; goes on from where it broke off",
+        help="download for-2sec.tar.gz into this folder and train on it; resumes an interrupted download",
     )
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--validation-split",
         metavar="BY",
-        help="of data without splits, hold out a part with speakers, attacks, ... of its own: a column of "
-        "the list of labels, or recording",
+        help="for data without splits: hold out a part for validation that shares no value of this column of "
+        "the list of labels (speaker, attack, ...) with the rest; or recording, to hold out at random",
     )
-    group.add_argument(
+    add(
         "--validation-fraction",
-        type=options.fraction,
+        type=fraction,
         metavar="X",
-        help=f"of these, up to 0.5, rounded to 1/2, 1/3, 1/4, ... (default: {FRACTION})",
+        help="how much --validation-split holds out: at most 0.5, rounded to 1/2, 1/3, 1/4, ... (default: "
+        f"{FRACTION})",
     )
-    group.add_argument(
+    add(
         "--sampling",
         choices=SAMPLINGS,
-        default="all",
-        help="every clip once in an epoch, or as many of each data set and class (default: all)",
+        default=TrainingConfig.sampling,
+        help="take each clip once per epoch, or equally many clips of each data set and class (default: "
+        "%(default)s)",
     )
-    group.add_argument(
+    add(
         "--crop",
         choices=("start", "random"),
-        default="start",
-        help="which part of a longer training recording is heard, in each epoch anew (default: start)",
+        default=TrainingConfig.crop,
+        help="part of a longer training recording to use; random draws another one in each epoch (default: "
+        "%(default)s)",
     )
 
 
 def add_start_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --export-official, --no-wandb."""
-    parser.add_argument(
+    """Add --checkpoint, --export-official and --no-wandb."""
+    add = parser.add_argument
+    add(
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="the detector to start from, a file or hub:<owner/repo>[@revision][:file] (default: the first "
+        help="detector to start from, a file or hub:<owner/repo>[@revision][:file] (default: the first "
         "published one here); or a pre-trained front end: xlsr2_300m.pt, or a Hugging Face folder",
     )
-    parser.add_argument(
+    add(
         "--export-official",
         action="store_true",
-        help="also write final_model.pth, which the original repository loads",
+        help="also write final_model.pth, which the original repository can load",
     )
-    parser.add_argument(
-        "--no-wandb", action="store_true", help="log nothing to Weights & Biases, not even offline"
-    )
+    add("--no-wandb", action="store_true", help="log nothing to Weights & Biases, not even offline")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """--epochs to --seed: what `recipe.TrainingConfig` has."""
-    default = TrainingConfig()
-    group = parser.add_argument_group("recipe")
-    group.add_argument(
-        "--epochs", type=options.whole(1), default=default.epochs, metavar="N", help="default: 5"
-    )
-    group.add_argument(
-        "--learning-rate",
-        type=options.positive,
-        default=default.learning_rate,
-        metavar="X",
-        help="default: 5e-5",
-    )
-    group.add_argument("--optimizer", choices=OPTIMIZERS, default=default.optimizer, help="default: adam")
-    group.add_argument(
-        "--weight-decay",
-        type=options.not_negative,
-        default=default.weight_decay,
-        metavar="X",
-        help="default: 0",
-    )
-    group.add_argument(
+    """Add --epochs to --seed, with the defaults of `TrainingConfig`."""
+    parser.set_defaults(**vars(TrainingConfig()))  # an option's dest is the name of its field
+    add = parser.add_argument_group("recipe").add_argument
+    add("--epochs", type=whole(1), metavar="N", help="number of epochs (default: %(default)s)")
+    add("--learning-rate", type=positive, metavar="X", help="peak learning rate (default: %(default)g)")
+    add("--optimizer", choices=OPTIMIZERS, help="optimizer (default: %(default)s)")
+    add("--weight-decay", type=not_negative, metavar="X", help="weight decay (default: %(default)g)")
+    add(
         "--warmup",
-        type=options.whole(0),
-        default=default.warmup,
+        type=whole(0),
         metavar="STEPS",
-        help="in which the learning rate rises to its full value (default: 0)",
+        help="steps over which the learning rate rises to its peak (default: %(default)s)",
     )
-    group.add_argument(
+    add(
         "--schedule",
         choices=SCHEDULES,
-        default=default.schedule,
-        help="of the learning rate after that: cosine falls to 0 (default: constant)",
+        help="learning rate after the warm-up; cosine lowers it to 0 (default: %(default)s)",
     )
-    group.add_argument(
-        "--clip-norm", type=options.positive, metavar="X", help="scale the gradient down to this norm at most"
-    )
-    group.add_argument(
+    add("--clip-norm", type=positive, metavar="X", help="largest norm of the gradient (default: no limit)")
+    add(
         "--accumulate",
-        type=options.whole(1),
-        default=default.accumulate,
+        type=whole(1),
         metavar="N",
-        help="compute a process's clips of a step in N parts, with the memory of one (default: 1)",
+        help="split each process's share of a batch into N micro-batches, which takes the memory of one "
+        "(default: %(default)s)",
     )
-    group.add_argument(
+    add(
         "--class-weights",
         nargs=2,
-        type=options.positive,
+        type=positive,
         metavar=("FAKE", "REAL"),
-        help="in the loss; published are 0.1 0.9 (default: none)",
+        help="weights of the classes in the loss; the published recipe has 0.1 0.9 (default: none)",
     )
-    group.add_argument(
+    add(
         "--patience",
-        type=options.whole(1),
+        type=whole(1),
         metavar="EPOCHS",
-        help="stop after so many without a better one: of lower validation EER, or equal EER and lower loss "
-        "(default: do all)",
+        help="stop after this many epochs in a row without a lower validation EER, or an equal EER and a "
+        "lower loss (default: never)",
     )
-    group.add_argument("--freeze-frontend", action="store_true", help="train the back end alone")
-    group.add_argument(
-        "--freeze-batchnorm", action="store_true", help="normalise by the statistics that the start has"
+    add("--freeze-frontend", dest="freeze_front_end", action="store_true", help="train only the back end")
+    add(
+        "--freeze-batchnorm",
+        dest="freeze_batch_norm",
+        action="store_true",
+        help="keep the batch normalisation statistics of the starting detector, and normalise by them",
     )
-    group.add_argument(
+    add(
         "--lora",
-        type=options.whole(1),
+        type=whole(1),
         metavar="RANK",
-        help="of the front end, train adapters of its attention (8 is usual) in place of all weights",
+        help="train adapters of this rank in the front end's attention instead of its weights (8 is usual)",
     )
-    group.add_argument(
+    add(
         "--gradient-checkpointing",
         action="store_true",
-        help="a quarter of the memory for what the backward pass needs; a step takes 1.4 times as long",
+        help="recompute the front end in the backward pass: activations take a quarter of the memory, a step "
+        "1.4 times as long",
     )
-    group.add_argument("--seed", type=options.whole(0), default=default.seed, metavar="N", help="default: 0")
+    add("--seed", type=whole(0), metavar="N", help="random seed (default: %(default)s)")
 
 
 def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
-    """--rawboost, --augment."""
-    group = parser.add_argument_group("augmentation, of the training recordings")
-    group.add_argument(
+    """Add --rawboost and --augment."""
+    add = parser.add_argument_group("augmentation of the training recordings").add_argument
+    add(
         "--rawboost",
         type=int,
         choices=range(9),
         default=0,
-        help="RawBoost's algorithm; published are 5 for LA and 3 for DF (default: 0, none)",
+        help="RawBoost algorithm, 5 for LA and 3 for DF in the published recipes (default: 0, none)",
     )
-    group.add_argument(
+    add(
         "--augment",
         nargs="+",
         action="extend",
         choices=KINDS,
         default=[],
-        help="each on half of the clips; codec is mp3, opus or telephone",
+        help="apply each of these to a random half of the clips; codec is mp3, opus or telephone",
     )
 
 
 def add_resuming_options(parser: argparse.ArgumentParser) -> None:
-    """--save-every, --resume, --restart."""
-    group = parser.add_argument_group("interrupted, the same command goes on where it was")
+    """Add --save-every, --resume and --restart."""
+    group = parser.add_argument_group("resuming (run the same command again to continue an interrupted run)")
     group.add_argument(
         "--save-every",
-        type=options.whole(1),
+        type=whole(1),
         metavar="STEPS",
-        help="save in the midst of an epoch too, not only after each",
+        help="save the state every STEPS steps as well, not only after each epoch",
     )
     begin = group.add_mutually_exclusive_group()
-    begin.add_argument("--resume", action="store_true", help="an error where there is none to go on with")
-    begin.add_argument("--restart", action="store_true", help="begin anew all the same")
+    begin.add_argument(
+        "--resume", action="store_true", help="fail if there is no interrupted run to continue"
+    )
+    begin.add_argument("--restart", action="store_true", help="discard an interrupted run and start over")
 
 
 def config_from(args: argparse.Namespace, data: str) -> TrainingConfig:
-    """What these options, --batch-size among them, say; `data` is what the data are called."""
-    return TrainingConfig(
-        epochs=args.epochs,
-        learning_rate=args.learning_rate,
-        batch_size=args.batch_size,
-        accumulate=args.accumulate,
-        optimizer=args.optimizer,
-        weight_decay=args.weight_decay,
-        warmup=args.warmup,
-        schedule=args.schedule,
-        clip_norm=args.clip_norm,
-        class_weights=args.class_weights and tuple(args.class_weights),
-        patience=args.patience,
-        freeze_front_end=args.freeze_frontend,
-        freeze_batch_norm=args.freeze_batchnorm,
-        lora=args.lora,
-        gradient_checkpointing=args.gradient_checkpointing,
-        sampling=args.sampling,
-        crop=args.crop,
-        augmentation=Augmentation(args.rawboost, tuple(k for k in KINDS if k in args.augment)),
-        seed=args.seed,
-        data=data,
-    )
+    """Return the recipe that the parsed options, --batch-size among them, ask for.
+
+    Args:
+        args: The parsed command line.
+        data: What the data are called, for the record.
+    """
+    settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(TrainingConfig)}
+    settings |= {
+        "class_weights": args.class_weights and tuple(args.class_weights),
+        "augmentation": Augmentation(args.rawboost, tuple(k for k in KINDS if k in args.augment)),
+        "data": data,
+    }
+    return TrainingConfig(**settings)
