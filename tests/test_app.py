@@ -1,4 +1,4 @@
-"""The server, as a program or a stranger meets it."""
+"""The server, as programs and strangers see it."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 
 def upload(server, *paths) -> list[dict]:
-    """As curl does it: each file as it is to be named in a call."""
+    """Upload files as curl does it; return how calls refer to them."""
     with ExitStack() as stack:
         files = [("files", stack.enter_context(open(path, "rb"))) for path in paths]
         response = httpx2.post(f"{server.address}gradio_api/upload", files=files, timeout=60)
@@ -52,7 +52,7 @@ def upload(server, *paths) -> list[dict]:
 
 
 def call(server, name, data) -> tuple[str, object]:
-    """As curl does it: "complete" and the answer, or "error" and what is said of it."""
+    """Make a call as curl does it; return "complete" and the answer, or "error" and the message."""
     response = httpx2.post(f"{server.address}gradio_api/call/{name}", json={"data": data}, timeout=60)
     assert response.status_code == 200, response.text
     answer = httpx2.get(f"{server.address}gradio_api/call/{name}/{response.json()['event_id']}", timeout=60)
@@ -107,7 +107,7 @@ def test_the_timeline_of_a_recording(server, tmp_path):
     assert len(answer["results"][0]["windows"]) == 9
 
 
-def test_what_cannot_be_judged_gets_a_clear_answer_and_the_server_goes_on(server, tmp_path):
+def test_what_cannot_be_judged_gets_a_clear_answer_and_does_no_harm(server, tmp_path):
     (tmp_path / "text.wav").write_text("this is not sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "long.flac", np.zeros(31 * 8000), 8000)
@@ -126,7 +126,7 @@ def test_what_cannot_be_judged_gets_a_clear_answer_and_the_server_goes_on(server
     assert answers[1]["results"][0]["error"] == "the file is empty"
     sent = upload(server, *[tmp_path / "text.wav"] * 4)
     event, answer = call(server, "score", [sent, ["stand-in"]])
-    assert (event, answer["error"]) == ("error", "4 recordings, but at most 3 are allowed here")
+    assert (event, answer["error"]) == ("error", "4 recordings, but the limit here is 3")
     event, answer = call(server, "score", [[], ["stand-in"]])
     assert (event, answer["error"]) == ("error", "upload a recording, or record one, first")
 
@@ -142,7 +142,7 @@ def test_a_large_upload_is_refused(server, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(Path(app.__file__)), "../../etc/passwd"])
-def test_a_file_of_the_server_is_not_to_be_had(server, path):
+def test_a_file_of_the_server_is_not_given_away(server, path):
     event, words = call(
         server, "timeline", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["stand-in"]]
     )
@@ -191,8 +191,7 @@ def test_a_large_request_is_refused(server, tmp_path):
         assert "1048576 bytes, the limit here" in response.text
 
 
-def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
-    """Neither where the detectors are nor where the program is."""
+def test_what_a_stranger_sees_does_not_tell_where_detectors_and_program_are(server, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(3, 16000), 16000)
     shown = [httpx2.get(f"{server.address}{page}").text for page in ("", "config", "gradio_api/info")]
     shown += [str(timeline(server, tmp_path / "a.wav")), str(score(server, tmp_path / "a.wav"))]
@@ -201,8 +200,8 @@ def test_what_a_stranger_sees_names_no_place_on_the_server(server, tmp_path):
             assert str(secret) not in text
 
 
-def test_a_bug_is_told_without_its_traceback():
-    """What is not a UserError is not turned into words: gradio then shows none, the server's log has all."""
+def test_a_bug_is_shown_without_its_traceback():
+    """Other errors than a UserError are left to gradio, which hides them from users but logs them."""
     with pytest.raises(gradio.Error, match="a b"):
         _with_user_errors_shown(raiser(UserError("a b")))()
     with pytest.raises(ZeroDivisionError):
@@ -235,11 +234,11 @@ def test_the_detectors_that_are_offered(tmp_path, monkeypatch, capsys):
         app._detectors(app.parse_args(["--checkpoint", "none.pth"]))
 
 
-def test_a_port_in_use_is_told_in_one_line(server, tmp_path):
+def test_a_port_in_use_is_an_error_in_one_line(server, tmp_path):
     port = server.address.rstrip("/").rsplit(":", 1)[1]
     ended = run(app.main, "--port", port, folder=tmp_path)
     assert ended.code == 2
-    assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: name another with --port\n"
+    assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: choose another one with --port\n"
 
 
 def test_gradios_own_client(server, tmp_path):
@@ -256,7 +255,7 @@ def test_gradios_own_client(server, tmp_path):
     assert done.stdout.split() == [str(expected), "1.0"]
 
 
-def test_a_full_queue_is_told(tmp_path):
+def test_a_full_queue_refuses_requests(tmp_path):
     soundfile.write(tmp_path / "long.wav", tone(60, 16000), 16000)
     with served(tmp_path, "--max-queue", "1") as server:
         data = {"data": [*upload(server, tmp_path / "long.wav"), ["stand-in"]]}
@@ -271,8 +270,8 @@ def test_a_full_queue_is_told(tmp_path):
         assert all("Queue is full" in answer.text for answer in refused)
 
 
-def test_the_page_listens_to_this_machine_alone_unless_told(monkeypatch):
+def test_the_page_listens_to_this_machine_alone_by_default(monkeypatch):
     monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
     assert app.parse_args([]).host == "127.0.0.1"
-    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # as Hugging Face Spaces set it
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # as Hugging Face Spaces does
     assert app.parse_args([]).host == "0.0.0.0"

@@ -1,4 +1,4 @@
-"""What is old is removed, and what is too much."""
+"""Uploads are removed when they are old, and when there are too many."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from antispoofing.web.guard import regular_sweeps, sweep
 
 @pytest.fixture
 def folder(tmp_path):
-    """Files of 100 bytes, ten seconds older from each to the next."""
+    """Write files of 100 bytes, each ten seconds older than the one before."""
     for i in range(5):
         path = tmp_path / str(i) / "a.wav"
         path.parent.mkdir()
@@ -56,6 +56,6 @@ def test_empty_folders_go_with_their_files(folder):
     assert not (folder / "4").exists()
 
 
-def test_a_folder_that_is_not_there_yet_is_left_so(tmp_path):
+def test_a_folder_that_does_not_exist_is_not_made(tmp_path):
     sweep(tmp_path / "none", 1, 1)
     assert not (tmp_path / "none").exists()

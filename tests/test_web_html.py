@@ -1,4 +1,4 @@
-"""The HTML of results: what it says, that it holds all it needs, and nothing of a stranger's as markup."""
+"""The HTML of results: its sentences, its embedded files, and that no stranger's text becomes markup."""
 
 import base64
 import csv
@@ -31,7 +31,7 @@ HOSTILE = "<img src=x onerror=alert(1)>&\n\"'.wav"
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the text, and whether every tag is closed."""
+    """The tags with their attributes, and the text, of HTML in which every tag is closed."""
 
     def __init__(self, html):
         super().__init__()
@@ -104,7 +104,9 @@ def test_the_verdict_in_words(stand_in, margins, words, kind):
 def test_score_threshold_and_probability(stand_in):
     detectors = [named(stand_in, calibration=Calibration(2.0, -1.0, 5.0, "7 clips"))]
     page = Page(web_page.timeline_html(recording(detectors, [1.5]), detectors))
-    assert "Score 1.500 (higher = more likely real); threshold 0.500. It is on the real side" in page.text
+    assert (
+        "Score 1.500 (higher = more likely real); threshold 0.500. The score is on the real side" in page.text
+    )
     assert "with a margin of 2.00 (2.94 or more is surely real, -2.94 or less surely fake)" in page.text
     assert "Probability that it is real: 88.1 %" in page.text
     assert "calibrated on 7 clips" in page.text
@@ -134,12 +136,12 @@ def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
     assert rows[0]["detector"] == "stand-in"
 
 
-def test_silence_is_told(stand_in):
+def test_a_silent_recording_gets_a_caution(stand_in):
     detectors = [named(stand_in)]
     silent = recording(detectors, [5.0])
     silent.wave[:] = 0
-    assert "Mind: it is silent, or all but silent." in Page(web_page.timeline_html(silent, detectors)).text
-    assert "Mind:" not in Page(web_page.timeline_html(recording(detectors, [5.0]), detectors)).text
+    assert "Caution: it is silent, or all but silent." in Page(web_page.timeline_html(silent, detectors)).text
+    assert "Caution:" not in Page(web_page.timeline_html(recording(detectors, [5.0]), detectors)).text
 
 
 def test_detectors_side_by_side(stand_in):
@@ -155,7 +157,7 @@ def test_detectors_side_by_side(stand_in):
 def test_many_stretches_are_not_all_listed(stand_in):
     detectors = [named(stand_in)]
     page = Page(web_page.timeline_html(recording(detectors, [9.0, 0.0, 9.0]), detectors))
-    assert "No stretch of it sounds synthetic." in page.text
+    assert "No stretch sounds synthetic." in page.text
     margins = [9.0, -19.0, 9.0, 99.0] * 30
     page = Page(web_page.timeline_html(recording(detectors, margins), detectors))
     assert len(page.all("li")) == web_page.MOST_STRETCHES
@@ -191,7 +193,7 @@ def test_a_table_of_many(stand_in):
     assert "/secret" not in page.text
 
 
-def test_names_are_no_markup(stand_in):
+def test_names_do_not_become_markup(stand_in):
     detectors = [named(stand_in, HOSTILE)]
     pages = [
         web_page.timeline_html(recording(detectors, [1.0, -9.0], HOSTILE), detectors),
@@ -207,8 +209,8 @@ def test_names_are_no_markup(stand_in):
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@a", "\tx"])
 def test_a_name_is_no_formula_in_a_spreadsheet(stand_in, name):
     utterances = [Utterance("x", name, "")]
-    of_one = Scored(utterances, np.array([[0.0, -1.5]]), {})
-    text = web_page.scores_csv({"stand-in": of_one}, [named(stand_in)])
+    scores = Scored(utterances, np.array([[0.0, -1.5]]), {})
+    text = web_page.scores_csv({"stand-in": scores}, [named(stand_in)])
     (row,) = csv.DictReader(io.StringIO(text))
     assert row["path"] == f"'{name}"
     assert row["score"] == "-1.5"
@@ -236,7 +238,7 @@ def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
     assert len(table(page.all("a")[0])) == 20
 
 
-def test_an_archives_own_words_are_no_markup(service, tmp_path):
+def test_an_archives_own_words_do_not_become_markup(service, tmp_path):
     clips = {}
     for folder, name in (("Real", "`a ![x](http://a.b) <b>"), ("Fake", "`a [x](http://a.b) <b>")):
         for i, path in enumerate(sorted((SAMPLES / "custom" / folder).iterdir())[:8]):

@@ -115,12 +115,12 @@ def test_a_large_file_is_refused(served, tmp_path):
 
 def test_too_many_files_are_refused(served):
     limited(served, files=2)
-    with pytest.raises(DataError, match="3 recordings, but at most 2 are allowed here"):
+    with pytest.raises(DataError, match="3 recordings, but the limit here is 2"):
         served.score([Utterance("a", "a", "")] * 3, ["stand-in"])
 
 
 def test_a_file_that_stalls_costs_no_other(served, tmp_path, monkeypatch):
-    """What reads it is replaced by something that sleeps, for files of that name."""
+    """The function that reads files is replaced by one that sleeps for files of that name."""
     monkeypatch.setattr(service, "load_with_info", slow_load)
     limited(served, seconds_per_file=3)
     for name in ("a.wav", "sleeps.wav", "z.wav"):
@@ -133,7 +133,7 @@ def test_a_file_that_stalls_costs_no_other(served, tmp_path, monkeypatch):
         served.hear(tmp_path / "sleeps.wav", ["stand-in"])
 
 
-def test_files_that_stall_one_after_the_other_stall_not_for_long(served, tmp_path, monkeypatch):
+def test_files_that_stall_one_after_the_other_do_not_add_up(served, tmp_path, monkeypatch):
     monkeypatch.setattr(service, "load_with_info", slow_load)
     limited(served, seconds_per_file=3, seconds=5)
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)
@@ -144,7 +144,7 @@ def test_files_that_stall_one_after_the_other_stall_not_for_long(served, tmp_pat
 
 
 def slow_load(path, *args):
-    """In another process."""
+    """Read a file, but sleep first if its name says so; this runs in another process."""
     if "sleeps" in path:
         import time
 
@@ -166,7 +166,7 @@ def test_an_archive_is_unpacked_and_removed(served, tmp_path):
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path):
+def test_a_hostile_archive_is_refused_without_naming_a_folder(served, tmp_path):
     soundfile.write(tmp_path / "secret.wav", np.zeros(100), 16000)
     clip = (tmp_path / "secret.wav").read_bytes()
     secret = str(tmp_path / "secret.wav")
@@ -193,7 +193,7 @@ def test_a_hostile_archive_is_refused_in_words_without_a_folder(served, tmp_path
         assert words.startswith(name) or name in words
         assert "/tmp" not in words.replace(secret, "")
         assert ".extracted" not in words
-        if name in ("list.zip", "asking.zip", "ids.zip"):  # whether there is such a file is not told
+        if name in ("list.zip", "asking.zip", "ids.zip"):  # whether that file exists is not disclosed
             assert "is refused: its list of labels names" in words
 
 
@@ -208,7 +208,7 @@ def test_detectors_are_chosen_by_name(served):
             served.chosen(names)
 
 
-def test_a_detector_that_gives_no_number_is_told(served, detectors, tmp_path):
+def test_an_output_that_is_not_a_number_is_an_error(served, detectors, tmp_path):
     broken = Detector(PRESETS["small"]).eval()
     broken.back_end.out_layer.bias.data[:] = np.nan
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)

@@ -1,4 +1,4 @@
-"""What the HTTP interface answers, as JSON types. A score is higher = more likely real."""
+"""The answers of the HTTP interface, as JSON types. A higher score means more likely real."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from antispoofing.web.service import NOTHING, NamedDetector, Service
 
 
 def score(service: Service, files: Sequence[str], detectors: Sequence[str]) -> list[dict]:
-    """Score the beginning of each recording, as evaluate_custom.py does. Higher = more likely real."""
+    """Score the beginning of each recording, as evaluate_custom.py does. Higher = more likely real.
+
+    Args:
+        service: The detectors.
+        files: The uploaded files.
+        detectors: The names of the detectors to use.
+
+    Returns:
+        For each file its name, and the results: for each detector a decision, or an error.
+
+    Raises:
+        DataError: If there is no file, or as in `Service.uploaded`, `Service.score` and `Service.chosen`.
+    """
     if not files:
         raise DataError(NOTHING)
     chosen = service.chosen(detectors)
@@ -32,7 +44,20 @@ def _answer(named: NamedDetector, scored: Scored, i: int) -> dict:
 
 
 def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> dict:
-    """Score a whole recording, window by window. Higher = more likely real."""
+    """Score a whole recording, window by window. Higher = more likely real.
+
+    Args:
+        service: The detectors.
+        file: The uploaded file.
+        detectors: The names of the detectors to use.
+
+    Returns:
+        The file's name, its length in seconds, cautions, and for each detector a verdict, the windows, and
+        the stretches that sound synthetic.
+
+    Raises:
+        DataError: If there is no file, or as in `Service.hear`.
+    """
     if not file:
         raise DataError(NOTHING)
     heard, results = service.hear(file, detectors), []

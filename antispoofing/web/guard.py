@@ -1,7 +1,7 @@
-"""What strangers may ask of gradio's server, and how long it keeps what they upload.
+"""Guards of gradio's server: which requests it answers, and how long it keeps uploads.
 
-Gradio also serves recordings' conversion by ffmpeg, the history of runs, other Spaces' files and more, each
-without the limits of this project: the page needs none of it.
+Gradio also offers conversion by ffmpeg, a history of runs, files of other Spaces and more, all without the
+limits of this project. The page needs none of it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ ALLOWED = re.compile(
 
 
 class HttpGuard:
-    """An ASGI application around another: 404 for what is not ALLOWED, 413 for too large a body."""
+    """ASGI middleware that answers 404 to paths other than ALLOWED, and 413 to requests that are too large.
+
+    Args:
+        app: The application to guard.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] != "http" or not ALLOWED.fullmatch(scope["path"].rstrip("/") or "/"):
@@ -44,17 +49,16 @@ class HttpGuard:
         else:
             body = await _body(receive)
             if body is None:
-                answer = PlainTextResponse(
-                    f"a request has more than {REQUEST_BYTES} bytes, the limit here", 413
-                )
-                await answer(scope, receive, send)
+                words = f"the request is larger than {REQUEST_BYTES} bytes, the limit here"
+                await PlainTextResponse(words, 413)(scope, receive, send)
             else:
                 await self.app(scope, _replayed(body, receive), send)
 
 
 async def _body(receive: Receive) -> list[Message] | None:
-    """The messages up to the body's end; None where it is too large."""
-    messages, size = [], 0
+    """Receive the messages up to the end of the body; return None if it is too large."""
+    messages: list[Message] = []
+    size = 0
     while True:
         message = await receive()
         messages.append(message)
@@ -66,7 +70,7 @@ async def _body(receive: Receive) -> list[Message] | None:
 
 
 def _replayed(messages: list[Message], receive: Receive) -> Receive:
-    """These messages first, then what is received."""
+    """Return a `receive` that gives these messages again, and then those that follow."""
     left = iter(messages)
 
     async def again() -> Message:
@@ -76,12 +80,18 @@ def _replayed(messages: list[Message], receive: Receive) -> Receive:
 
 
 def sweep(folder: Path, seconds: float, most_bytes: float) -> None:
-    """Remove the files below a folder that are older; of the others the oldest, until what is left fits."""
+    """Remove old files and empty folders below a folder, then the oldest files until the others fit.
+
+    Args:
+        folder: The folder; it need not exist.
+        seconds: The age from which files and empty folders are removed.
+        most_bytes: How much the files that stay may take together.
+    """
     files = []
     for path in folder.rglob("*"):
         try:
             stat = path.lstat()
-        except FileNotFoundError:  # moved meanwhile
+        except FileNotFoundError:  # it has just been moved
             continue
         if not path.is_dir():
             files.append((stat.st_mtime, stat.st_size, path))
@@ -98,7 +108,14 @@ def sweep(folder: Path, seconds: float, most_bytes: float) -> None:
 
 @contextmanager
 def regular_sweeps(folder: Path, seconds: float, most_bytes: float, every: float = 10) -> Iterator[None]:
-    """Sweep every so many seconds, until the end of the block."""
+    """Call `sweep` every so many seconds, in a thread, until the block ends.
+
+    Args:
+        folder: As for `sweep`.
+        seconds: As for `sweep`.
+        most_bytes: As for `sweep`.
+        every: Seconds from one sweep to the next.
+    """
     done = threading.Event()
 
     def work() -> None:

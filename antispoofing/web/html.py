@@ -1,6 +1,6 @@
-"""The parts of the web page that tell of results, as HTML that holds all it needs: pictures, sound, CSV.
+"""Results as HTML for the web page, with pictures, sound and CSV files embedded.
 
-Whatever comes from a file or its name is escaped. A score is higher = more likely real.
+Whatever comes from a file or its name is escaped. A higher score means more likely real.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from antispoofing.web.service import NOTHING, HeardRecording, NamedDetector, Ser
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_STRETCHES = 20  # that are listed
-MOST_ROWS = 200  # of a table
-MOST_SECONDS = 30  # of one that can be played
+MOST_STRETCHES = 20  # stretches that are listed
+MOST_ROWS = 200  # rows of a table
+MOST_SECONDS = 30  # how much of a stretch can be played
 
-SIGNS = {REAL: "✓", FAKE: "✗", NOT_SURE: "?", MIXED: "≠"}  # beside the colours, which not everybody sees
+SIGNS = {REAL: "✓", FAKE: "✗", NOT_SURE: "?", MIXED: "≠"}  # not everybody can tell the colours apart
 VERDICTS = {
     REAL: "Sounds real",
     FAKE: "Sounds synthetic (fake)",
@@ -46,11 +46,12 @@ VERDICTS = {
 }
 
 OVER_TIME = (
-    "The score over time: one dot for each window of the network's length. Blue is on the real side of the "
-    "threshold, orange on the fake side. Shaded are the stretches that sound synthetic, strongly where "
-    "that is sure."
+    "The score over time, with one dot for each window that the network scores. Blue dots are on the real "
+    "side of the threshold, orange ones on the fake side. Stretches that sound synthetic are shaded, more "
+    "strongly where that is sure."
 )
 NO_PROBABILITY = "No probability: this detector's file stores no calibration."
+NO_COMMON_PROBABILITY = "No probability: none can be computed for several overlapping windows together."
 SURE_FROM = f"{LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake"
 
 CSS = """
@@ -72,14 +73,16 @@ footer a, footer button { color: var(--body-text-color) !important; }
 """
 
 
-def results_html(service: Service, paths: Sequence[str], names: Sequence[str]) -> str:
-    """HTML of one recording, of several, or of an archive.
+def results_html(service: Service, paths: Sequence[str | Path], names: Sequence[str]) -> str:
+    """Return the results of one recording, of several, or of an archive.
 
     Args:
-        names: of the detectors.
+        service: Scores them.
+        paths: The uploaded files.
+        names: The names of the detectors.
 
     Raises:
-        DataError: see `Service`.
+        DataError: If there is no file, an archive is not alone, or as in the methods of `Service`.
     """
     if not paths:
         raise DataError(NOTHING)
@@ -97,9 +100,9 @@ def results_html(service: Service, paths: Sequence[str], names: Sequence[str]) -
 
 
 def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
-    """Of recordings with labels also AUC and EER, pictures, and what they mean."""
+    """Return the scores of an archive; if it has labels, also AUC, EER, pictures and their analysis."""
     rows = table(scored, detectors)
-    summaries = {name: summarise(of_detector) for name, of_detector in scored.items()}
+    summaries = {name: summarise(outcome) for name, outcome in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):
         return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
     parts = [preformatted(screen.results(summaries))]
@@ -112,7 +115,7 @@ def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) ->
 
 
 def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector]) -> str:
-    """One recording, by each detector: verdict, timeline, the stretches that sound synthetic."""
+    """Return each detector's verdict on a recording, its timeline, and the stretches that sound synthetic."""
     timelines, length = recording.timelines, clock(len(recording.wave) / recording.sample_rate)
     several = len(detectors) > 1
     verdicts = ", ".join(f"{name}: {timeline.verdict}" for name, timeline in timelines.items())
@@ -124,7 +127,7 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
         f"<p>{escape(info.format)}, {info.sample_rate} Hz, {length} (minutes:seconds)</p>",
         _player(recording.wave, recording.sample_rate, "Play the recording"),
         *(
-            f"<p><b>Mind:</b> {escape(words)}.</p>"
+            f"<p><b>Caution:</b> {escape(words)}.</p>"
             for words in cautions(recording.wave, recording.sample_rate)
         ),
         *(_decision_html(named, timelines[named.name], several) for named in detectors),
@@ -137,10 +140,10 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
 
 
 def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> str:
-    """A detector's verdict, and why."""
+    """Return a detector's verdict on a recording, and the reasons for it."""
     rule, verdict = named.rule, timeline.verdict
     first = rule.decide(timeline.logits[0])
-    how = [f"It goes by this: {escape(rule.describe())}."]
+    how = [f"Decision rule: {escape(rule.describe())}."]
     if len(timeline.scores) == 1:
         says, probable = _score_line(rule, first), _probability(first)
     else:
@@ -149,11 +152,11 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
             f"{len(scores)} windows with scores from <b>{scores.min():.2f}</b> to <b>{scores.max():.2f}</b> "
             f"(higher = more likely real); mean margin {mean:.2f} ({SURE_FROM})."
         )
-        probable = "No probability: windows that overlap have no common one."
+        probable = NO_COMMON_PROBABILITY
         how += [
             f"The whole recording is {escape(overall(rule))}.",
-            f"Its first {timeline.ends[0]:.2f} s alone, which is what evaluate_custom.py and publications "
-            f"judge: {first.verdict}. {_score_line(rule, first)}",
+            f"Judged by its first {timeline.ends[0]:.2f} s alone, as by evaluate_custom.py and in "
+            f"publications: {first.verdict}. {_score_line(rule, first)}",
         ]
     by = f" <small>({_text(named.name)})</small>" if several else ""
     kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
@@ -165,25 +168,26 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
     )
 
 
-def _score_line(rule: Rule, made: Decision) -> str:
-    """Score, threshold and what they mean."""
-    side = "real" if made.margin >= 0 else "fake"
+def _score_line(rule: Rule, decision: Decision) -> str:
+    """Return a clip's score and threshold, and what they mean."""
+    side = "real" if decision.margin >= 0 else "fake"
     which = "" if rule.calibration else ", the spoof logit of this clip"
     return (
-        f"Score <b>{made.score:.3f}</b> (higher = more likely real); threshold {made.threshold:.3f}{which}. "
-        f"It is on the {side} side, with a margin of {made.margin:.2f} ({SURE_FROM})."
+        f"Score <b>{decision.score:.3f}</b> (higher = more likely real); threshold "
+        f"{decision.threshold:.3f}{which}. The score is on the {side} side, with a margin of "
+        f"{decision.margin:.2f} ({SURE_FROM})."
     )
 
 
-def _probability(made: Decision) -> str:
-    if made.probability_real is None:
+def _probability(decision: Decision) -> str:
+    if decision.probability_real is None:
         return ""
-    percent = 100 * made.probability_real
+    percent = 100 * decision.probability_real
     return f"Probability that it is real: {percent:.1f} %, if real and fake recordings are equally frequent."
 
 
 def detector_html(named: NamedDetector) -> str:
-    """What is known of a detector, folded."""
+    """Return what is known about a detector, folded up."""
     rows = "".join(
         f"<dt><b>{escape(title)}</b></dt><dd>{_text(words)}</dd>"
         for title, words in detector_card(named.detector).items()
@@ -195,11 +199,11 @@ def _stretches(recording: HeardRecording, timeline: Timeline, detector: str) -> 
     by = f" to {_text(detector)}" if detector else ""
     stretches = timeline.suspicious()
     if not stretches:
-        return f"<p>No stretch of it sounds synthetic{by}.</p>"
+        return f"<p>No stretch sounds synthetic{by}.</p>"
     listed = sorted(stretches, key=lambda stretch: (not stretch.is_sure, stretch.score))[:MOST_STRETCHES]
     items = "".join(_stretch(recording, stretch) for stretch in sorted(listed, key=lambda s: s.start))
     left = len(stretches) - len(listed)
-    more = f"<p>... and {left} more, see the windows' CSV</p>" if left else ""
+    more = f"<p>... and {left} more in the CSV of all windows</p>" if left else ""
     return f'<h4>What sounds synthetic{by}</h4><ul class="stretches">{items}</ul>{more}'
 
 
@@ -215,23 +219,23 @@ def _stretch(recording: HeardRecording, stretch: Stretch) -> str:
 
 
 def table(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
-    """Many recordings: a row for each, with score and verdict of each detector, and all of them as CSV."""
+    """Return a table of many recordings, with each detector's score and verdict, and all scores as CSV."""
     utterances = next(iter(scored.values())).utterances
     labelled = any(u.label for u in utterances)
     heading = ["recording", *["label"] * labelled]
     for named in detectors:
-        of = f" ({named.name})" if len(detectors) > 1 else ""
-        heading += [f"score{of}", f"verdict{of}"]
+        suffix = f" ({named.name})" if len(detectors) > 1 else ""
+        heading += [f"score{suffix}", f"verdict{suffix}"]
     rows = []
     for i, utterance in enumerate(utterances[:MOST_ROWS]):
         cells = [_text(utterance.name), *[escape(utterance.label)] * labelled]
         for named in detectors:
-            by_detector = scored[named.name]
-            if i in by_detector.failures:
-                cells += ["", f"not scored: {_text(by_detector.failures[i])}"]
+            outcome = scored[named.name]
+            if i in outcome.failures:
+                cells += ["", f"not scored: {_text(outcome.failures[i])}"]
             else:
-                made = named.rule.decide(by_detector.logits[i])
-                cells += [f"{made.score:.3f}", f"{SIGNS[made.verdict]} {made.verdict}"]
+                decision = named.rule.decide(outcome.logits[i])
+                cells += [f"{decision.score:.3f}", f"{SIGNS[decision.verdict]} {decision.verdict}"]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     left = len(utterances) - MOST_ROWS
     head = "".join(f'<th scope="col">{_text(words)}</th>' for words in heading)
@@ -239,8 +243,8 @@ def table(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
         f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>',
         f"<tbody>{''.join(rows)}</tbody></table></div>",
         f"<p>... and {left} more in the CSV</p>" if left > 0 else "",
-        f"<p>{escape(CONVENTION)}. Judged is the beginning of each, of the network's length; upload one "
-        "alone to have it heard in full.</p>",
+        f"<p>{escape(CONVENTION)}. Only the beginning of each recording was judged, as much as the network "
+        "hears at once; upload a recording alone to have it judged in full.</p>",
         _download(scores_csv(scored, detectors), "scores.csv", "All scores as CSV"),
         *map(detector_html, detectors),
     ]
@@ -248,39 +252,41 @@ def table(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
 
 
 def preformatted(text: str) -> str:
-    """Lines with straight columns."""
+    """Return text in a fixed-width font, so that columns are straight."""
     return f'<div class="wide" tabindex="0"><pre>{escape(text)}</pre></div>'
 
 
 def _from_markdown(text: str) -> str:
-    """As HTML; without links, images and tags, for there are strangers' names in it."""
+    """Return Markdown as HTML, without links, images and tags: it contains strangers' file names."""
     allowed = ["heading", "list", "emphasis", "table", "backticks"]
     return MarkdownIt("zero").enable(allowed).render(text)
 
 
 def pictures(figures: dict[str, Figure]) -> str:
-    """Pictures side by side, by what they show."""
+    """Return figures side by side, each with its key as a description."""
     shown = "".join(_picture(figure, words) for words, figure in figures.items())
     return f'<div class="pictures">{shown}</div>'
 
 
 def scores_csv(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
-    """A row for each recording and detector."""
-    rows = [("path", "label", "detector", "score", "threshold", "verdict", "reason")]
+    """Return a CSV file with a row for each recording and detector."""
+    rows: list[tuple[object, ...]] = [
+        ("path", "label", "detector", "score", "threshold", "verdict", "reason")
+    ]
     for named in detectors:
-        by_detector = scored[named.name]
-        for i, utterance in enumerate(by_detector.utterances):
+        outcome = scored[named.name]
+        for i, utterance in enumerate(outcome.utterances):
             row = (utterance.name, utterance.label, named.name)
-            if i in by_detector.failures:
-                rows.append((*row, "", "", "", by_detector.failures[i]))
+            if i in outcome.failures:
+                rows.append((*row, "", "", "", outcome.failures[i]))
                 continue
-            made = named.rule.decide(by_detector.logits[i])
-            rows.append((*row, made.score, made.threshold, made.verdict, ""))
+            decision = named.rule.decide(outcome.logits[i])
+            rows.append((*row, decision.score, decision.threshold, decision.verdict, ""))
     return _csv(rows)
 
 
 def windows_csv(recording: HeardRecording) -> str:
-    """A row for each window and detector."""
+    """Return a CSV file with a row for each window and detector."""
     rows = [(name, *row) for name, timeline in recording.timelines.items() for row in timeline.rows()]
     return _csv([("detector", *COLUMNS), *rows])
 
@@ -292,12 +298,12 @@ def _csv(rows: Sequence[tuple]) -> str:
 
 
 def _no_formula(cell: object) -> object:
-    """A text that a spreadsheet would take for a formula gets a quote before it: names are strangers'."""
+    """Put a quote before a text that a spreadsheet would take for a formula: file names are strangers'."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 def _result(parts: Sequence[str]) -> str:
-    """What screen readers are told of when it appears."""
+    """Wrap results so that screen readers announce them when they appear."""
     return f'<div class="result" aria-live="polite">{"".join(parts)}</div>'
 
 

@@ -1,25 +1,25 @@
-"""What strangers may ask of the page: sizes, minutes, files, and the seconds that reading them may take."""
+"""Limits on what strangers may ask of the page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-REQUEST_BYTES = 2**20  # of a request, but for uploads, which gradio limits by `Limits.megabytes`
-UPLOAD_SECONDS = 600  # that an uploaded file is kept
-UPLOAD_BYTES = 5e9  # of all uploads together; then the oldest go
+REQUEST_BYTES = 2**20  # the largest request, except for uploads, which gradio limits to `Limits.megabytes`
+UPLOAD_SECONDS = 600  # how long an uploaded file is kept
+UPLOAD_BYTES = 5e9  # the most that all uploads together may take; beyond that the oldest are removed
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """Upper limits of one request.
 
     Attributes:
-        megabytes: of a file.
-        minutes: of a recording that is heard in full.
-        files: at once, or in an archive.
-        seconds_per_file: to read it; an archive is one file.
-        seconds: to read all files of a request.
-        unpacked_megabytes: of an archive.
+        megabytes: Size of a file.
+        minutes: Length of a recording that is judged in full.
+        files: Number of files at once, or in an archive.
+        seconds_per_file: Time to read a file; an archive counts as one file.
+        seconds: Time to read all files of a request.
+        unpacked_megabytes: Size of what an archive contains.
     """
 
     megabytes: float = 100

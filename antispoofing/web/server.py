@@ -1,4 +1,4 @@
-"""Serve the web page: gradio's server, with what strangers may ask of it, and recordings to try."""
+"""The web page's server: gradio's, behind a guard, with example recordings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 def serve(service: Service, host: str, port: int | None, max_queue: int) -> None:
-    """Show the page until Ctrl-C. Raises UserError where it cannot listen."""
-    # With gradio three seconds, which the sandbox's processes need not wait for.
+    """Serve the page until Ctrl-C.
+
+    Args:
+        service: The detectors.
+        host: The address to listen on.
+        port: The port; None for the first free one from 7860.
+        max_queue: How many requests may wait.
+
+    Raises:
+        UserError: If the server cannot listen there.
+    """
+    # Importing gradio takes three seconds, which the sandbox's processes would spend too if it stood above:
+    # they import this module as they start.
     from starlette.middleware import Middleware
 
     from antispoofing.web.guard import HttpGuard, regular_sweeps
@@ -31,7 +42,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
 
     with tempfile.TemporaryDirectory() as folder:
         uploads, shown = Path(folder, "uploads"), Path(folder, "examples")
-        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # gone with the folder
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # removed together with the folder
         page = build(service, examples(shown))
         page.queue(max_size=max_queue, default_concurrency_limit=1)
         try:
@@ -54,14 +65,17 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
             )
         except OSError as error:
             where = f"port {port}" if port else "a port from 7860 on"
-            raise UserError(f"cannot listen on {host}, {where}: name another with --port") from error
+            raise UserError(f"cannot listen on {host}, {where}: choose another one with --port") from error
         logger.info("The page is at %s until Ctrl-C", address)
         with regular_sweeps(uploads, UPLOAD_SECONDS, UPLOAD_BYTES):
             page.block_thread()
 
 
 def examples(folder: Path) -> dict[str, Path]:
-    """Sample recordings in a new folder, by what they are; one is put together."""
+    """Write example recordings to a new folder; return them by what they are.
+
+    The last one is put together from clips of a person and of a machine.
+    """
     folder.mkdir()
     person = [CUSTOM_SAMPLES / f"Real/austen-reader-{i}.flac" for i in range(1, 8)]
     machine = [CUSTOM_SAMPLES / f"Fake/festival-hts-slt-{i}.flac" for i in range(1, 4)]

@@ -1,4 +1,4 @@
-"""What the web page and its HTTP interface do: score strangers' recordings, within limits.
+"""The work behind the web page and its HTTP interface: scoring strangers' recordings, within limits.
 
 A score is logit 1 (bona fide): higher = more likely real.
 """
@@ -31,7 +31,7 @@ from data_utils import AudioError, AudioInfo, load_with_info
 if TYPE_CHECKING:
     from model import Detector
 
-MOST_COLUMNS = 5  # of an archive's list of labels, each of which is analysed
+MOST_COLUMNS = 5  # columns of an archive's list of labels that are analysed
 NOTHING = "upload a recording, or record one, first"
 
 
@@ -46,11 +46,14 @@ class NamedDetector:
 
 @dataclass(frozen=True)
 class HeardRecording:
-    """A recording that was heard in full.
+    """A recording that was scored in full.
 
     Attributes:
-        wave: [n] samples.
-        timelines: by the detector's name.
+        name: The file's name.
+        wave: Samples, float32 [n].
+        sample_rate: Of the samples, in Hz.
+        info: What the file's header says.
+        timelines: By the detector's name.
     """
 
     name: str
@@ -61,10 +64,12 @@ class HeardRecording:
 
 
 class Service:
-    """The detectors, ready to score: one request at a time.
+    """Detectors that score recordings, one request at a time.
 
     Args:
-        detectors: in evaluation mode, by name.
+        detectors: Detectors in evaluation mode, by name.
+        sandbox: Reads the files.
+        limits: Limits of each request.
     """
 
     def __init__(self, detectors: dict[str, Detector], sandbox: Sandbox, limits: Limits):
@@ -75,18 +80,22 @@ class Service:
         self.sandbox, self.limits = sandbox, limits
 
     def chosen(self, names: Sequence[str]) -> list[NamedDetector]:
-        """The detectors of these names, in their usual order. Raises DataError."""
+        """Return the detectors of these names, in their usual order.
+
+        Raises:
+            DataError: If no name is given, or there is no such detector.
+        """
         if not names:
             raise DataError("choose a detector")
         if unknown := next((name for name in names if name not in self.detectors), None):
-            raise DataError(f"there is no detector {unknown!r}: there are {', '.join(self.detectors)}")
+            raise DataError(f"there is no detector {unknown!r}: choose from {', '.join(self.detectors)}")
         return [named for name, named in self.detectors.items() if name in names]
 
     def hear(self, path: str | Path, names: Sequence[str]) -> HeardRecording:
-        """Score a whole recording window by window.
+        """Score a whole recording, window by window, with each of the named detectors.
 
         Raises:
-            DataError: it cannot be read, or is longer than the limit; the message names it.
+            DataError: If the recording cannot be read or exceeds a limit, or as in `chosen`.
         """
         from antispoofing.scoring.score import score_windows
 
@@ -116,31 +125,36 @@ class Service:
         return HeardRecording(name, wave, rate, info, timelines)
 
     def score(self, utterances: Sequence[Utterance], names: Sequence[str]) -> dict[str, Scored]:
-        """Each recording's first clip, as evaluate_custom.py scores it, by each detector.
+        """Score the first clip of each recording with the named detectors, as evaluate_custom.py does.
 
         Raises:
-            DataError: there are more than the limit.
+            DataError: If there are too many recordings, or as in `chosen`.
         """
         if len(utterances) > self.limits.files:
-            raise DataError(f"{len(utterances)} recordings, but at most {self.limits.files} are allowed here")
+            raise DataError(f"{len(utterances)} recordings, but the limit here is {self.limits.files}")
         from antispoofing.scoring.score import score_recordings
 
         detectors, load = self.chosen(names), _Loader(self.sandbox, self.limits)
         return {named.name: score_recordings(named.detector, utterances, load=load) for named in detectors}
 
     def uploaded(self, paths: Sequence[str | Path]) -> list[Utterance]:
-        """Files without labels, as they were called. Raises DataError for one that is too large."""
+        """Return uploaded files as recordings without labels, under their own names.
+
+        Raises:
+            DataError: If a file is too large, or has been deleted.
+        """
         for path in paths:
             self._check_size(path)
-        # str(Path()): gradio's own kind of string would bring all of gradio into the sandbox
+        # str(Path()) makes a plain string: gradio's own kind would make the sandbox import all of gradio.
         return [Utterance(str(Path(path)), Path(path).name, "") for path in paths]
 
     @contextmanager
     def unpacked(self, archive: str | Path) -> Iterator[Recordings]:
-        """What is in an archive, until the end of the block.
+        """Unpack an archive; yield the recordings in it, which are there until the block ends.
 
         Raises:
-            DataError: it is refused; the message names no folder of this machine.
+            DataError: If it cannot be unpacked or exceeds a limit; the message names no folder of this
+                machine.
         """
         self._check_size(archive)
         limits, name = self.limits, Path(archive).name
@@ -167,7 +181,7 @@ class Service:
 
 
 class _Loader:
-    """`data_utils.load_with_info` for the files of one request, within its limits."""
+    """Reads the files of one request within its limits, by `data_utils.load_with_info` in the sandbox."""
 
     def __init__(self, sandbox: Sandbox, limits: Limits):
         self.sandbox, self.limits = sandbox, limits
@@ -188,8 +202,9 @@ class _Loader:
 
 
 def _unpack(archive: Path, most_bytes: int, most_files: int) -> Recordings:
+    """Extract an archive and find the recordings in it, with the first columns of their list of labels."""
     archives.extract(archive, most_bytes, most_files)
-    found = find_recordings([archive])  # which also refuses what its lists may not name
+    found = find_recordings([archive])  # this also refuses lists that name files outside the archive
     utterances = []
     for utterance in found.utterances:
         columns = dict(islice(utterance.columns.items(), MOST_COLUMNS))

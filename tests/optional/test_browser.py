@@ -1,4 +1,4 @@
-"""The web page in a real browser, Debian's chromium: what somebody does with it, and sees."""
+"""The web page in a real browser, Debian's chromium: what a user does and sees."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from antispoofing.project import SAMPLES
 
 REAL = SAMPLES / "custom/Real/austen-reader-1.flac"
 FAKE = SAMPLES / "custom/Fake/festival-hts-slt-3.flac"
-ANSWER = 60_000  # milliseconds to wait for one, on a busy machine
+ANSWER = 60_000  # milliseconds to wait for an answer on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """It hears a sample, over and over, where it should hear a microphone."""
+    """Start a browser whose microphone plays a sample over and over."""
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     wave, rate = soundfile.read(FAKE)
     soundfile.write(heard, wave, rate)
@@ -56,7 +56,7 @@ def page(server, browser):
 
 
 def opened(context, server) -> Page:
-    """The page, which may ask nobody else for anything, and has no errors of its own."""
+    """Open the page; record its requests, its errors and its failed responses."""
     page, asked, errors = context.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -119,7 +119,7 @@ def test_two_detectors_side_by_side(page):
 
 
 def test_an_example_by_keyboard_alone(page):
-    """Tab reaches everything, and Enter does it."""
+    """Tab reaches everything, and Enter activates it."""
     reached = []
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -177,7 +177,7 @@ def test_a_zip_with_real_and_fake(page, tmp_path):
     assert "AUC [95 %]" in page.locator("pre").first.inner_text()
 
 
-def test_what_cannot_be_judged_is_told_and_the_page_goes_on(page, tmp_path):
+def test_what_cannot_be_judged_gets_a_message_and_the_page_still_works(page, tmp_path):
     (tmp_path / "text.wav").write_text("this is not sound")
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "large.wav").write_bytes(bytes(3_000_000))
@@ -196,7 +196,7 @@ def test_what_cannot_be_judged_is_told_and_the_page_goes_on(page, tmp_path):
 
 
 def toast(page, words):
-    """A message is shown, and closed again."""
+    """Wait for a message, and close it."""
     message = page.get_by_test_id("toast-body").filter(has_text=words)
     expect(message).to_be_visible(timeout=ANSWER)
     message.get_by_role("button").first.click()
@@ -231,14 +231,14 @@ def test_the_page_fits(server, browser, scheme, width):
         )
         light = [luminance(colour) for colour in colours]
         contrast = (max(light) + 0.05) / (min(light) + 0.05)
-        assert contrast > 4.5  # of WCAG 2.2, level AA
+        assert contrast > 4.5  # WCAG 2.2, level AA
         assert (light[1] < 0.2) == (scheme == "dark")
         if folder := os.environ.get("SCREENSHOTS"):
             page.screenshot(path=f"{folder}/{scheme}-{width}.png", full_page=True)
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance, as WCAG 2.2 defines it, of "rgb(r, g, b)"."""
+    """Return the relative luminance of "rgb(r, g, b)", as WCAG 2.2 defines it."""
     values = np.array([float(value) / 255 for value in re.findall(r"[\d.]+", colour)[:3]])
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
