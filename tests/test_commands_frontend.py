@@ -1,4 +1,4 @@
-"""`--frontend fairseq` if fairseq is missing or does not apply; `optional/test_fairseq.py` tests the rest."""
+"""`--frontend fairseq` without fairseq, or where it is no use; `optional/test_fairseq.py` tests fairseq."""
 
 import sys
 
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 @pytest.fixture(params=SCRIPTS, ids=lambda script: script.__name__)
 def run(request, tmp_path, monkeypatch):
-    """Return a script's main function, to run in an empty folder with data and with --frontend fairseq."""
+    """A script with data to work on and `--frontend fairseq`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def main(*args) -> int:
