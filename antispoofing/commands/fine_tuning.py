@@ -22,7 +22,7 @@ from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.report import plots, results, screen
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import printable
+from antispoofing.text import counted, printable
 from antispoofing.training.history import FINAL, LAST, EpochResult
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
@@ -156,7 +156,7 @@ def announce(
     """
     steps = config.epochs * steps_of_an_epoch(config, clips)
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
-    length = f"{_plural(config.epochs, 'epoch')}, {_plural(steps, 'step')}"
+    length = f"{counted(config.epochs, 'epoch')}, {counted(steps, 'step')}"
     print(f"\nFine-tuning {detector.path} on {detector.device.type}{processes}: {length}")
     if not state.is_new:
         print(f"Resuming {place(state.epoch, state.step)}.")
@@ -175,10 +175,6 @@ def describe_stop(stopped: Stopped) -> str:
     if stopped.saved is None:
         return str(stopped)
     return f"{stopped}; run the same command to resume {place(*stopped.saved)}"
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def print_left_out(utterance: Utterance, reason: str) -> None:
@@ -217,7 +213,7 @@ class Progress:
             return
         if len(history) == 1:
             self._remove_earlier_results()
-        results.write_history(self.output, list(history))
+        results.write_history(self.output, history)
         result = history[-1]
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "

@@ -24,7 +24,7 @@ from antispoofing.published import DETECTOR_NAMES, HUB
 from antispoofing.report import results, screen
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import printable
+from antispoofing.text import counted, printable
 from antispoofing.training.history import FINAL
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
         print(printable(note))
     n, counts = len(found.utterances), Counter(u.label for u in found.utterances)
     unlabelled = f", {counts['']} without a label" if counts[""] else ""
-    print(f"{n} recording{'s' * (n != 1)}: {counts[REAL.label]} real, {counts[FAKE.label]} fake{unlabelled}")
+    print(f"{counted(n, 'recording')}: {counts[REAL.label]} real, {counts[FAKE.label]} fake{unlabelled}")
     if found.ignored:
         suffixes = printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
         print(f"Files left out because they are not recordings: {len(found.ignored)} ({suffixes}).")
