@@ -146,23 +146,23 @@ def node_ids(contexts: list[str]) -> list[str]:
     )
 
 
-def is_caught(folder: Path, tests: list[str]) -> bool:
-    """Run tests in a folder; tell whether one fails, or they hang."""
+def exit_code(folder: Path, tests: list[str]) -> int:
+    """Run tests in a folder; return pytest's exit code, or 1 if they hang."""
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = [*PYTEST, f"--basetemp={folder / 'temporary'}", *tests]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     with subprocess.Popen(command, cwd=folder / "checkout", env=environment, **pipes) as process:
         try:
-            return process.wait(SECONDS) != 0
+            return process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            return True
+            return 1
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
 def main() -> None:
-    """Draw, try, and print each mutant that no test noticed."""
+    """Draw mutants, test each, and print whether it was caught or survived."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -193,8 +193,9 @@ def main() -> None:
                     shutil.copy(ROOT / path, folder / "checkout" / path)
                 (folder / "checkout" / mutant.file).write_text(text, encoding="utf-8")
                 first = node_ids(reached.get(mutant.file, {}).get(str(mutant.line), []))
-                caught = 0 < len(first) <= MOST_TESTS and is_caught(folder, first)
-                done[mutant] = caught or is_caught(folder, ALL)
+                # Only a failing test counts here: an error may be due to how the tests are named.
+                caught = 0 < len(first) <= MOST_TESTS and exit_code(folder, first) in (1, 2)
+                done[mutant] = caught or exit_code(folder, ALL) != 0
             with open(args.log, "a", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerow([*mutant, done[mutant]])
         print(f"{number:3} {'caught' if done[mutant] else 'SURVIVED'}  {mutant}", flush=True)
