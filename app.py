@@ -41,7 +41,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="address to listen on, 0.0.0.0 to serve other machines (default: 127.0.0.1, this machine only)",
     )
     parser.add_argument(
-        "--port", type=options.whole(1), metavar="N", help="port (default: the first free one from 7860)"
+        "--port",
+        type=options.whole(1, 65535),
+        metavar="N",
+        help="port (default: the first free one from 7860)",
     )
     for name, kind, default, words in (
         ("--max-megabytes", options.positive, limits.megabytes, "largest file, in MB"),

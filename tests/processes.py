@@ -1,11 +1,10 @@
 """Processes that run a program's `main`, forked from one that has already imported what programs need.
 
-Starting Python with its imports takes four seconds of processor time; such a fork takes a hundredth of that.
+Starting Python with its imports takes seconds of processor time; such a fork takes a twentieth of a second.
 Where it matters how a user starts a program (torchrun, a script's path), the tests start it just like that.
 """
 
 import functools
-import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -17,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SECONDS = 240  # after this time a process counts as hanging; all need far less
 PRELOADED = ("fine_tune_for", "evaluate_custom", "evaluate_custom_for", "app", "antispoofing.training.loop")
 PRELOADED += ("antispoofing.detectors.packed", "antispoofing.report.plots")
-PRELOADED += ("matplotlib.figure", "scipy.stats", "torch._dynamo")
+PRELOADED += ("matplotlib.figure", "pytest", "scipy.stats", "torch._dynamo")
 
 
 class Ended(NamedTuple):
@@ -36,24 +37,11 @@ class Ended(NamedTuple):
 def _forks():
     """Start the process that others are forked from; return the context in which they are forked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    os.environ["PRELOAD"] = "1"
-    try:
+    context.set_forkserver_preload(list(PRELOADED))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
         multiprocessing.forkserver.ensure_running()
-    finally:
-        del os.environ["PRELOAD"]
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
     return context
-
-
-if os.environ.pop("PRELOAD", None):
-    for name in PRELOADED:
-        importlib.import_module(name)
 
 
 def _run(main: Callable, args: list[str], folder: Path, variables: dict[str, str], files: list[Path]) -> None:
@@ -116,13 +104,18 @@ def run(main: Callable[[list[str]], int], *args, folder: Path, **variables) -> E
     return Started(main, *args, folder=folder, **variables).end()
 
 
-def start_group(n: int, main: Callable, *args, folders: list[Path], **variables) -> list[Started]:
-    """Start a group of n processes as torchrun does, with a folder for each machine."""
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start_group(n: int, main: Callable, *args, folders: list[Path], **variables) -> list[Started]:
+    """Start a group of n processes as torchrun does, with a folder for each machine."""
     on_each = n // len(folders)
-    group = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": on_each, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    group = {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": on_each}
+    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     group["OMP_NUM_THREADS"] = 1  # as torchrun does
     started = []
     for rank in range(n):

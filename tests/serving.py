@@ -41,8 +41,8 @@ def write_calibrated(folder: Path) -> str:
 
 
 @contextmanager
-def served(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT) -> Iterator[Served]:
-    """`python app.py` in a folder, until the end of the block, where it is told to stop by a signal."""
+def served(folder: Path, *options: str) -> Iterator[Served]:
+    """`python app.py` in a folder, until the end of the block, where it is told to stop as by Ctrl-C."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -60,6 +60,6 @@ def served(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT) ->
         yield Served(found[1], time.monotonic() - started, log)
         assert process.poll() is None, log.read_text()  # whatever was done to it
     finally:
-        process.send_signal(stop)
+        process.send_signal(signal.SIGINT)
         process.wait(30)
     assert not [path for path in (folder / "temporary").rglob("*") if path.is_file()]  # nothing is left

@@ -241,6 +241,12 @@ def test_a_port_in_use_is_an_error_in_one_line(server, tmp_path):
     assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: choose another one with --port\n"
 
 
+def test_a_port_that_cannot_be_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        app.parse_args(["--port", "65536"])
+    assert "--port: '65536' is not a whole number from 1 to 65535" in capsys.readouterr().err
+
+
 def test_gradios_own_client(server, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(1, 16000), 16000)
     code = (

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import filled
+from helpers import ROOT, filled
 
 import antispoofing.__main__
 import evaluate_custom
@@ -25,7 +25,6 @@ import fine_tune_for
 from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT
 
-ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *DOCS]

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from antispoofing.data.recordings import find_recordings
 from antispoofing.project import SAMPLES
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(folder, script, *args) -> list[str]:

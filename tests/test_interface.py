@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import antispoofing
 from antispoofing import (
@@ -19,8 +19,6 @@ from antispoofing import (
 )
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.project import SAMPLES
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_about_a_dozen_names_and_no_others():

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 GROUND = "ground"
 # From the bottom up; rooms of the same rank do not import from each other.
 RANKS = [

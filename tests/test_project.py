@@ -5,10 +5,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from helpers import ROOT
+
 from antispoofing import project
 from antispoofing.project import Invocation
-
-ROOT = Path(__file__).parents[1]
 
 
 def git(folder: Path, *words: str) -> str:

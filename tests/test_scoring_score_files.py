@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from sklearn.metrics import roc_auc_score
 
 import evaluate_custom
@@ -20,8 +21,6 @@ from antispoofing.errors import DataError
 from antispoofing.files import file_sha256
 from antispoofing.scoring.score_files import FORMATS, names_in, read_scores, with_keys, write_scores
 from antispoofing.scoring.scored import Scored
-
-ROOT = Path(__file__).parents[1]
 
 KEYS_2021 = """\
 LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval

@@ -3,14 +3,13 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, SETTINGS, copy_samples, fresh_detector, write_splits
-from processes import SECONDS
+from processes import SECONDS, free_port
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import save_detector
@@ -83,10 +82,8 @@ def test_two_machines(tmp_path):
     copy_samples(tmp_path / "data", 5)
     archive = shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "data")
     args = ("--data", "data.zip", "--checkpoint", STAND_IN, "--no-audit", "--batch-size", 3)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port)
+    options = ("--nnodes", 2, "--nproc-per-node", 1)
+    options += ("--master-addr", "127.0.0.1", "--master-port", free_port())
     machines = []
     for i, name in enumerate(("here", "there")):
         (tmp_path / name).mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fresh_detector
+from helpers import ROOT, fresh_detector
 
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
@@ -21,7 +21,6 @@ from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.state import find_state, identify, restore, sole_writer
 from antispoofing.training.step import Optimization
 
-ROOT = Path(__file__).parents[1]
 RECIPE = TrainingConfig(epochs=1, batch_size=8)
 
 

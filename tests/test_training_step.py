@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import PRESETS
+from helpers import SHORT_CLIPS
 from torch.nn import functional as F
 
 from antispoofing.commands.tasks import STAND_IN
@@ -16,7 +16,6 @@ from antispoofing.training.recipe import TrainingConfig, learning_rate
 from antispoofing.training.step import MicroBatch, Optimization
 from model import Detector
 
-SMALL = dataclasses.replace(PRESETS["small"], clip_samples=8000)
 RATE = 1e-5  # so small that rounding does not change the order of AASIST's nodes, or which is the largest
 CONFIG = TrainingConfig(learning_rate=RATE, batch_size=6)
 
@@ -31,14 +30,14 @@ def without_dropout(detector: Detector) -> Detector:
 @pytest.fixture
 def detector():
     standing_in = load_detector(STAND_IN, device="cpu")
-    standing_in.config = SMALL
+    standing_in.config = SHORT_CLIPS
     return without_dropout(standing_in)
 
 
 @pytest.fixture
 def fresh():
     torch.manual_seed(0)
-    return without_dropout(Detector(SMALL))
+    return without_dropout(Detector(SHORT_CLIPS))
 
 
 @pytest.fixture
@@ -142,7 +141,7 @@ def test_without_a_clip_there_is_no_step(detector):
 
 def test_randomness_follows_from_seed_epoch_and_step():
     torch.manual_seed(0)
-    start = Detector(SMALL)
+    start = Detector(SHORT_CLIPS)
 
     def loss(seed=0, epoch=1, number=0):
         optimization = Optimization(copy.deepcopy(start), dataclasses.replace(CONFIG, seed=seed))

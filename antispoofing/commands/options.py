@@ -86,12 +86,12 @@ def fraction(text: str) -> float:
     return finite(text)
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """Return an argparse type that parses a whole number from `minimum` to 2**31 - 1."""
+def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return an argparse type that parses a whole number from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
-        if not (text.isdecimal() and minimum <= int(text) < 2**31):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum}")
+        if not (text.isdecimal() and minimum <= int(text) <= maximum):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
