@@ -305,8 +305,8 @@ class HeterogeneousGraphAttention(nn.Module):
         """
         projected = torch.tanh(self.att_proj(nodes[:, :, None] * nodes[:, None]))
         by_type = projected @ torch.cat([self.att_weight11, self.att_weight22, self.att_weight12], dim=1)
-        type2 = torch.arange(nodes.shape[1], device=nodes.device) >= n1
-        pair_type = torch.where(type2[:, None] == type2, type2.long(), 2)  # 0: 1-1, 1: 2-2, 2: mixed
+        kind = (torch.arange(nodes.shape[1], device=nodes.device) >= n1).long()
+        pair_type = torch.where(kind[:, None] == kind, kind, 2)  # 0: 1-1, 1: 2-2, 2: mixed
         logits = by_type.gather(-1, pair_type[None, :, :, None].expand(len(nodes), -1, -1, 1)).squeeze(-1)
         return torch.softmax(logits / self.temperature, dim=-1)
 
@@ -451,7 +451,7 @@ class Detector(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device that the weights are on."""
-        return self.back_end.out_layer.weight.device
+        return next(self.back_end.parameters()).device
 
     @property
     def has_official_names(self) -> bool:

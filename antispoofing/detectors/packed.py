@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from antispoofing.detectors.batched import BatchedXLSR, Replayed
 from antispoofing.errors import DeviceError
 from model import XLSR, Detector, SpectrogramFrontEnd
 
@@ -30,7 +31,7 @@ ROWS = 1616  # how many rows a convolution computes at once; their results stay 
 def for_scoring(detector: Detector) -> Detector:
     """Make a detector as fast as possible for scoring, and put it into evaluation mode.
 
-    On a CPU it can then no longer be trained or saved.
+    With XLS-R on a CPU or on CUDA it can then no longer be trained or saved.
 
     Returns:
         The same detector.
@@ -41,7 +42,12 @@ def for_scoring(detector: Detector) -> Detector:
     detector.eval()
     if detector.scores_only:
         return detector
-    if detector.device.type == "cpu" and isinstance(detector.front_end, XLSR):
+    if isinstance(detector.front_end, XLSR) and detector.device.type == "cuda":
+        detector.scores_only = True
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[detector.precision]
+        detector.front_end = Replayed(BatchedXLSR(detector.front_end, dtype))
+        detector.back_end = Replayed(detector.back_end)
+    elif isinstance(detector.front_end, XLSR) and detector.device.type == "cpu":
         detector.scores_only = True
         threads = torch.get_num_threads()
         try:

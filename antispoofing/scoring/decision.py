@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy  # it loads scipy.special on first use
 
 from antispoofing import classes
 from antispoofing.detectors.provenance import stored_calibration
@@ -70,6 +69,7 @@ class Calibration:
             The calibration. None if the slope is not above 0, since higher scores then do not mean more
             likely real; and None, with a logged warning, if the regression does not converge.
         """
+        from scipy import special
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression  # half a second, needed only to fit
 
@@ -98,7 +98,7 @@ class Calibration:
         if model.coef_[0, 0] <= _TOLERANCE:
             return None
         slope = model.coef_[0, 0] / scale
-        intercept = model.intercept_[0] - slope * center - scipy.special.logit(weights @ targets)
+        intercept = model.intercept_[0] - slope * center - special.logit(weights @ targets)
         return cls(float(slope), float(intercept), math.log(min(numbers) + 1), fitted_on)
 
     @classmethod
@@ -213,9 +213,11 @@ class Rule:
 
     def decide(self, logits: np.ndarray) -> Decision:
         """Decide on a clip by its logits [2]."""
+        from scipy import special
+
         margin, threshold = (float(f(logits[None])[0]) for f in (self.margins, self.thresholds))
         calibrated = self.calibration is not None and self.threshold is None
-        probability = float(scipy.special.expit(margin)) if calibrated else None
+        probability = float(special.expit(margin)) if calibrated else None
         return Decision(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
 
     def describe(self) -> str:

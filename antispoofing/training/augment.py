@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # scipy.signal, which takes half a second to import, is loaded on first use
 import soundfile
 import soxr
 
@@ -115,12 +114,14 @@ def convolutive_noise(
     first filter's gain is 0 dB; each of the others is lower by a draw from `bias_db`. The mean of the sum is
     subtracted (which leaves nothing of a single sample), and a peak above 1 is scaled down to 1.
     """
+    from scipy import signal  # takes half a second: imported when first needed
+
     power = np.ones(len(wave))
     total = np.zeros(len(wave))
     for order in range(1, orders + 1):
         power = power * wave
         gain_db = (0, 0) if order == 1 else (-bias_db[1], -bias_db[0])
-        total += scipy.signal.oaconvolve(power, notch_filter(sample_rate, rng, gain_db), mode="same")
+        total += signal.oaconvolve(power, notch_filter(sample_rate, rng, gain_db), mode="same")
     return _limited(total - total.mean())
 
 
@@ -148,8 +149,10 @@ def stationary_noise(
     White Gaussian noise is passed through a notch filter and added. The signal-to-noise ratio is that of the
     energies of the whole wave. The peak is not limited.
     """
+    from scipy import signal
+
     white = rng.standard_normal(len(wave))
-    noise = scipy.signal.oaconvolve(white, notch_filter(sample_rate, rng), mode="same")
+    noise = signal.oaconvolve(white, notch_filter(sample_rate, rng), mode="same")
     return _with_noise(wave, noise, rng.uniform(*snr_db))
 
 
@@ -177,13 +180,15 @@ def notch_filter(
         width_hz: Range of the bands' widths in Hz.
         taps: Range of each band's number of taps, without the upper end; even numbers are rounded up to odd.
     """
+    from scipy import signal
+
     nyquist = sample_rate / 2
     centres = rng.uniform(centre_hz[0], min(centre_hz[1], nyquist), bands)
     halves = rng.uniform(*width_hz, bands) / 2
     lows, highs = np.maximum(centres - halves, 1e-3), np.minimum(centres + halves, nyquist - 1e-3)
     coefficients = np.ones(1)
     for low, high, count in zip(lows, highs, rng.integers(*taps, bands) | 1, strict=True):
-        band_stop = scipy.signal.firwin(count, [low, high], window="hamming", fs=sample_rate)
+        band_stop = signal.firwin(count, [low, high], window="hamming", fs=sample_rate)
         coefficients = np.convolve(coefficients, band_stop)
     gain = 10 ** (rng.uniform(*gain_db) / 20)
     return coefficients * (gain / _peak(np.fft.rfft(coefficients, 4096)))
@@ -234,9 +239,9 @@ def pass_codec(
     elif codec == "opus":
         options = {"format": "OGG", "subtype": "OPUS", "compression_level": 0.8 + 0.19 * quality}
     else:
-        sent = scipy.signal.sosfiltfilt(
-            scipy.signal.butter(4, (300, 3400), "bandpass", fs=rate, output="sos"), sent
-        )
+        from scipy import signal
+
+        sent = signal.sosfiltfilt(signal.butter(4, (300, 3400), "bandpass", fs=rate, output="sos"), sent)
         options = {"format": "WAV", "subtype": ("ULAW", "ALAW", "GSM610")[int(3 * quality)]}
     file = io.BytesIO()
     # An overshoot would wrap around in G.711 and GSM, so it is clipped.

@@ -212,7 +212,9 @@ def check(detector: Detector, config: TrainingConfig) -> None:
 def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) -> None:
     """Turn on gradient checkpointing if wanted; on a CPU, replace the convolutions by faster ones."""
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # The older name, which later versions warn of, is the only one before transformers 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     if device.type == "cpu":
         if checkpointing:
             _return_freed_memory()

@@ -1,0 +1,257 @@
+"""XLS-R on a GPU, for scoring only: the same function as `model.XLSR`, as few large matrix products.
+
+Frames are stored as [clips * time, channels], so that each layer is one matrix product over the whole batch.
+Weight normalisation is computed once, and queries, keys and values come from one product. Everything here
+also runs on a CPU, where the tests compare it with `model.XLSR`; there `packed.PackedXLSR` is faster.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model import XLSR
+
+if TYPE_CHECKING:
+    from transformers.models.wav2vec2 import modeling_wav2vec2 as wav2vec2
+
+logger = logging.getLogger(__name__)
+
+MOST_SHAPES = 4  # of which a graph is kept, since each holds the memory of its intermediate results
+FRAMES = 8  # how many neighbouring frames one row of the positional convolution's product computes
+
+
+class Replayed(nn.Module):
+    """A module whose kernels CUDA starts all at once, which for small batches takes a tenth of the time.
+
+    The kernels are recorded as a CUDA graph when a shape comes for the second time. On other devices, for
+    further shapes, and where recording fails, the module is called as it is.
+
+    Args:
+        module: A module in evaluation mode, from one tensor to one tensor.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.works = True
+        self.recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None] = {}
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the module returns."""
+        if x.device.type != "cuda" or not self.works:
+            return self.module(x)
+        if x.shape not in self.recorded:
+            if len(self.recorded) < MOST_SHAPES:
+                self.recorded[x.shape] = None  # the first call loads what CUDA needs
+            return self.module(x)
+        if self.recorded[x.shape] is None:
+            try:
+                self.recorded[x.shape] = self._record(x)
+            except torch.cuda.OutOfMemoryError:
+                raise  # whoever calls makes the batch smaller
+            except RuntimeError as error:
+                self.works = False
+                reason = str(error).splitlines()[0]
+                logger.warning("CUDA graphs do not work here, so small batches are slower: %s", reason)
+                return self.module(x)
+        graph, given, result = self.recorded[x.shape]
+        given.copy_(x)
+        graph.replay()
+        return result.clone()
+
+    @torch.inference_mode(False)
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        given = torch.empty_like(x).copy_(x)
+        graph = torch.cuda.CUDAGraph()
+        # Meanwhile other threads may allocate pinned memory, which must not end the recording.
+        with torch.no_grad(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = self.module(given)
+        return graph, given, result
+
+
+class BatchedXLSR(nn.Module):
+    """XLS-R in large matrix products: waves [B, T] -> frames float32 [B, F, width], without gradients.
+
+    Args:
+        xlsr: The front end whose weights are taken. It is emptied, so that memory holds them only once.
+        dtype: The type of everything but the transformer's layer norms and residual sums, which are float32.
+    """
+
+    def __init__(self, xlsr: XLSR, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+        model = xlsr.model
+        with torch.no_grad():
+            # ModuleList's stub does not say what it holds.
+            conv_layers = cast(
+                "Iterable[wav2vec2.Wav2Vec2LayerNormConvLayer]", model.feature_extractor.conv_layers
+            )
+            layers = cast("Iterable[wav2vec2.Wav2Vec2EncoderLayerStableLayerNorm]", model.encoder.layers)
+            self.convolutions = nn.ModuleList(_Convolution(layer, dtype) for layer in conv_layers)
+            self.hop = math.prod(stride for (stride,) in (layer.conv.stride for layer in conv_layers))
+            self.norm = _LayerNorm(model.feature_projection.layer_norm)
+            self.projection = _Linear.of(model.feature_projection.projection, dtype)
+            self.positions = _PositionalConvolution(model.encoder.pos_conv_embed, dtype)
+            self.layers = nn.ModuleList()
+            for layer in layers:
+                self.layers.append(_Layer(layer, dtype))
+                layer.to("meta")
+            self.last_norm = _LayerNorm(model.encoder.layer_norm)
+        xlsr.to("meta")
+
+    @torch.no_grad()
+    def forward(self, waves: Tensor) -> Tensor:
+        """Return the frames float32 [B, F, width] of 16 kHz waves [B, T]."""
+        with torch.autocast(waves.device.type, enabled=False):
+            x = self.projection(self.norm(self._convolved(waves).float())).float()
+            x = x + self.positions(x)
+            for layer in self.layers:
+                x = layer(x)
+            return self.last_norm(x)
+
+    def _convolved(self, waves: Tensor) -> Tensor:
+        """Turn waves [B, T] into features [B, F, channels].
+
+        The clips stand end to end, as one long wave. Zeros make each as long as a whole number of frames
+        apart, so that every layer finds every clip at a multiple of its stride; the few values that mix two
+        clips, at the end of each, are left out of the result.
+        """
+        count, samples = waves.shape
+        frames = samples
+        for layer in self.convolutions:
+            frames = (frames - layer.kernel) // layer.stride + 1  # type: ignore[operator]
+        x = F.pad(waves.to(self.dtype), (0, -samples % self.hop)).reshape(-1, 1)
+        for convolution in self.convolutions:
+            x = convolution(x)
+        x = F.pad(x, (0, 0, 0, count * -(-samples // self.hop) - len(x)))
+        return x.view(count, -1, x.shape[1])[:, :frames]
+
+
+class _Convolution(nn.Module):
+    """A layer of the feature extractor: convolution, layer norm and GELU; [T, in] -> [T', out]."""
+
+    def __init__(self, layer: wav2vec2.Wav2Vec2LayerNormConvLayer, dtype: torch.dtype):
+        super().__init__()
+        (self.kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
+        assert layer.conv.bias is not None  # as `model.XLSR` configures it
+        taps = layer.conv.weight.detach().to(dtype).permute(2, 1, 0)  # [kernel, in, out]
+        self.channels = taps.shape[1]
+        # A product takes up to `stride` taps, so that its rows do not overlap: cuBLAS would copy those.
+        step = self.stride if self.channels > 1 else self.kernel
+        self.parts = nn.ParameterList(
+            nn.Parameter(taps[i : i + step].flatten(0, 1).contiguous(), requires_grad=False)
+            for i in range(0, self.kernel, step)
+        )
+        self.bias = nn.Parameter(layer.conv.bias.detach().to(dtype), requires_grad=False)
+        self.norm = _LayerNorm(layer.layer_norm, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the rows [T', out] for x [T, in]."""
+        return F.gelu(self.norm(self._product(x)))
+
+    def _product(self, x: Tensor) -> Tensor:
+        if self.channels == 1:
+            rows = x[:, 0].unfold(0, self.kernel, self.stride)
+            return torch.addmm(self.bias, F.pad(rows, (0, 6)), F.pad(self.parts[0], (0, 0, 0, 6)))
+        blocks = x[: len(x) // self.stride * self.stride].view(-1, self.stride * self.channels)
+        count = len(blocks) - len(self.parts) + 1
+        result = torch.addmm(self.bias, blocks[:count], self.parts[0])
+        for i, part in enumerate(self.parts[1:], start=1):
+            result.addmm_(blocks[i : i + count, : len(part)], part)
+        return result
+
+
+class _PositionalConvolution(nn.Module):
+    """The transformer's positional embedding: grouped convolution and GELU; [B, F, width] -> the same.
+
+    One product with each group computes FRAMES frames in a row from all the frames that they depend on. Its
+    weights repeat the convolution's, one frame further on for each.
+    """
+
+    def __init__(self, embedding: wav2vec2.Wav2Vec2PositionalConvEmbedding, dtype: torch.dtype):
+        super().__init__()
+        convolution = embedding.conv
+        (self.kernel,), self.groups, self.dtype = convolution.kernel_size, convolution.groups, dtype
+        assert convolution.bias is not None  # as transformers builds it
+        # [groups, kernel, in, out], where in and out are a group's channels
+        taps = convolution.weight.detach().to(dtype).unflatten(0, (self.groups, -1)).permute(0, 3, 2, 1)
+        weight = taps.new_zeros(self.groups, FRAMES + self.kernel - 1, taps.shape[2], FRAMES, taps.shape[3])
+        for i in range(FRAMES):
+            weight[:, i : i + self.kernel, :, i] = taps
+        self.weight = nn.Parameter(weight.flatten(3).flatten(1, 2), requires_grad=False)
+        self.bias = nn.Parameter(convolution.bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the embedding of frames x."""
+        count, frames, width = x.shape
+        before, channels = self.kernel // 2, width // self.groups
+        after = -frames % FRAMES + self.kernel - 1 - before
+        x = x.to(self.dtype).view(count, frames, self.groups, channels).permute(2, 0, 1, 3)
+        x = F.pad(x, (0, 0, before, after)).flatten(2)  # [groups, B, (F' + kernel - 1) * channels]
+        x = x.unfold(2, (FRAMES + self.kernel - 1) * channels, FRAMES * channels)
+        x = x.flatten(1, 2) @ self.weight  # [groups, B * F' / FRAMES, FRAMES * channels]
+        x = x.view(self.groups, count, -1, channels)[:, :, :frames].permute(1, 2, 0, 3).flatten(2)
+        return F.gelu(x + self.bias)
+
+
+class _Layer(nn.Module):
+    """A layer of the transformer: float32 [B, F, width] -> the same."""
+
+    def __init__(self, layer: wav2vec2.Wav2Vec2EncoderLayerStableLayerNorm, dtype: torch.dtype):
+        super().__init__()
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.heads = attention.num_heads
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+        self.norm = _LayerNorm(layer.layer_norm)
+        self.qkv = _Linear(weight, bias, dtype)
+        self.out = _Linear.of(attention.out_proj, dtype)
+        self.feed_forward_norm = _LayerNorm(layer.final_layer_norm)
+        self.up = _Linear.of(feed_forward.intermediate_dense, dtype)
+        self.down = _Linear.of(feed_forward.output_dense, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        x = x + self.out(self._attended(self.qkv(self.norm(x))))
+        return x + self.down(F.gelu(self.up(self.feed_forward_norm(x))))
+
+    def _attended(self, qkv: Tensor) -> Tensor:
+        """Apply multi-head attention to queries, keys and values: [B, F, 3 * width] -> [B, F, width]."""
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, F, size]
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class _LayerNorm(nn.Module):
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(value.detach().to(dtype, copy=True), requires_grad=False)
+            for value in (norm.weight, norm.bias)
+        )
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class _Linear(nn.Module):
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(value.detach().to(dtype, copy=True), requires_grad=False) for value in (weight, bias)
+        )
+
+    @classmethod
+    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> _Linear:
+        return cls(layer.weight, layer.bias, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
