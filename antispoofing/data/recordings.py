@@ -298,7 +298,7 @@ def _read_lists(
             for trial in labels.trials:
                 if leads_out(name := trial.name, path.parent, above):
                     raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
-        folders = audio_folders(path, labels, root, above, inside=archive is not None)
+        folders, left_out = audio_folders(path, labels, root, above, inside=archive is not None)
         n_found = 0
         for trial in _progress(labels.trials):
             match locate(trial.name, folders):
@@ -316,6 +316,8 @@ def _read_lists(
                         "choose one with --root"
                     )
         found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
+        if left_out:
+            found += f" (not searched, having only a few: {', '.join(map(str, left_out))})"
         source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     if not homes:
