@@ -299,6 +299,14 @@ def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     assert is_whole(after, np.ones(160, bool))
 
 
+def test_where_it_changed_counts_the_clips_that_its_auc_is_of():
+    before, after = pair(1, 0)
+    before.logits[:5] = np.nan  # these five real clips have a score only after fine-tuning
+    words = words_on_change(before, after, properties_of(before, format=(["MP3"] * 40 + ["WAV"] * 40) * 2))
+    assert "| MP3 | 35 | 40 |" in words
+    assert "| WAV | 40 | 40 |" in words
+
+
 def test_names_do_not_break_the_tables():
     before, after = pair(0, 0, noise=0)
     words = words_on_change(before, after, properties_of(before, subfolder=["a|b", "c\nd"] * 80))

@@ -60,7 +60,7 @@ def find_training_data(
 
     Raises:
         DataError: If a path cannot be used; if a data set has no validation split and `held_out_by` is None,
-            or if all have one and it is not; or if a split lacks a class.
+            or if all have one and it is given; or if a split lacks a class.
     """
     splits = Splits()
     has_held_out = False
@@ -159,12 +159,17 @@ def _names(paths: Sequence[Path]) -> list[str]:
     if len(paths) == 1:
         return [paths[0].name]
     full = [os.path.abspath(path) for path in paths]
-    common = os.path.commonpath(full)
-    if common in full:  # one lies in another
-        common = str(Path(common).parent)
-    names = [os.path.relpath(path, common).replace(os.sep, "-") for path in full]
+    try:
+        common = os.path.commonpath(full)
+    except ValueError:  # on Windows, they may be on different drives
+        names = [path.replace(":", "") for path in full]
+    else:
+        if common in full:  # one lies in another
+            common = os.path.dirname(common)
+        names = [os.path.relpath(path, common) for path in full]
+    names = [name.replace(os.sep, "-") for name in names]
     if len(set(names)) < len(names):
-        raise DataError("the same data set is named twice")
+        raise DataError("the same data set is named twice: name it once")
     return names
 
 

@@ -155,7 +155,7 @@ def change(
         for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)
             counts = [int((chosen & both & after.mask(label)).sum()) for label, *_ in CLASSES]
-            row = [group, *(str((members & after.mask(label)).sum()) for label, *_ in CLASSES)]
+            row = [group, *(str((members & both & after.mask(label)).sum()) for label, *_ in CLASSES)]
             if min(counts) < 2 or is_whole(after, chosen):
                 rows.append([*row, "", "", ""])
                 continue
