@@ -165,7 +165,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
         names = [path.replace(":", "") for path in full]
     else:
         if common in full:  # one lies in another
-            common = os.path.dirname(common)
+            common = os.path.split(common)[0]
         names = [os.path.relpath(path, common) for path in full]
     names = [name.replace(os.sep, "-") for name in names]
     if len(set(names)) < len(names):
