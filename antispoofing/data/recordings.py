@@ -133,9 +133,11 @@ def find_recordings(
         raise DataError(f"--root {root_folder}: no such folder")
     sources = [_read(path, root_folder, phase) for path in given]
     if root_folder and not any(source.lists for source in sources):
-        raise DataError("--root is for the recordings of a list of labels, but no list was given")
+        raise DataError(
+            "leave out --root: it is for the recordings of a list of labels, but no list was given"
+        )
     if phase and not any(source.has_phases for source in sources):
-        raise DataError("--phase is for ASVspoof's data sets, but these data have no phases")
+        raise DataError("leave out --phase: it is for ASVspoof's data sets, but these data have no phases")
     common = _common_root([source.root for source in sources])
     utterances = _utterances(sources, common)
     if not utterances:
@@ -207,7 +209,9 @@ def _common_root(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
     except ValueError as error:  # on Windows, they are on different drives
-        raise DataError("the given paths have no folder in common") from error
+        raise DataError(
+            "the given paths are on different drives: give those of one drive at a time"
+        ) from error
 
 
 def _real_path(path: str, real_folders: dict[str, str]) -> str:

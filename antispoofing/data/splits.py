@@ -121,7 +121,10 @@ def hold_out(
         training, held_out = ([utterances[i] for i in indices] for indices in part)
         if all({u.label for u in side} == set(LABELS) for side in (training, held_out)):
             return training, held_out
-    raise DataError(f"--validation-split {by}: too few values to have real and fake recordings on both sides")
+    remedy = "add recordings" if by == EACH else f"choose another column, or {EACH}"
+    raise DataError(
+        f"--validation-split {by}: too few values to have real and fake recordings on both sides; {remedy}"
+    )
 
 
 def _folds(
