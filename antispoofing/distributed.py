@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 evaluate_custom.py
 
 Each process runs the same script; only the main one, rank 0, prints results and writes them. Without torchrun
-there is one process, for which the functions here have nothing to exchange, and do not need torch.
+there is one process: then the functions here have nothing to exchange, and do not need torch.
 
 When a process ends, the others do not wait for it: they notice that its connections close, and torchrun
 ends them. (Only a machine that disappears without closing its connections is waited for, up to WAITING.)

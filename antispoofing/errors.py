@@ -35,7 +35,7 @@ class DeviceError(UserError):
 
 
 class ProcessError(UserError):
-    """A group of processes one of which has ended or cannot be reached, or for work that only one can do."""
+    """A group of processes that cannot be formed, has lost a process, or cannot share this work."""
 
 
 class TrainingError(UserError):

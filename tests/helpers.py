@@ -317,7 +317,7 @@ def write_noise(folder: Path, n: int, rng: np.random.Generator) -> None:
 
 
 def write_splits(folder: Path, training: int, others: int) -> None:
-    """Write clips of noise in Fake-or-Real's layout, so many for training and for the other two splits."""
+    """Write clips of noise in Fake-or-Real's layout: `training` of them, and `others` in each other split."""
     rng = np.random.default_rng(0)  # one for all splits, or these would have clips in common
     for split, n in (("training", training), ("validation", others), ("testing", others)):
         write_noise(folder / split, n, rng)

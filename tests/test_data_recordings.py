@@ -418,7 +418,7 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
     assert sum(Path(u.path).is_file() for u in result.utterances) == 279
     assert len(result.notes) == 1 + 21
     other = tmp_path / "LA/ASVspoof2019_LA_eval/flac"
-    assert result.notes[0].endswith(f"(not searched, having only a few: {other})")
+    assert result.notes[0].endswith(f"; not used, since only a few are there: {other}")
 
 
 @pytest.mark.parametrize(("speakers", "of_each"), [(30, 4), (600, 2)])

@@ -109,7 +109,7 @@ def audio_folders(
         bases = [base for base in bases if base.is_relative_to(above)]
     for base in [root] if root else bases:
         folders = [f for pattern in AUDIO_FOLDERS for f in matches(base, pattern) if f.is_dir()]
-        sample = _sample(labels, max(200, 20 * len(folders)))  # each speaker may have a folder
+        sample = _sample(labels, max(200, 20 * len(folders)))  # enough even if each speaker has a folder
         hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
             fewest = hits[0][1] / 20
@@ -118,7 +118,7 @@ def audio_folders(
 
 
 def _sample(labels: LabelFile, most: int) -> list[str]:
-    """Return the names of at most so many of a list's recordings, evenly spread over it."""
+    """Return the names of at most `most` of a list's recordings, evenly spread over the list."""
     return [trial.name for trial in labels.trials[:: len(labels.trials) // most + 1]]
 
 

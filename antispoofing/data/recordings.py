@@ -321,7 +321,7 @@ def _read_lists(
                     )
         found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
         if left_out:
-            found += f" (not searched, having only a few: {', '.join(map(str, left_out))})"
+            found += f"; not used, since only a few are there: {', '.join(map(str, left_out))}"
         source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     if not homes:

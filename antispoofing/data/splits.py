@@ -158,7 +158,7 @@ def shared_values(a: Sequence[Utterance], b: Sequence[Utterance], column: str) -
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return names for the data sets: the parts in which their paths differ, without slashes."""
+    """Return a name for each data set: the part of its path that others do not share, without slashes."""
     if len(paths) == 1:
         return [paths[0].name]
     full = [os.path.abspath(path) for path in paths]
