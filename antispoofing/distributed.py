@@ -2,11 +2,11 @@
 
     torchrun --nproc-per-node 2 evaluate_custom.py
 
-Each process runs the same script; only the main one, rank 0, prints and writes. Without torchrun there is one
-process, and the functions here do nothing and do not need torch.
+Each process runs the same script; only the main one, rank 0, prints results and writes them. Without torchrun
+there is one process: then the functions here have nothing to exchange, and do not need torch.
 
-When a process fails, the others do not wait for it: its connections close, and torchrun ends the rest. (Only
-a machine that disappears without closing its connections is waited for, as long as WAITING.)
+When a process ends, the others do not wait for it: they notice that its connections close, and torchrun
+ends them. (Only a machine that disappears without closing its connections is waited for, up to WAITING.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 JOINING = timedelta(minutes=10)  # how long to wait for all processes to join the group
 WAITING = timedelta(days=7)  # how long to wait for slower processes, or for the main one's analysis
-GRACE = 10  # how many seconds torchrun gets to end the other processes when one has ended
+GRACE = 10  # how many seconds torchrun gets to end this process when another one has ended
 
 _ENVIRONMENT = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}  # torchrun sets these
 
@@ -55,7 +55,7 @@ def local_rank() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the process that prints and writes."""
+    """Return whether this is the process that prints results and writes them."""
     return rank() == 0
 
 
@@ -70,9 +70,9 @@ def cores() -> int:
 def group() -> Iterator[None]:
     """Join the group that torchrun's environment variables describe, and leave it when the block ends.
 
-    Within the block, only what the main process prints is shown, and each process uses its share of the
-    processor cores, unless the user has set OMP_NUM_THREADS. (torchrun sets it to 1 if the user has not, so a
-    value of 1 does not count.)
+    Within the block, the standard output of all processes but the main one is discarded, and torch uses a
+    process's share of the processor cores, unless the user has set OMP_NUM_THREADS. (torchrun sets it to 1 if
+    the user has not, so a value of 1 does not count.) A process that is alone joins nothing.
 
     Raises:
         ProcessError: If the other processes cannot be reached.
@@ -119,6 +119,7 @@ def all_gather(value: T) -> list[T]:
 
     Raises:
         ProcessError: If another process has ended or cannot be reached.
+        RuntimeError: If another process calls another of these functions, which is a fault in the program.
     """
     return [value] if size() == 1 else _gather("all_gather", value)
 
@@ -126,16 +127,17 @@ def all_gather(value: T) -> list[T]:
 def on_all_ranks(
     work: Callable[[], T], must_agree: Callable[[T], dict[str, object]] = lambda result: {}
 ) -> T:
-    """Do work that may fail on every process, so that either all of them continue or none does.
+    """Do work that may fail, on every process; if it fails on any of them, it fails on all.
 
-    One process of each machine does it first, then the others: an archive is unpacked once.
+    On each machine, one process does it first, then the others: so an archive is unpacked only once.
 
     Args:
         work: What to do; its result is returned.
         must_agree: Returns the parts of the result, by name, that must be the same on all processes.
 
     Raises:
-        UserError: On all processes, with `process` set, if any of them raises it (or an OSError).
+        UserError: On all processes, with `process` set, if any of them raises it (or an OSError, which
+            becomes one). A process that is alone raises its error as it is.
         SystemExit: On all processes, if any of them raises it, as a wrong command line does.
         DataError: On all processes, with `process` set, if the results do not agree.
         ProcessError: As in `all_gather`.
@@ -174,9 +176,9 @@ def on_all_ranks(
 def shard(n: int, batch_size: int, streams: Sequence[int]) -> list[range]:
     """Return this process's share of n items, as batches of consecutive ones.
 
-    Every stream gets the same number of batches, or one fewer, and every batch has the same number of items,
-    or one fewer, so that no stream waits long for the last. The batches depend on the number of streams in
-    all, but not on which process has them.
+    So that no stream waits long for the last one, all streams get the same number of batches or one fewer,
+    and all batches have the same number of items or one fewer. The batches depend on how many streams there
+    are in all, but not on which process has them.
 
     Args:
         n: How many items there are.
@@ -192,7 +194,7 @@ def shard(n: int, batch_size: int, streams: Sequence[int]) -> list[range]:
 
 
 def all_merge(values: np.ndarray, mine: np.ndarray) -> None:
-    """Fill in the rows that the other processes have, bit for bit.
+    """Fill in the rows that the other processes have, in place and bit for bit.
 
     Args:
         values: Numbers or records [n] or [n, k], of which each process has filled in its own rows.

@@ -1,14 +1,15 @@
-"""Errors that a user can fix, each explained in one line."""
+"""Errors that a user can fix, explained without a traceback."""
 
 
 class UserError(ValueError):
-    """Base of the errors whose message is one line for the user; a script then ends with exit code 2.
+    """Base of the errors that a script reports by their message alone, ending with exit code 2.
 
-    With several arguments, each is a line of its own, for instance one for each faulty row of a file.
+    The message is one line for each argument, usually one, or for instance one for each faulty row of a file.
 
     Attributes:
-        process: The rank of the process where it happened, if all processes of a group raise it
-            (`distributed.on_all_ranks`).
+        process: If all processes of a group raise the error, and only one message is to be printed: the rank
+            of the process where it happened (`distributed.on_all_ranks`), or 0 if it concerns all. Otherwise
+            None.
     """
 
     process: int | None = None
@@ -30,16 +31,16 @@ class FairseqError(UserError):
 
 
 class DeviceError(UserError):
-    """A device that is not available."""
+    """A device that is not available, or cannot compute at the precision asked for."""
 
 
 class ProcessError(UserError):
-    """Processes that cannot work together."""
+    """A group of processes that cannot be formed, has lost a process, or cannot share this work."""
 
 
 class TrainingError(UserError):
-    """A training run that cannot continue."""
+    """A training run that cannot start, resume or continue."""
 
 
 class DownloadError(UserError):
-    """A file that cannot be downloaded, or is not the expected one."""
+    """A file that cannot be downloaded, is not the expected one, or is in the way of a download."""

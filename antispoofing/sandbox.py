@@ -13,6 +13,8 @@ from pebble import ProcessExpired, ProcessPool
 
 from antispoofing.errors import UserError
 
+PROCESSES = 2  # while one that was killed is replaced, the other works
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -22,24 +24,22 @@ class SandboxError(UserError):
 
 
 class Sandbox:
-    """A few worker processes with limited memory; a context manager, or to be closed after use.
+    """Two worker processes with limited memory: a context manager, or to be closed after use.
 
     Args:
         modules: What the processes import as they start, so that no call waits for it.
         memory_bytes: How much memory a process may use for its data (limited on Linux only).
-        processes: How many there are; with more than one, the others work while one is replaced.
     """
 
-    def __init__(self, modules: Sequence[str] = (), memory_bytes: int = 3 * 2**30, processes: int = 2):
-        self._settings = (modules, memory_bytes, processes)
+    def __init__(self, modules: Sequence[str] = (), memory_bytes: int = 3 * 2**30):
+        self._settings = (modules, memory_bytes)
         self._pool = self._started()
 
     def _started(self) -> ProcessPool:
-        modules, memory_bytes, processes = self._settings
         pool = ProcessPool(
-            processes,
+            PROCESSES,
             initializer=_prepare,
-            initargs=(modules, memory_bytes),
+            initargs=self._settings,
             context=multiprocessing.get_context("spawn"),  # a fork would copy locks that other threads hold
         )
         pool.schedule(_nothing)  # the processes start with the first task

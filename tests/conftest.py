@@ -10,10 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the threads of several processe
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import transformers
-from helpers import PRESETS, SMALL_SIZES, filled
+from helpers import PRESETS, SMALL_SIZES, filled, write_noise, write_splits
 from matplotlib.figure import Figure
 
 from antispoofing.data.recordings import find_recordings
@@ -48,15 +47,9 @@ def small_official(small_config) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
-    """16 half-second clips of noise with a tone in it, alternately fake and real."""
+    """16 clips of noise, half of them fake, with a tone in them."""
     folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for i in range(16):
-        label = "real" if i % 2 else "fake"
-        (folder / label).mkdir(exist_ok=True)
-        wave = 0.05 * rng.standard_normal(8000)
-        wave += 0.05 * np.sin(2 * np.pi * rng.uniform(200, 4000) * np.arange(8000) / 16000)
-        soundfile.write(folder / label / f"{i}.wav", wave, 16000)
+    write_noise(folder, 16, np.random.default_rng(0))
     return find_recordings([folder]).utterances
 
 
@@ -69,18 +62,9 @@ def small_pth(small_official, tmp_path) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with a detector to start from and for-2seconds/: 12 and 2 x 4 clips, noise and tones."""
+    """A folder with a detector to start from and for-2seconds/: 12 clips for training, 4 for each other."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for split, n in (("training", 12), ("validation", 4), ("testing", 4)):
-        for i in range(n):
-            label = ("fake", "real")[i % 2]
-            folder = Path("for-2seconds", split, label)
-            folder.mkdir(parents=True, exist_ok=True)
-            wave = 0.05 * rng.standard_normal(8000)
-            if label == "fake":
-                wave += 0.2 * np.sin(0.3 * np.arange(8000))
-            soundfile.write(folder / f"file{i}.wav_16k.wav", wave, 16000)
+    write_splits(Path("for-2seconds"), training=12, others=4)
     torch.manual_seed(0)
     save_detector(Detector(PRESETS["small"]), "start.safetensors")
     return tmp_path

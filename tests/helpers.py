@@ -297,7 +297,7 @@ def fine_tuned_from(start: Path, path: Path, seed=1, **origin) -> None:
 
 
 EPOCHS, STEPS = 2, 4
-# Options of fine_tune_for.py, for a folder beside the data of `write_splits` and beside a detector.
+# Options of fine_tune_for.py, for a folder beside the data of `write_training_data` and beside a detector.
 SETTINGS = (
     *("--data", "../data", "--checkpoint", "../start.safetensors", "--epochs", EPOCHS, "--batch-size", 4),
     *("--learning-rate", 1e-3, "--crop", "random", "--rawboost", 5, "--augment", "codec", "speed"),
@@ -305,18 +305,27 @@ SETTINGS = (
 )
 
 
-def write_splits(folder: Path) -> None:
-    """Write clips in Fake-or-Real's layout: 16 and 2 x 6, noise and tones, one of which cannot be read."""
-    rng = np.random.default_rng(0)
-    for split, n in (("training", STEPS * 4), ("validation", 6), ("testing", 6)):
-        for i in range(n):
-            label = ("fake", "real")[i % 2]
-            path = folder / split / label / f"{i}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            wave = 0.05 * rng.standard_normal(12000)
-            if label == "fake":
-                wave += 0.03 * np.sin(0.3 * np.arange(len(wave)))
-            soundfile.write(path, wave, 16000)
+def write_noise(folder: Path, n: int, rng: np.random.Generator) -> None:
+    """Write n clips of noise, 0.75 s each: fake/0.wav, in which there is a tone, real/1.wav, and so on."""
+    for i in range(n):
+        wave = 0.05 * rng.standard_normal(12000)
+        label = ("fake", "real")[i % 2]
+        if label == "fake":
+            wave += 0.05 * np.sin(0.3 * np.arange(len(wave)))
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / label / f"{i}.wav", wave, 16000)
+
+
+def write_splits(folder: Path, training: int, others: int) -> None:
+    """Write clips of noise in Fake-or-Real's layout: `training` of them, and `others` in each other split."""
+    rng = np.random.default_rng(0)  # one for all splits, or these would have clips in common
+    for split, n in (("training", training), ("validation", others), ("testing", others)):
+        write_noise(folder / split, n, rng)
+
+
+def write_training_data(folder: Path) -> None:
+    """Write the splits for runs with SETTINGS: STEPS steps an epoch, and one clip that cannot be read."""
+    write_splits(folder, training=STEPS * 4, others=6)
     (folder / "training" / "real" / "1.wav").write_bytes(b"no recording")
 
 

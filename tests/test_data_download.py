@@ -209,7 +209,7 @@ def test_a_complete_file_of_an_interrupted_run_is_not_downloaded_again(server, t
 def test_if_the_server_cannot_resume_the_download_starts_over_once(fault, server, target):
     server.answers = [drop(600_000), fault, send, fault, drop(600_000), fault]
     said = fails(fetch, server.url, target)
-    assert said == f"{server.url}: the connection breaks, and the server cannot resume the download"
+    assert said == f"{server.url}: the connection broke, and the server cannot resume the download: try again"
     assert left(target) == []
     server.answers = [drop(600_000), fault, send, fault]
     fetch(server.url, target)

@@ -90,7 +90,7 @@ def test_classes_and_splits(tmp_path):
         ["training/fake/d.wav", "training/fake/e.wav"],
     ]
     first, *rest = found.describe().splitlines()
-    assert first.startswith("AUDIT: 6 of 8 recordings are duplicates, in 3 groups (")
+    assert first.startswith("AUDIT: 6 of 8 recordings share their audio with another one, in 3 groups (")
     assert first.endswith("(1 in both classes, 1 in two splits):")
     assert rest == [
         "the same audio in both classes: training/fake/c.wav = training/real/b.wav",

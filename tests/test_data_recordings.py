@@ -417,6 +417,19 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
     result = find_recordings([tmp_path / "keys/LA/CM/trial_metadata.txt"])
     assert sum(Path(u.path).is_file() for u in result.utterances) == 279
     assert len(result.notes) == 1 + 21
+    other = tmp_path / "LA/ASVspoof2019_LA_eval/flac"
+    assert result.notes[0].endswith(f"; not used, since only a few are there: {other}")
+
+
+@pytest.mark.parametrize(("speakers", "of_each"), [(30, 4), (600, 2)])
+def test_each_speaker_may_have_a_folder(speakers, of_each, tmp_path):
+    ids = [(speaker, f"{speaker}_{i}") for speaker in range(speakers) for i in range(of_each)]
+    rows = "".join(f"{id_},real\n" for _, id_ in ids)
+    recordings = [f"speaker{speaker}/wav/{id_}.wav" for speaker, id_ in ids]
+    write_lists(tmp_path, {"labels.csv": f"path,label\n{rows}"}, *recordings)
+    result = find_recordings([tmp_path / "labels.csv"])
+    assert [u.name for u in result.utterances] == sorted(recordings)
+    assert len(result.notes) == 1
 
 
 def test_an_id_in_two_places_is_not_guessed(tmp_path):

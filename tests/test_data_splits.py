@@ -1,10 +1,14 @@
 """Training, validation and testing splits: the published ones, and those held out by speaker or attack."""
 
+import ntpath
 from collections import Counter
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 from helpers import touch, write_lists
 
+from antispoofing.data import splits as splits_module
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import Utterance
 from antispoofing.data.splits import EACH, find_training_data, hold_out, shared_values
@@ -113,6 +117,16 @@ def test_several_sets_at_once(tmp_path):
     in_the_wild(tmp_path / "wild" / "inside")
     splits = find_training_data([tmp_path / "wild/inside", tmp_path / "wild"], "speaker")
     assert {name.split("/")[0] for name in names(splits.training)} == {"wild", "wild-inside"}
+
+
+def test_data_sets_on_different_drives_have_different_names(monkeypatch):
+    monkeypatch.setattr(splits_module, "os", SimpleNamespace(path=ntpath, sep=ntpath.sep))
+    for paths, expected in (
+        (["C:/data/for", "D:/data/for"], ["C-data-for", "D-data-for"]),
+        (["C:/data/for", "C:/data/wild/in"], ["for", "wild-in"]),
+        (["C:/data", "C:/data/for"], ["data", "data-for"]),
+    ):
+        assert splits_module._names([PureWindowsPath(path) for path in paths]) == expected
 
 
 def test_a_set_without_splits_is_split_by_speaker(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_every_format_and_rate_gets_the_score_of_its_samples(workplace, detector
     assert len(found["detector"]["sha256"]) == 64
     assert found["command"].startswith("python evaluate_custom.py --data data")
     assert "higher = more likely real" in found["convention"]
+    for package in ("numpy", "scikit-learn", "librosa", "soundfile"):
+        assert found["versions"][package] == importlib.metadata.version(package)
     for picture in ("roc", "det", "histogram"):
         with Image.open(folder / f"{picture}.png") as image:
             assert min(image.size) > 400
@@ -399,7 +402,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     ]
     assert run(*options, "--timeline", "--hop", "1.5") == 0
     shown = capsys.readouterr().out
-    assert "Timelines, detector: real where score >= the threshold given" in shown
+    assert "Timelines, detector: real if score >= the threshold given" in shown
     assert "no timeline: Fake/cut short.flac: " in shown
     folder = workplace / "out" / "detector" / "timelines"
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
@@ -453,9 +456,7 @@ def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, de
     assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline", "--hop", "5") == 2
     assert run("--data", "a.wav", "--checkpoint", *paths, "--timeline") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == (
-        "error: a hop of 5 s is not possible: it must be from 6.25e-05 s to 4.0375 s, which is one window"
-    )
+    assert lines[1] == ("error: --hop 5: it must be from 6.25e-05 s, one sample, to 4.0375 s, one window")
     assert lines[2] == "error: damaged.safetensors: its calibration is damaged"
     assert Path("results/custom/detector/timelines/a.wav.csv").is_file()
 

@@ -8,7 +8,7 @@ from helpers import PRESETS, write_by_ffmpeg
 
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
-from antispoofing.report.analysis import analyse, misjudged
+from antispoofing.report.analysis import analyse, hundredths, misjudged, share
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
 from antispoofing.report.groups import clip_properties, is_whole, property_groups, with_other_class
 from antispoofing.report.summary import summarise
@@ -71,6 +71,18 @@ def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
     assert not_said not in words
 
 
+def test_only_all_is_rounded_to_all_and_only_nothing_to_nothing():
+    parts = (0, 1e-6, 0.0051, 0.5, 0.994, 0.9951, 1 - 1e-6, 1)
+    rounded = ["0", "less than 1", "1", "50", "99", "more than 99", "more than 99", "100"]
+    assert [hundredths(part) for part in parts] == rounded
+    assert share(599, 600) == "599 of 600 (more than 99 % [99, 100])"
+    almost = scored_of(np.r_[np.full(99, 1.0), -2.0], np.full(100, -1.0))
+    almost.logits[0, 1] = -0.5
+    assert "in 99 of 100 cases (AUC 0.990" in words_on(almost)
+    almost = scored_of(np.r_[np.full(99, 1.0), -2.0], np.r_[-3.0 * np.ones(99), -1.0])
+    assert "in more than 99 of 100 cases (AUC 1.000" in words_on(almost)
+
+
 def test_decisions_count_both_errors_and_lean_only_beyond_chance():
     real, fake = [-1.0] * 12 + [1.0] * 48, [-1.0] * 58 + [1.0] * 2
     words = words_on(scored_of(real, fake))
@@ -114,7 +126,8 @@ def test_properties_that_go_with_the_class_are_named():
     split = ["MP3"] * 40 + ["WAV"] * 40
     words = words_on(scored, properties_of(scored, format=split, subfolder=split))
     assert "**A caution about the data.** Real and fake clips differ in format" in words
-    assert "differ in format (Cramér's V 1.00), where" in words  # not in subfolders, which name systems
+    assert "clips differ in format (Cramér's V 1.00). Cramér's V is 0" in words
+    assert "subfolder (Cramér's" not in words  # since subfolders often name the synthesis system
 
 
 def test_the_worst_clips_are_named_with_their_scores():
@@ -201,8 +214,8 @@ def words_on_change(before, after, properties=None, **epoch) -> str:
 @pytest.mark.parametrize(
     ("shifts", "n", "said"),
     [
-        ((2, 0), 80, "AUC difference excludes 0: on clips like these, the better of the two is: B."),
-        ((0, 2), 80, "AUC difference excludes 0: on clips like these, the better of the two is: A."),
+        ((2, 0), 80, "AUC difference excludes 0: on clips like these, B is the better of the two."),
+        ((0, 2), 80, "AUC difference excludes 0: on clips like these, A is the better of the two."),
         ((3, 3), 80, "By AUC, these clips do not show that either is better"),
         ((9, 0), 9, "With fewer than 10 clips of a class, such intervals are too narrow"),
     ],
@@ -229,8 +242,8 @@ def test_of_several_comparisons_each_must_hold_against_all():
         "## C against B",
     ]
     assert (
-        "excludes 0 (at 5 %, Bonferroni-corrected for 3 comparisons): on clips like these, the better of the "
-        "two is: B." in sections[0]
+        "excludes 0 (at 5 %, Bonferroni-corrected for 3 comparisons): on clips like these, B is the better "
+        "of the two." in sections[0]
     )
     assert "do not show that either is better" in sections[1]
 
@@ -242,6 +255,10 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     paired = compare(before, after)
     assert paired["counts"] == {"bonafide": 3, "spoof": 4}
     assert paired["errors"] == {"mended": 2, "made": 0, "p_value": 0.5}
+    assert (
+        "Each at its own EER threshold, only A misjudges 2 clips, and only B misjudges 0 (these numbers are "
+        "not shown to differ by more than chance: McNemar's exact test, p = 0.5)."
+    ) in difference("A", "B", paired)
     both = [1, 2, 3, 4, 5, 6, 7]
     rank = scipy.stats.spearmanr(before.scores[both], after.scores[both]).statistic
     assert paired["spearman"] == pytest.approx(rank)
@@ -297,6 +314,14 @@ def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     by_class = properties_of(before, format=["MP3"] * 80 + ["WAV"] * 80)
     assert "of each class: 0." in words_on_change(before, after, by_class)  # each is the whole set over again
     assert is_whole(after, np.ones(160, bool))
+
+
+def test_where_it_changed_counts_the_clips_that_its_auc_is_of():
+    before, after = pair(1, 0)
+    before.logits[:5] = np.nan  # these five real clips have a score only after fine-tuning
+    words = words_on_change(before, after, properties_of(before, format=(["MP3"] * 40 + ["WAV"] * 40) * 2))
+    assert "| MP3 | 35 | 40 |" in words
+    assert "| WAV | 40 | 40 |" in words
 
 
 def test_names_do_not_break_the_tables():

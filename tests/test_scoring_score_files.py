@@ -56,7 +56,7 @@ def test_the_arenas_format_has_the_names_of_its_csv(tmp_path):
 
 
 def test_names_that_a_format_cannot_hold_are_refused():
-    with pytest.raises(DataError, match=r"2 recordings would have the same name, a$"):
+    with pytest.raises(DataError, match=r"2 recordings would have the same name, a: rename them"):
         names_in("asvspoof", scored_of(["Real/a.wav", "Fake/a.wav"], [0, 0]).utterances)
     with pytest.raises(DataError, match="names cannot contain spaces, but 'a b' does"):
         names_in("asvspoof5", scored_of(["a b.wav"], [0]).utterances)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SETTINGS, copy_samples, fresh_detector, write_splits
+from helpers import ROOT, SETTINGS, copy_samples, fresh_detector, write_training_data
 from processes import SECONDS, free_port
 
 from antispoofing.commands.tasks import STAND_IN
@@ -109,7 +109,7 @@ def test_a_process_that_breaks_ends_all(tmp_path):
 
 
 def test_accelerate_launches_it_too(tmp_path):
-    write_splits(tmp_path / "data")
+    write_training_data(tmp_path / "data")
     save_detector(fresh_detector(), tmp_path / "start.safetensors")
     launch = ("--multi_gpu", "--num_processes", 2)  # accelerate's options for two processes
     script = (ROOT / "fine_tune_for.py", *SETTINGS, "--no-wandb", "--epochs", 1)

@@ -511,8 +511,8 @@ def test_silence_and_very_short_clips_pass(rawboost):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kinds": ("noise", "reverb")}, "unknown augmentation 'reverb'"),
-        ({"rawboost": 9}, "not 9"),
+        ({"kinds": ("noise", "reverb")}, "kinds must be some of speed, noise, codec, gain, not 'reverb'"),
+        ({"rawboost": 9}, "rawboost must be 1 to 8, or 0 for none, not 9"),
         ({"rawboost": -1}, "not -1"),
         ({"probability": 1.5}, "not 1.5"),
         ({"probability": float("nan")}, "not nan"),

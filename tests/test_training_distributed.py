@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SETTINGS, fresh_detector, training_results, write_splits
+from helpers import SETTINGS, fresh_detector, training_results, write_training_data
 from processes import run_group, start_group
 
 import fine_tune_for
@@ -66,7 +66,7 @@ def train_all(_: list[str]) -> int:
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """From the same global batches come the same losses and gradient norms, to rounding."""
-    write_splits(tmp_path / "data")
+    write_training_data(tmp_path / "data")
     main, other = run_group(2, train_all, folder=tmp_path)
     assert (main.code, other) == (0, (0, "", "")), main.stderr
     found = json.loads(main.stdout)
@@ -80,7 +80,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 @pytest.fixture
 def workplace(tmp_path):
     """A folder with the data and the detector of SETTINGS, in which other folders can be made."""
-    write_splits(tmp_path / "data")
+    write_training_data(tmp_path / "data")
     save_detector(fresh_detector(), tmp_path / "start.safetensors")
     return tmp_path
 

@@ -134,9 +134,9 @@ def test_unusable_data_and_losses(clips, tmp_path):
         (
             bad,
             clips,
-            r"none of the spoof training recordings can be read; the first error: No such file",
+            r"none of the real training recordings can be read; the first error: No such file",
         ),
-        ([*real, bad[1]], clips, r"none of the spoof training recordings can be read"),
+        ([*real, bad[1]], clips, r"none of the fake training recordings can be read"),
         (clips, bad, "of the validation set can be scored"),
     ):
         with pytest.raises(DataError, match=words):

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from helpers import EPOCHS, SETTINGS, STEPS, fresh_detector, read_records, training_results, write_splits
+from helpers import (
+    EPOCHS,
+    SETTINGS,
+    STEPS,
+    fresh_detector,
+    read_records,
+    training_results,
+    write_training_data,
+)
 from processes import Started
 
 import fine_tune_for
@@ -64,7 +72,7 @@ def started(folder: Path, *args, main=fine_tune_for.main, wandb: bool = False, *
 def never_killed(tmp_path_factory):
     """A folder with data and a detector to start from, the results of a run, and its duration in s."""
     folder = tmp_path_factory.mktemp("resuming")
-    write_splits(folder / "data")
+    write_training_data(folder / "data")
     save_detector(fresh_detector(), folder / "start.safetensors")
     run = started(folder / "whole")
     begun = time.perf_counter()

@@ -273,13 +273,13 @@ def test_a_loss_that_is_not_a_number_names_its_clips_and_changes_nothing(detecto
 
 def test_a_recipe_that_does_not_fit_the_detector_is_refused(detector):
     for changes, words in (
-        ({"lora": 8}, "LoRA needs"),
-        ({"gradient_checkpointing": True}, "checkpointing needs"),
+        ({"lora": 8}, "--lora needs"),
+        ({"gradient_checkpointing": True}, "--gradient-checkpointing needs"),
     ):
         with pytest.raises(TrainingError, match=words):
             Optimization(detector, dataclasses.replace(CONFIG, **changes))
     for changes in ({"lora": 8}, {"gradient_checkpointing": True}):
-        with pytest.raises(TrainingError):
+        with pytest.raises(TrainingError, match=r"--freeze-frontend.*: leave out one of the two"):
             TrainingConfig(freeze_front_end=True, **changes)
 
 

@@ -88,7 +88,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
     origin = json.dumps({"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns})
     if folder.exists():
         if not (folder / _MARK).is_file():
-            raise DataError(f"{folder} is in the way: {archive} is to be unpacked there; move it away")
+            raise DataError(f"{folder} is in the way, since {archive} is to be unpacked there: move it away")
         if (folder / _MARK).read_text(encoding="utf-8") == origin:
             logger.info("%s was unpacked before, into %s", archive, folder)
             return folder

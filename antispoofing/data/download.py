@@ -149,7 +149,7 @@ def _download(url: str, whole: Path, size: int | None) -> None:
                 # only failing for the moment, the second try says so, and nothing is lost.
                 if "byte range" not in str(error):
                     raise
-    raise DownloadError(f"{url}: the connection breaks, and the server cannot resume the download")
+    raise DownloadError(f"{url}: the connection broke, and the server cannot resume the download: try again")
 
 
 def hub_file(spec: str) -> Path:

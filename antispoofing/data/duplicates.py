@@ -64,8 +64,8 @@ class Audit:
             return f"Audit: no duplicates among {compared}{unread}."
         worst = [f"{n} {words}" for words, is_so in _KINDS if (n := sum(map(is_so, self.groups)))]
         groups = counted(len(self.groups), "group") + (f" ({', '.join(worst)})" if worst else "")
-        n_duplicates = sum(map(len, self.groups))
-        lines = [f"AUDIT: {n_duplicates} of {compared} are duplicates, in {groups}{unread}:"]
+        n_sharing = sum(map(len, self.groups))
+        lines = [f"AUDIT: {n_sharing} of {compared} share their audio with another one, in {groups}{unread}:"]
         for group in self.groups[:LISTED]:
             where = ", ".join(words for words, is_so in _KINDS if is_so(group))
             names = " = ".join(member.name for member in group)

@@ -83,12 +83,14 @@ def _is_list(path: Path) -> bool:
         return False
 
 
-def audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path, inside: bool) -> list[Path]:
-    """Find the folders of a list's recordings.
+def audio_folders(
+    path: Path, labels: LabelFile, root: Path | None, above: Path, inside: bool
+) -> tuple[list[Path], list[Path]]:
+    """Find the folders of a list's recordings, by looking for some of these.
 
     Paths in a list are relative to one folder. Utterance ids are looked for in AUDIO_FOLDERS, and those of
-    ASVspoof also above the list's folder. A folder that has only a few of them belongs to another data set
-    with similar ids.
+    ASVspoof also above the list's folder. A folder with far fewer of them than another one is taken to
+    belong to another data set with similar ids.
 
     Args:
         path: The list.
@@ -96,19 +98,28 @@ def audio_folders(path: Path, labels: LabelFile, root: Path | None, above: Path,
         root: The folder of the recordings, if the user named it.
         above: The folder that was given, or the list's own.
         inside: Whether to stay inside `above`, as in an archive.
+
+    Returns:
+        The folders, at least one, and those that have some of the recordings but were left out.
     """
-    sample = [trial.name for trial in labels.trials[:: len(labels.trials) // 200 + 1]]
-    if any(suffix(name) in AUDIO_SUFFIXES for name in sample):
-        return [root or path.parent]
+    if any(suffix(name) in AUDIO_SUFFIXES for name in _sample(labels, 200)):
+        return [root or path.parent], []
     bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
     if inside:
         bases = [base for base in bases if base.is_relative_to(above)]
     for base in [root] if root else bases:
         folders = [f for pattern in AUDIO_FOLDERS for f in matches(base, pattern) if f.is_dir()]
-        hits = Counter(home for name in sample for home, _ in locate(name, folders))
+        sample = _sample(labels, max(200, 20 * len(folders)))  # enough even if each speaker has a folder
+        hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
-            return [folder for folder, count in hits.most_common() if count >= hits.total() / 20]
-    return [root or path.parent]
+            fewest = hits[0][1] / 20
+            return [f for f, count in hits if count >= fewest], [f for f, count in hits if count < fewest]
+    return [root or path.parent], []
+
+
+def _sample(labels: LabelFile, most: int) -> list[str]:
+    """Return the names of at most `most` of a list's recordings, evenly spread over the list."""
+    return [trial.name for trial in labels.trials[:: len(labels.trials) // most + 1]]
 
 
 def locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:

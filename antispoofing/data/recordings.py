@@ -133,9 +133,11 @@ def find_recordings(
         raise DataError(f"--root {root_folder}: no such folder")
     sources = [_read(path, root_folder, phase) for path in given]
     if root_folder and not any(source.lists for source in sources):
-        raise DataError("--root is for the recordings of a list of labels, but no list was given")
+        raise DataError(
+            "leave out --root: it is for the recordings of a list of labels, but no list was given"
+        )
     if phase and not any(source.has_phases for source in sources):
-        raise DataError("--phase is for ASVspoof's data sets, but these data have no phases")
+        raise DataError("leave out --phase: it is for ASVspoof's data sets, but these data have no phases")
     common = _common_root([source.root for source in sources])
     utterances = _utterances(sources, common)
     if not utterances:
@@ -207,7 +209,9 @@ def _common_root(folders: Sequence[Path]) -> Path:
     try:
         return Path(os.path.commonpath(folders))
     except ValueError as error:  # on Windows, they are on different drives
-        raise DataError("the given paths have no folder in common") from error
+        raise DataError(
+            "the given paths are on different drives: give those of one drive at a time"
+        ) from error
 
 
 def _real_path(path: str, real_folders: dict[str, str]) -> str:
@@ -298,7 +302,7 @@ def _read_lists(
             for trial in labels.trials:
                 if leads_out(name := trial.name, path.parent, above):
                     raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
-        folders = audio_folders(path, labels, root, above, inside=archive is not None)
+        folders, left_out = audio_folders(path, labels, root, above, inside=archive is not None)
         n_found = 0
         for trial in _progress(labels.trials):
             match locate(trial.name, folders):
@@ -316,6 +320,8 @@ def _read_lists(
                         "choose one with --root"
                     )
         found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
+        if left_out:
+            found += f"; not used, since only a few are there: {', '.join(map(str, left_out))}"
         source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     if not homes:

@@ -60,7 +60,7 @@ def find_training_data(
 
     Raises:
         DataError: If a path cannot be used; if a data set has no validation split and `held_out_by` is None,
-            or if all have one and it is not; or if a split lacks a class.
+            or if all have one and it is given; or if a split lacks a class.
     """
     splits = Splits()
     has_held_out = False
@@ -121,7 +121,10 @@ def hold_out(
         training, held_out = ([utterances[i] for i in indices] for indices in part)
         if all({u.label for u in side} == set(LABELS) for side in (training, held_out)):
             return training, held_out
-    raise DataError(f"--validation-split {by}: too few values to have real and fake recordings on both sides")
+    remedy = "add recordings" if by == EACH else f"choose another column, or {EACH}"
+    raise DataError(
+        f"--validation-split {by}: too few values to have real and fake recordings on both sides; {remedy}"
+    )
 
 
 def _folds(
@@ -155,16 +158,21 @@ def shared_values(a: Sequence[Utterance], b: Sequence[Utterance], column: str) -
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return names for the data sets: the parts in which their paths differ, without slashes."""
+    """Return a name for each data set: the part of its path that others do not share, without slashes."""
     if len(paths) == 1:
         return [paths[0].name]
     full = [os.path.abspath(path) for path in paths]
-    common = os.path.commonpath(full)
-    if common in full:  # one lies in another
-        common = str(Path(common).parent)
-    names = [os.path.relpath(path, common).replace(os.sep, "-") for path in full]
+    try:
+        common = os.path.commonpath(full)
+    except ValueError:  # on Windows, they may be on different drives
+        names = [path.replace(":", "") for path in full]
+    else:
+        if common in full:  # one lies in another
+            common = os.path.split(common)[0]
+        names = [os.path.relpath(path, common) for path in full]
+    names = [name.replace(os.sep, "-") for name in names]
     if len(set(names)) < len(names):
-        raise DataError("the same data set is named twice")
+        raise DataError("the same data set is named twice: name it once")
     return names
 
 

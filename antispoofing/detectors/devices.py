@@ -15,14 +15,14 @@ ENGINES = ("transformers", "fairseq")  # what computes XLS-R; see `loading.load_
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """Return the device with this name, once it is known to work.
+    """Return the device with this name after checking that it works.
 
     Args:
         name: A torch device, or its name; "auto" is CUDA if there is one, else Apple's MPS, else the CPU.
             In a group of processes, "cuda" gives each process of a machine its own device.
 
     Raises:
-        DeviceError: If the device is not available.
+        DeviceError: If the device is not available, or not of a kind that is supported.
     """
     import torch
 
@@ -34,10 +34,13 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
-            raise DeviceError(f"device {name!r} is not one of cpu, cuda and mps")
+            raise DeviceError(f"--device {str(name)!r} is not supported: choose auto, cpu, cuda or mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"device {name!r} is not available here") from error
+        remedy = "choose another one, or auto"
+        if distributed.size() > 1:
+            remedy = "choose cpu, or start no more processes on a machine than it has GPUs"
+        raise DeviceError(f"--device {str(name)!r} is not available here: {remedy}") from error
     if device.type == "cuda":
         # cuDNN's convolutions would otherwise round their inputs to TF32, and fp32 should mean fp32.
         torch.backends.cudnn.allow_tf32 = False
@@ -48,7 +51,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return the precision with this name, once it is known to suit the device.
+    """Return the precision with this name after checking that it suits the device.
 
     Args:
         name: One of PRECISIONS; "auto" is bf16 if the device has instructions for it, else fp32.
@@ -61,7 +64,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return "bf16" if _has_bf16(device) else "fp32"
     needs = {"fp16": "cuda", "int8": "cpu"}.get(name, device.type)
     if needs != device.type:
-        raise DeviceError(f"precision {name} needs {needs}, but the device is {device.type}")
+        raise DeviceError(
+            f"--precision {name} needs {needs}, but the device is {device.type}: choose another of the two"
+        )
     return name
 
 

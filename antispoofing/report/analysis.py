@@ -62,8 +62,8 @@ def _how_good(summary: dict) -> str:
     (low, high), (eer_low, eer_high) = (summary["intervals_95"][name] for name in ("auc", "eer"))
     words = (
         f"**How good is it?** Given a random real clip and a random fake one, the real one scores higher in "
-        f"{100 * auc:.0f} of 100 cases (AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}; guessing gives "
-        "0.5). "
+        f"{hundredths(auc)} of 100 cases (AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}; guessing "
+        "gives 0.5). "
     )
     if summary["reversed"]:
         words += (
@@ -171,9 +171,9 @@ def _unlike_classes(scored: Scored, properties: Mapping[str, Sequence[str]]) -> 
     if not found:
         return []
     return [
-        f"**A caution about the data.** Real and fake clips differ in {' and '.join(found)}, where 0 would "
-        "mean no difference, and 1 that the property alone tells the classes apart. The figures above may "
-        "owe something to that rather than to the voices."
+        f"**A caution about the data.** Real and fake clips differ in {', '.join(found)}. Cramér's V is 0 if "
+        "a property is distributed alike in both classes, and 1 if the property alone tells the classes "
+        "apart. The figures above may owe something to such differences rather than to the voices."
     ]
 
 
@@ -231,8 +231,16 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return interval.low, interval.high
 
 
+def hundredths(part: float) -> str:
+    """Write a fraction as a whole number of hundredths: only 1 becomes "100", and only 0 becomes "0"."""
+    rounded = round(100 * part)
+    if rounded == 100 and part < 1:
+        return "more than 99"
+    return "less than 1" if rounded == 0 and part > 0 else str(rounded)
+
+
 def _percent(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{hundredths(value)} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _auc(scored: Scored, members: np.ndarray, seed: int) -> str:

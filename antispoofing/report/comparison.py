@@ -27,7 +27,7 @@ from antispoofing.report.analysis import (
 )
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import printable
+from antispoofing.text import counted, printable
 
 FEWEST = 10  # with fewer clips of a class, bootstrap intervals exclude the truth far too often
 
@@ -47,9 +47,9 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
 
     Returns:
         JSON types: "counts" (bonafide, spoof); "auc" and "eer" (each with before, after, and the values of
-        `metrics.paired_differences`); "errors" (mended and made, the numbers of clips that only the first and
-        only the second detector misjudges, each at its own EER threshold, and the p_value of McNemar's exact
-        test); and "spearman" (rank correlation of the scores; None if undefined).
+        `metrics.paired_differences`); "errors" (each detector at its own EER threshold: mended, the number of
+        clips that only the first one misjudges; made, the number that only the second one misjudges; and the
+        p_value of McNemar's exact test); and "spearman" (rank correlation of the scores; None if undefined).
 
     Raises:
         ValueError: If the two did not score the same recordings.
@@ -110,19 +110,15 @@ def difference(before: str, after: str, paired: dict, comparisons: int = 1) -> s
     elif side := shown_side(auc, comparisons):
         words += (
             f"The interval of the AUC difference excludes 0{_corrected(comparisons)}: on clips like these, "
-            f"the better of the two is: {after if side > 0 else before}."
+            f"{after if side > 0 else before} is the better of the two."
         )
     else:
         words += "By AUC, these clips do not show that either is better than the other."
     errors = paired["errors"]
-    chance = (
-        "more unequal than by chance"
-        if errors["p_value"] < LEVEL
-        else "not shown to be more unequal than by chance"
-    )
+    shown = "these numbers differ" if errors["p_value"] < LEVEL else "these numbers are not shown to differ"
     words += (
-        " Clips that only one of the two misjudges, each at its own EER threshold: "
-        f"{errors['mended']} by the first, {errors['made']} by the second ({chance}: McNemar's exact test, "
+        f" Each at its own EER threshold, only {before} misjudges {counted(errors['mended'], 'clip')}, and "
+        f"only {after} misjudges {errors['made']} ({shown} by more than chance: McNemar's exact test, "
         f"p = {errors['p_value']:.2g})."
     )
     if paired["spearman"] is not None:
@@ -155,7 +151,7 @@ def change(
         for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)
             counts = [int((chosen & both & after.mask(label)).sum()) for label, *_ in CLASSES]
-            row = [group, *(str((members & after.mask(label)).sum()) for label, *_ in CLASSES)]
+            row = [group, *(str((members & both & after.mask(label)).sum()) for label, *_ in CLASSES)]
             if min(counts) < 2 or is_whole(after, chosen):
                 rows.append([*row, "", "", ""])
                 continue
@@ -201,7 +197,7 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
     rejected = at["bonafide_spoof"], at["bonafide_spoof"] + at["bonafide_bonafide"]
     accepted = at["spoof_bonafide"], at["spoof_bonafide"] + at["spoof_spoof"]
     words += (
-        f"At the threshold chosen there ({threshold:.4g}), both error rates were about {100 * eer:.0f} %. "
+        f"At the threshold chosen there ({threshold:.4g}), both error rates were about {100 * eer:.1f} %. "
         f"Here, of the real clips, {share(*rejected)} are rejected, and of the fake clips, "
         f"{share(*accepted)} are accepted: "
     )

@@ -46,7 +46,7 @@ def plot_roc(points: ErrorRates, auc: float, interval: Sequence[float]) -> Figur
 
 def plot_det(points: ErrorRates, summary: dict) -> Figure:
     """Draw the DET curve: misses over false alarms, on normal deviate scales."""
-    # Rates of 0 and 1 are infinitely far away on such scales; they are drawn as half a clip.
+    # On such scales, rates of 0 and 1 are infinitely far away; they are drawn half a clip away from 0 and 1.
     half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
     edge = max(half / 2, 5e-4)
     far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))

@@ -35,6 +35,7 @@ from data_utils import SPOOF
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "librosa", "soundfile", "soxr")
 PICTURES = ("roc", "det", "histogram")
 RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", *(f"{name}.png" for name in PICTURES))
 LONGEST_NAME = 250  # bytes in a file name that leave room for a suffix
@@ -112,7 +113,7 @@ def write_analysis(folder: Path, figures: str, text: str) -> None:
 
 
 def write_json(path: Path, content: dict, invocation: Invocation) -> None:
-    """Write figures with the convention they follow, the command, and the versions of the code."""
+    """Write figures with the convention they follow, the command, and the versions of code and packages."""
     content = {"convention": CONVENTION} | content | invocation.to_dict() | {"versions": _versions()}
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     # Bytes in a folder's name that are not UTF-8 become escapes, as in JSON.
@@ -126,8 +127,8 @@ def write_timeline(
 
     Args:
         folder: Existing folder; subfolders in `name` are made.
-        name: Name of the recording, relative to its data set's root. If it is too long to add a suffix, the
-            files are named by its SHA-256.
+        name: Name of the recording, relative to its data set's root; "/" and ".." in it are left out. If its
+            last part is too long to add a suffix, the SHA-256 of that part replaces it.
         wave: Samples [n].
         sample_rate: Sample rate in Hz.
         timeline: The recording's timeline.
@@ -165,8 +166,7 @@ def _number(value: float) -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "numpy", "scipy", "soundfile", "soxr")
-    versions = {name: version(name) for name in packages}
+    versions = {name: version(name) for name in PACKAGES}
     if fairseq := sys.modules.get("fairseq"):  # imported only where it is used
         versions["fairseq"] = fairseq.__version__
     return {"python": platform.python_version(), "libsndfile": soundfile.__libsndfile_version__} | versions

@@ -223,16 +223,16 @@ class Rule:
     def describe(self) -> str:
         """Describe how the rule decides, in words without a full stop at the end."""
         if self.threshold is not None:
-            return "real where score >= the threshold given, which says nothing about how sure that is"
+            return "real if score >= the threshold given, otherwise fake; this does not say how sure that is"
         sure = f"{100 * SURE:.0f} %"
         if self.calibration is None:
             return (
-                "real where the bona fide logit is larger than the spoof logit. Nobody has calibrated these: "
-                f"a difference below {LIMIT:.1f}, which means that the network itself is less than {sure} "
-                'sure, counts as "not sure"'
+                "real or fake if the larger of the two logits, bona fide or spoof, leads by at least "
+                f'{LIMIT:.1f}, otherwise "not sure". With that lead, the network itself is {sure} sure. '
+                "Nobody has calibrated it, so it may be wrong about that"
             )
         return (
-            f"calibrated on {self.calibration.fitted_on}. If neither real nor fake is at least {sure} "
-            'probable, assuming that both are equally frequent, the verdict is "not sure". This may not hold '
-            "for other kinds of recordings"
+            f"real or fake if that is at least {sure} probable, assuming that both are equally frequent, "
+            'otherwise "not sure". These probabilities are calibrated on '
+            f"{self.calibration.fitted_on}. They may not hold for other kinds of recordings"
         )

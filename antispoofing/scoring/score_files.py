@@ -79,10 +79,16 @@ def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
     else:
         names = [utterance_id(u.trial or u.name) for u in utterances]
         if blank := next((name for name in names if len(name.split()) != 1), None):
-            raise DataError(f"--scores-as {format_}: names cannot contain spaces, but {blank!r} does")
+            raise DataError(
+                f"--scores-as {format_}: names cannot contain spaces, but {blank!r} does: rename it, or "
+                "choose arena"
+            )
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise DataError(f"--scores-as {format_}: {times} recordings would have the same name, {name}")
+        raise DataError(
+            f"--scores-as {format_}: {times} recordings would have the same name, {name}: rename them, or "
+            "choose another format"
+        )
     return names
 
 

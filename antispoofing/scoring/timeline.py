@@ -119,8 +119,8 @@ def overall(rule: Rule) -> str:
     if rule.threshold is not None:
         return "real or fake by the mean margin of all windows"
     return (
-        "mixed where some windows are surely real and some surely fake; otherwise the mean margin of all "
-        "windows decides: it is real or fake if that margin is sure, and not sure if it is not"
+        "mixed where some windows are surely real and some surely fake; otherwise real, fake or not sure by "
+        "the mean margin of all windows"
     )
 
 
@@ -153,8 +153,7 @@ def hop_samples(config: DetectorConfig, hop: float | None) -> int:
     step = window // 2 if hop is None else round(hop * rate)
     if not 1 <= step <= window:
         raise DataError(
-            f"a hop of {hop:g} s is not possible: it must be from {1 / rate:g} s to {window / rate:g} s, "
-            "which is one window"
+            f"--hop {hop:g}: it must be from {1 / rate:g} s, one sample, to {window / rate:g} s, one window"
         )
     return step
 

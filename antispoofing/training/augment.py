@@ -53,11 +53,11 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.rawboost not in range(9):
-            raise ValueError(f"the RawBoost algorithm must be 1 to 8, or 0 for none, not {self.rawboost}")
+            raise ValueError(f"rawboost must be 1 to 8, or 0 for none, not {self.rawboost}")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
-            raise ValueError(f"unknown augmentation {unknown[0]!r}: choose from {', '.join(KINDS)}")
+            raise ValueError(f"kinds must be some of {', '.join(KINDS)}, not {unknown[0]!r}")
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"the probability must be between 0 and 1, not {self.probability}")
+            raise ValueError(f"probability must be from 0 to 1, not {self.probability}")
 
     def samples_needed(self, clip_samples: int) -> int:
         """Return how many samples to read so that a clip has `clip_samples` or more at any speed drawn."""

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from antispoofing import distributed, metrics
+from antispoofing.classes import CLASSES
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
@@ -186,9 +187,12 @@ class _TrainingRun:
                 raise Stopped(requests.number or signal.SIGTERM)
         self._share_unreadable()
         readable = {u.label for i, u in enumerate(self.training) if i not in state.unreadable}
-        for label in [label for label in LABELS if label not in readable]:
-            reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
-            raise DataError(f"none of the {label} training recordings can be read; the first error: {reason}")
+        for label, word, _ in CLASSES:
+            if label not in readable:
+                reason = next(r for i, r in state.unreadable.items() if self.training[i].label == label)
+                raise DataError(
+                    f"none of the {word} training recordings can be read; the first error: {reason}"
+                )
         self._save()
         if self._must_stop(requests):
             raise Stopped(requests.number or signal.SIGTERM)
@@ -286,7 +290,7 @@ def _epoch_result(
 ) -> EpochResult:
     if NOT_A_NUMBER in scored.failures.values():
         raise TrainingError(
-            f"after epoch {epoch} the network's outputs are not numbers: try a lower learning rate"
+            f"after epoch {epoch}, the network's outputs are not numbers: try a lower --learning-rate"
         )
     bonafide, spoof = scored.bonafide, scored.spoof
     if len(bonafide) == 0 or len(spoof) == 0:

@@ -21,8 +21,9 @@ class TrainingConfig:
         epochs: Number of epochs.
         learning_rate: Learning rate after the warm-up.
         batch_size: Clips in a step, over all processes.
-        accumulate: Micro-batches into which each process divides its share of a step, which leaves the
-            gradient the same.
+        accumulate: Micro-batches into which each process divides its share of a step. The gradient is that
+            of the whole step, except that BatchNorm, in the back end, normalises each micro-batch by itself
+            (unless it is frozen), and that dropout draws differently.
         optimizer: One of OPTIMIZERS. Adam adds weight decay to the gradient, AdamW subtracts it from the
             weights (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019).
         weight_decay: Weight decay.
@@ -76,10 +77,12 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.freeze_front_end and self.lora is not None:
             raise TrainingError(
-                "LoRA trains the front end, which cannot be frozen as well: leave out one of the two"
+                "--lora trains the front end, which --freeze-frontend freezes: leave out one of the two"
             )
         if self.freeze_front_end and self.gradient_checkpointing:
-            raise TrainingError("a frozen front end keeps no activations: leave out gradient checkpointing")
+            raise TrainingError(
+                "--gradient-checkpointing saves nothing with --freeze-frontend: leave out one of the two"
+            )
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:

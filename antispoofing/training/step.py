@@ -200,12 +200,12 @@ def check(detector: Detector, config: TrainingConfig) -> None:
     Raises:
         TrainingError: If the recipe needs an XLS-R front end computed by transformers, and this is not one.
     """
-    wanted = {"LoRA": config.lora is not None, "gradient checkpointing": config.gradient_checkpointing}
+    wanted = {"--lora": config.lora is not None, "--gradient-checkpointing": config.gradient_checkpointing}
     for what, is_wanted in wanted.items():
         if is_wanted and not isinstance(detector.front_end, XLSR):
             raise TrainingError(
-                f"{what} needs an XLS-R front end computed by transformers: leave it out, or choose such a "
-                "detector and --frontend transformers"
+                f"{what} needs an XLS-R front end computed by transformers: leave it out, or choose such "
+                "a detector and --frontend transformers"
             )
 
 
@@ -235,7 +235,9 @@ def _return_freed_memory() -> None:
 def _refuse(what: str, value: float, names: list[str]) -> NoReturn:
     """Raise a TrainingError on all processes, with the clips of all of them; it is printed only once."""
     clips = ", ".join(name for from_process in distributed.all_gather(names) for name in from_process)
-    error = TrainingError(f"the {what} is {value}: try a lower learning rate, or check these clips: {clips}")
+    error = TrainingError(
+        f"the {what} is {value}: try a lower --learning-rate, or check these clips: {clips}"
+    )
     error.process = 0
     raise error
 

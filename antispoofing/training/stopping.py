@@ -44,9 +44,9 @@ class StopRequests:
         self.must_wait = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: stop at once, or if the current work must not be interrupted, at a second one.
+        """Stop at once; if the current work must not be interrupted, stop only at a second signal.
 
-        In a group of processes a second signal also waits, since torchrun sends each signal twice.
+        In a group of processes, a second signal waits, too, since torchrun sends each signal twice.
         """
         is_first, self.number = self.number is None, self.number or number
         if not self.must_wait or (distributed.size() == 1 and not is_first):
