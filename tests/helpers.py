@@ -1,6 +1,5 @@
 """Shared by several tests: recordings, lists, detectors, and reading results."""
 
-import ast
 import csv
 import dataclasses
 import io
@@ -10,7 +9,6 @@ import shutil
 import struct
 import sys
 import zipfile
-import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import av
 import numpy as np
 import soundfile
 import torch
+from weights import fill, reference
 
 from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.files import file_sha256
@@ -25,44 +24,12 @@ from antispoofing.project import SAMPLES
 from model import Detector, DetectorConfig, SpectrogramConfig
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "tests" / "reference"
 PRESETS = {"xlsr-300m": DetectorConfig(), "small": DetectorConfig(front_end=SpectrogramConfig())}
-
-
-def fill(key: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Return a weight of the reference runs: normal deviates seeded by its name, scaled by its kind."""
-    if key.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    generator = np.random.Generator(np.random.Philox(zlib.crc32(key.encode()) ^ seed))
-    values = generator.standard_normal(shape, dtype=np.float32)
-    if key.endswith("running_var"):
-        values = 1 + 0.2 * np.tanh(values)
-    elif key.endswith("running_mean"):
-        values = 0.1 * values
-    elif key.endswith("weight_g"):
-        values = 1 + 0.1 * np.tanh(values)
-    elif len(shape) < 2:
-        values = 0.1 * values + (1 if key.endswith("weight") else 0)
-    else:
-        values = values / np.sqrt(np.prod(shape[1:]))
-    return values.astype(np.float32)
-
-
-def official_shapes() -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor in an official XLS-R 300M detector file."""
-    with open(REFERENCE / "keys_xlsr300m.tsv", encoding="utf-8") as file:
-        return {name: ast.literal_eval(shape) for name, shape, _ in csv.reader(file, delimiter="\t")}
 
 
 def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
     """Return tensors of these shapes, filled by their names."""
     return {key: torch.from_numpy(fill(key, shape, seed)) for key, shape in shapes.items()}
-
-
-def reference(name: str) -> dict[str, np.ndarray]:
-    """Return the outputs of the published implementation, of its size "small" or "xlsr300m"."""
-    with np.load(REFERENCE / f"{name}_seed0.npz") as arrays:
-        return dict(arrays)
 
 
 def assert_as_published(detector, name: str) -> None:

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import PRESETS, assert_as_published, reference
+from helpers import PRESETS, assert_as_published
+from weights import reference
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.devices import PRECISIONS, resolve_precision

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import PRESETS, official_shapes, read_history
+from helpers import PRESETS, read_history
 from PIL import Image
+from weights import official_shapes
 
 import fine_tune_for
 from antispoofing.commands import fine_tuning

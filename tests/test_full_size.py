@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import assert_as_published, filled, official_shapes, reference
+from helpers import assert_as_published, filled
+from weights import official_shapes, reference
 
 import evaluate_custom
+from antispoofing.detectors.batched import BatchedXLSR
 from antispoofing.detectors.loading import load_detector
 from antispoofing.detectors.packed import for_scoring
 
@@ -41,6 +43,16 @@ def test_features_and_logits(folder):
 
 def test_features_and_logits_for_scoring(folder):
     assert_as_published(for_scoring(load_detector(folder / "LA_model.pth", device="cpu")), "xlsr300m")
+
+
+def test_features_and_logits_in_batches(folder):
+    waves = torch.from_numpy(reference("xlsr300m")["waves"])
+    detector = load_detector(folder / "LA_model.pth", device="cpu")
+    with torch.inference_mode():
+        features, logits = detector.features(waves), detector(waves)
+        detector.front_end = BatchedXLSR(detector.front_end, torch.float32)
+        torch.testing.assert_close(detector.features(waves), features, atol=1e-5, rtol=0)
+        torch.testing.assert_close(detector(waves), logits, atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.025), ("int8", 0.06)])

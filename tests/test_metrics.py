@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from helpers import REFERENCE
 from sklearn.metrics import roc_auc_score, roc_curve
+from weights import REFERENCE
 
 from antispoofing.metrics import (
     bootstrap_intervals,

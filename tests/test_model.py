@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from helpers import PRESETS, assert_as_published, official_shapes, reference
+from helpers import PRESETS, assert_as_published
+from weights import official_shapes, reference
 
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.devices import PRECISIONS, resolve_device

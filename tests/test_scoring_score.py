@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from antispoofing import distributed
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors.loading import load_detector
 from antispoofing.detectors.packed import for_scoring
 from antispoofing.project import SAMPLES
+from antispoofing.scoring import score
 from antispoofing.scoring.score import score_recordings
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05}  # the stand-in's scores run from -6 to 6
@@ -77,3 +79,39 @@ def test_with_xlsr_no_bit_depends_on_batch_order_or_cores(precision, small_pth, 
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_batch_that_is_too_large_is_halved():
+    sizes = []
+
+    def compute(waves):
+        sizes.append(len(waves))
+        if len(waves) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return 2 * waves[:, :2]
+
+    waves = torch.arange(14.0).view(7, 2)
+    assert torch.equal(score._halved_if_too_large(compute, waves), 2 * waves)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+
+
+def test_a_clip_that_is_too_large_is_an_error():
+    def compute(waves):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        score._halved_if_too_large(compute, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(("gigabytes", "clips"), [(80, 64), (10, 40), (0.1, 1)])
+def test_a_batch_fits_the_free_memory(gigabytes, clips, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(gigabytes * 1e9), 100 * 10**9))
+    assert score.default_batch_size(torch.device("cuda")) == clips
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "workers"), [("cpu", 2, 1), ("cpu", 48, 3), ("cuda", 4, 4), ("cuda", 48, 8)]
+)
+def test_workers_by_default(device, cores, workers, monkeypatch):
+    monkeypatch.setattr(distributed, "cores", lambda: cores)
+    assert score.default_workers(torch.device(device)) == workers

@@ -27,48 +27,52 @@ MOST_SHAPES = 4  # of which a graph is kept, since each holds the memory of its 
 FRAMES = 8  # how many neighbouring frames one row of the positional convolution's product computes
 
 
+Recorded = tuple[torch.cuda.CUDAGraph, Tensor, Tensor]  # kernels, where their input is and where the result
+
+
 class Replayed(nn.Module):
     """A module whose kernels CUDA starts all at once, which for small batches takes a tenth of the time.
 
-    The kernels are recorded as a CUDA graph when a shape comes for the second time. On other devices, for
-    further shapes, and where recording fails, the module is called as it is.
+    The kernels are recorded as a CUDA graph when a shape comes for the second time. For more than MOST_SHAPES
+    shapes, and where recording fails, the module is called as it is.
 
     Args:
-        module: A module in evaluation mode, from one tensor to one tensor.
+        module: A module on CUDA in evaluation mode, from one tensor to one tensor.
     """
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
         self.works = True
-        self.recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None] = {}
+        self.recorded: dict[torch.Size, Recorded | None] = {}
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return what the module returns."""
-        if x.device.type != "cuda" or not self.works:
+        recorded = self._recorded(x)
+        if recorded is None:
             return self.module(x)
-        if x.shape not in self.recorded:
-            if len(self.recorded) < MOST_SHAPES:
-                self.recorded[x.shape] = None  # the first call loads what CUDA needs
-            return self.module(x)
-        if self.recorded[x.shape] is None:
-            try:
-                self.recorded[x.shape] = self._record(x)
-            except torch.cuda.OutOfMemoryError:
-                raise  # whoever calls makes the batch smaller
-            except RuntimeError as error:
-                self.works = False
-                reason = str(error).splitlines()[0]
-                logger.warning("CUDA graphs do not work here, so small batches are slower: %s", reason)
-                return self.module(x)
-        graph, given, result = self.recorded[x.shape]
+        graph, given, result = recorded
         given.copy_(x)
         graph.replay()
         return result.clone()
 
+    def _recorded(self, x: Tensor) -> Recorded | None:
+        if x.shape not in self.recorded and len(self.recorded) < MOST_SHAPES:
+            self.recorded[x.shape] = None  # the first call loads what CUDA needs, and cannot be recorded
+        elif self.works and self.recorded.get(x.shape, ()) is None:
+            try:
+                self.recorded[x.shape] = self._record(x)
+            except torch.cuda.OutOfMemoryError:
+                raise  # the batch will be halved
+            except RuntimeError as error:
+                self.works = False
+                reason = str(error).splitlines()[0]
+                logger.warning("CUDA graphs do not work here, so small batches take longer: %s", reason)
+        return self.recorded.get(x.shape)
+
     @torch.inference_mode(False)
-    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+    def _record(self, x: Tensor) -> Recorded:
         given = torch.empty_like(x).copy_(x)
         graph = torch.cuda.CUDAGraph()
         # Meanwhile other threads may allocate pinned memory, which must not end the recording.

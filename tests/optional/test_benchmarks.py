@@ -1,6 +1,7 @@
 """The benchmarks run, and report figures for everything they name."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,3 +88,36 @@ def test_page(tmp_path):
     shown = run(tmp_path, "page.py", "--starts", 1, "--rounds", 2)
     for name in ("start-up", "answer in the browser", "answer by HTTP", "first answer in the browser"):
         assert re.search(rf"^{name}: median \d+\.\d\d s", shown, re.MULTILINE)
+
+
+def test_gpu(tmp_path):
+    shown = run(tmp_path, "gpu.py", "--dry-run", "--json", "all.json")
+    parts = json.loads((tmp_path / "all.json").read_text())["parts"]
+    assert parts.keys() == {"parity", "network", "training", "lora", "files", "command", "profile"}
+    for name, lines in parts.items():
+        assert lines, name
+        assert not {"failed", "ended"} & {line["what"] for line in lines}, lines
+    exact = [line for line in parts["parity"] if line["what"].endswith("fp32")]
+    assert [line["right"] for line in exact] == [True, True]
+    assert {line["failures"] for line in parts["files"]} == {0}
+    for words in ("parity: what plain, fp32", "8 FLAC files, bf16"):
+        assert words in shown
+
+
+def test_a_part_that_fails_or_takes_too_long_costs_the_others_nothing(tmp_path):
+    script = (
+        "import sys, time; sys.argv = ['gpu.py', '--dry-run', '--only', 'lora', 'files', 'parity', "
+        "'--seconds', '20', '--json', 'all.json']; import gpu; "
+        "gpu.PARTS['lora'] = lambda bench: 1 / 0; gpu.PARTS['files'] = lambda bench: time.sleep(99); "
+        "gpu.main()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+    )
+    parts = json.loads((tmp_path / "all.json").read_text())["parts"]
+    assert parts["lora"] == [{"what": "failed", "why": "ZeroDivisionError: division by zero"}]
+    assert parts["files"] == [{"what": "ended", "why": "it took too long"}]
+    assert len(parts["parity"]) == 4

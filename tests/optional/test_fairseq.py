@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import assert_as_published, features, filled, official_shapes, read_metrics, read_scores
+from helpers import assert_as_published, features, filled, read_metrics, read_scores
+from weights import official_shapes
 
 import evaluate_custom
 import evaluate_custom_for
