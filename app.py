@@ -1,4 +1,4 @@
-"""Serve a web page, and an HTTP interface for programs, that judges recordings and shows why.
+"""Serve a web page and an HTTP interface that judge recordings and show why.
 
     python app.py                                           # the detectors in this folder, else the stand-in
     python app.py --checkpoint LA_model.pth results/for/final_model.safetensors
@@ -87,9 +87,9 @@ def _stop(number: int, frame: object) -> None:
 
 def _detectors(args: argparse.Namespace) -> dict[str, Detector]:
     """Load the detectors to offer, each distinct file once; return them by name."""
-    paths = args.checkpoint or tasks.known_checkpoints() or [tasks.STAND_IN]
-    if not args.checkpoint and tasks.FINE_TUNED.is_file():
-        paths = [*paths, tasks.FINE_TUNED]
+    fine_tuned = [tasks.FINE_TUNED] if tasks.FINE_TUNED.is_file() else []
+    paths = args.checkpoint or [*tasks.known_checkpoints(), *fine_tuned] or [tasks.STAND_IN]
+    tasks.check_device(args.device)
     scoring = options.ScoringOptions(device=args.device, precision=args.precision)
     detectors: dict[str, Detector] = {}
     for path in paths:

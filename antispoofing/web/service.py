@@ -164,7 +164,9 @@ class Service:
             try:
                 found = self.sandbox.call(limits.seconds_per_file, _unpack, copy, most, limits.files)
             except (DataError, SandboxError, OSError) as error:
-                words = f"cannot be unpacked: {error.strerror}" if isinstance(error, OSError) else str(error)
+                words = str(error)
+                if isinstance(error, OSError):
+                    words = f"cannot be unpacked: {error.strerror or error}"
                 for inside in (f"{copy}.extracted{os.sep}", f"{folder}{os.sep}"):
                     words = words.replace(inside, "")
                 words = words.replace(f"{name}.extracted", name)
