@@ -50,10 +50,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help=f"the fine-tuned detector (default: {tasks.FINE_TUNED})",
+        help=f"the fine-tuned detector, as fine_tune_for.py wrote it (default: {tasks.FINE_TUNED})",
     )
     parser.add_argument(
-        "--before", type=Path, metavar="PATH", help="the detector it started from (default: its path then)"
+        "--before",
+        type=Path,
+        metavar="PATH",
+        help="the detector that the fine-tuning started from (default: the path recorded in the fine-tuned "
+        "file)",
     )
     options.add_output_option(parser, Path("results/custom_for"))
     options.add_audit_option(parser)

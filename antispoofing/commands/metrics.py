@@ -34,31 +34,33 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing metrics",
-        description="AUC and EER of a file of scores. Higher score = more likely real.",
+        description="Compute AUC, EER and more from a file of scores. Higher score = more likely real.",
     )
     parser.add_argument(
-        "scores", type=Path, help="file of scores: lines UTT SCORE, or CSV or TSV with columns path and score"
+        "scores",
+        type=Path,
+        help="file of scores: lines of UTT SCORE, or a CSV or TSV with columns path and score",
     )
     parser.add_argument(
         "--keys",
         type=Path,
         metavar="FILE",
-        help="list of labels (default: the column label of the scores)",
+        help="list with the labels of the scored recordings (default: the column label of the scores)",
     )
-    parser.add_argument("--phase", choices=PHASES, help=f"phase of the keys to use (default: {EVAL})")
+    parser.add_argument("--phase", choices=PHASES, help=f"which phase of the keys to use (default: {EVAL})")
     parser.add_argument(
         "--by",
         nargs="+",
         action="extend",
         metavar="COLUMN",
-        help="also report each group of these columns (default: "
+        help="also report the figures for each value of these columns of the keys or scores (default: "
         f"{' and '.join(USUAL_BREAKDOWN)}, if there are such columns)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for metrics.json and pictures (default: write none)",
+        help="folder to write scores, metrics and plots to (default: write nothing)",
     )
     options.add_threshold_option(parser)
     options.add_seed_option(parser)
