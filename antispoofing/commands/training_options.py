@@ -33,7 +33,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--download",
         action="store_true",
-        help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resume a download that was interrupted, "
+        help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resume a download that was cut short, "
         "and train on it",
     )
     add = group.add_argument
