@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Exit in an orderly way on SIGTERM, so that processes end and temporary files go."""
+    """Exit in an orderly way on SIGTERM, so that processes end and temporary files are removed."""
     sys.exit(128 + number)
 
 

@@ -290,7 +290,7 @@ def test_several_data_sets_are_tested_each_by_itself(workplace, capsys):
         found = json.loads(Path("results/for/testing", name, "metrics.json").read_text(encoding="utf-8"))
         assert found["counts"]["scored"] == 4
         assert found["detector"]["name"] == "fine-tuned"
-        assert f"\nTest split of {name}:\nScoring with fine-tuned on cpu" in shown
+        assert f'\nTest split of {name}:\nScoring with detector "fine-tuned" on cpu' in shown
         assert f"\nfine-tuned, {name}  " in shown
         assert f"{name}, at threshold" in shown
 

@@ -271,12 +271,13 @@ def score_test_splits(
         return
     final = distributed.on_all_ranks(lambda: tasks.load(output / FINAL, options))
     epoch = read_fine_tuning(final).epoch
-    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
     threshold, summaries, has_several = epoch["validation_threshold"], {}, len(splits.testing) > 1
+    end = "\n" if has_several else ""
+    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end=end)
     for name, found in splits.testing.items():
         folder = output / TESTING / name if has_several else output / TESTING
         if has_several:
-            print(f"\n\nTest split of {name}:", end="")
+            print(f"\nTest split of {name}:", end="")
         result = tasks.evaluate(FINE_TUNED, final, found, folder, options, invocation, threshold=threshold)
         if result is not None:
             summaries[name] = result.summary
@@ -284,5 +285,5 @@ def score_test_splits(
         return
     rows = {f"{FINE_TUNED}, {name}" if has_several else FINE_TUNED: s for name, s in summaries.items()}
     print(f"\n{screen.results(rows)}")
-    print("The threshold was chosen on the validation split.")
+    print("\nThe threshold was chosen on the validation split.")
     tracker.log_testing(summaries)

@@ -85,7 +85,7 @@ def choose(
 ) -> tuple[Sequence[str | Path], Sequence[Path]]:
     """Return the data and detectors to use: those named, else those in the current folder.
 
-    If there are neither data nor a detector, they are the bundled samples and the bundled stand-in detector,
+    If there are neither data nor a detector, the bundled samples and the bundled stand-in detector are used,
     and a notice is printed.
 
     Args:
@@ -317,7 +317,7 @@ def evaluate(
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
-    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
+    print(f'\nScoring with detector "{name}" on {detector.device.type}, {detector.precision}{processes}')
     scored = score_recordings(
         detector, found.utterances, batch_size=options.batch_size, workers=options.workers, offset=offset
     )

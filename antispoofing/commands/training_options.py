@@ -33,8 +33,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--download",
         action="store_true",
-        help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resuming an interrupted download, and "
-        "train on it",
+        help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resuming an interrupted download, "
+        "and train on it",
     )
     add = group.add_argument
     add(

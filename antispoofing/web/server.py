@@ -73,7 +73,7 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
 
 
 def examples(folder: Path) -> dict[str, Path]:
-    """Write example recordings to a new folder; return them by what they are.
+    """Write example recordings to a new folder; return them by the labels of their buttons.
 
     The last one is put together from clips of a person and of a machine.
     """
