@@ -252,7 +252,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
-            "error: detector.safetensors/",
+            "error: detector.safetensors/analysis.md: Not a directory\n",
         ),
     ],
 )
