@@ -1,4 +1,4 @@
-"""Serve a web page, and an HTTP interface for programs, that judges recordings and shows why.
+"""Serve a web page and an HTTP interface that judge recordings and show why.
 
     python app.py                                           # the detectors in this folder, else the stand-in
     python app.py --checkpoint LA_model.pth results/for/final_model.safetensors
@@ -33,7 +33,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(description="Serve a web page that judges recordings.")
     options.add_checkpoints_option(
-        parser, "the published detectors in this folder and the fine-tuned one, else the stand-in"
+        parser,
+        f"the published detectors in this folder and {tasks.FINE_TUNED}; the stand-in if there are none",
     )
     parser.add_argument(
         "--host",
@@ -44,13 +45,23 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--port",
         type=options.whole(1, 65535),
         metavar="N",
-        help="port (default: the first free one from 7860)",
+        help="port to listen on (default: the first free one from 7860)",
     )
     for name, kind, default, words in (
-        ("--max-megabytes", options.positive, limits.megabytes, "largest file, in MB"),
-        ("--max-minutes", options.positive, limits.minutes, "longest recording judged in full, in minutes"),
-        ("--max-files", options.whole(1), limits.files, "most files at once, or in an archive"),
-        ("--max-queue", options.whole(1), 50, "most requests that may wait"),
+        (
+            "--max-megabytes",
+            options.positive,
+            limits.megabytes,
+            "size of the largest file that is accepted, in MB",
+        ),
+        (
+            "--max-minutes",
+            options.positive,
+            limits.minutes,
+            "length of the longest recording that is judged in full, in minutes",
+        ),
+        ("--max-files", options.whole(1), limits.files, "largest number of files at once, or in an archive"),
+        ("--max-queue", options.whole(1), 50, "largest number of requests that may wait"),
     ):
         parser.add_argument(
             name, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)g)"
@@ -81,15 +92,15 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Exit in an orderly way on SIGTERM, so that processes end and temporary files go."""
+    """Exit in an orderly way on SIGTERM, so that processes end and temporary files are removed."""
     sys.exit(128 + number)
 
 
 def _detectors(args: argparse.Namespace) -> dict[str, Detector]:
     """Load the detectors to offer, each distinct file once; return them by name."""
-    paths = args.checkpoint or tasks.known_checkpoints() or [tasks.STAND_IN]
-    if not args.checkpoint and tasks.FINE_TUNED.is_file():
-        paths = [*paths, tasks.FINE_TUNED]
+    fine_tuned = [tasks.FINE_TUNED] if tasks.FINE_TUNED.is_file() else []
+    paths = args.checkpoint or [*tasks.known_checkpoints(), *fine_tuned] or [tasks.STAND_IN]
+    tasks.check_device(args.device)
     scoring = options.ScoringOptions(device=args.device, precision=args.precision)
     detectors: dict[str, Detector] = {}
     for path in paths:

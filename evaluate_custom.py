@@ -1,6 +1,6 @@
 """Tasks 1 to 3: score recordings with the published detectors; report AUC and EER.
 
-    python evaluate_custom.py                               # Dataset_Speech_Assignment, known detectors
+    python evaluate_custom.py                               # Dataset_Speech_Assignment/
     python evaluate_custom.py --data my_folder --checkpoint LA_model.pth
     python evaluate_custom.py --data suspicious.mp3 --checkpoint LA_model.pth
     python evaluate_custom.py --data long.wav --timeline    # the whole recording, window by window
@@ -22,7 +22,6 @@ from antispoofing import distributed
 from antispoofing.commands import options, tasks, timelines
 from antispoofing.commands.run import print_error, run_script
 from antispoofing.data.recordings import Recordings
-from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, DataError, DownloadError, ProcessError
 from antispoofing.files import remove
 from antispoofing.project import CUSTOM_SAMPLES, Invocation
@@ -130,7 +129,7 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
     data, checkpoints = tasks.choose(
         args.data or [], args.checkpoint or [], tasks.CUSTOM, CUSTOM_SAMPLES, tasks.NO_CUSTOM
     )
-    resolve_device(args.device)
+    tasks.check_device(args.device)
     found = tasks.find(data, args.root, args.phase)
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)
@@ -175,7 +174,7 @@ def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespac
         words += compare_all({name: result.scored for name, result in labelled.items()}, args.seed)
         tasks.print_analysis(args.output, figures, words)
     folders = ", ".join(str(args.output / name) for name in evaluations)
-    print(f"\nScores, metrics and pictures are in {folders}")
+    print(f"\n{'Scores, metrics and plots' if labelled else 'Scores'} are in {folders}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
 

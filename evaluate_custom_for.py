@@ -21,7 +21,6 @@ from antispoofing import distributed
 from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Recordings
-from antispoofing.detectors.devices import resolve_device
 from antispoofing.detectors.provenance import Start, comes_from_stand_in, read_fine_tuning
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
@@ -30,7 +29,6 @@ from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
-from data_utils import LABELS
 
 if TYPE_CHECKING:
     from model import Detector
@@ -52,10 +50,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help=f"the fine-tuned detector (default: {tasks.FINE_TUNED})",
+        help=f"the fine-tuned detector, as fine_tune_for.py wrote it (default: {tasks.FINE_TUNED})",
     )
     parser.add_argument(
-        "--before", type=Path, metavar="PATH", help="the detector it started from (default: its path then)"
+        "--before",
+        type=Path,
+        metavar="PATH",
+        help="the detector that the fine-tuning started from (default: the path recorded in the fine-tuned "
+        "file)",
     )
     options.add_output_option(parser, Path("results/custom_for"))
     options.add_audit_option(parser)
@@ -109,7 +111,7 @@ def _report(
 ) -> None:
     """Print and write figures and analysis, with a comparison if there is a detector before."""
     if any("metrics" not in summary for _, summary in evaluations.values()):
-        raise DataError("none of the real, or none of the fake, recordings could be scored")
+        raise DataError("none of the recordings of one class could be scored, so there is no AUC or EER")
     after = evaluations[AFTER]
     properties = clip_properties(after.scored)
     words = []
@@ -127,7 +129,7 @@ def _report(
     figures = screen.results({name: summary for name, (_, summary) in evaluations.items()})
     figures += "\n\nThe threshold was chosen on the validation split of the fine-tuning data."
     tasks.print_analysis(args.output, figures, words)
-    print(f"\nScores, metrics, pictures and the analysis are in {args.output}")
+    print(f"\nScores, metrics, plots and the analysis are in {args.output}")
 
 
 def _find(
@@ -140,12 +142,10 @@ def _find(
             f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
             "one with --checkpoint"
         )
-    resolve_device(args.device)
+    tasks.check_device(args.device)
     after = tasks.load(checkpoint, scoring)
     start = read_fine_tuning(after).started_from
-    found = tasks.find(_data(args, after), args.root, args.phase)
-    if set(LABELS) - {u.label for u in found.utterances}:
-        raise DataError("to compare detectors, the recordings must have labels, real and fake")
+    found = tasks.find(_data(args, after), args.root, args.phase, must_have_labels=True)
     return _before(args.before, after, start, scoring), after, found
 
 
@@ -161,30 +161,35 @@ def _data(args: argparse.Namespace, after: Detector) -> Sequence[str | Path]:
         tasks.print_demonstration(f"{tasks.FINE_TUNED} comes from the stand-in, and there are no data here")
         return [CUSTOM_SAMPLES]
     if not data:
-        raise DataError(tasks.NO_CUSTOM)
+        raise DataError(tasks.NO_LABELLED_CUSTOM)
     return data
 
 
 def _before(
     named: Path | None, after: Detector, start: Start, scoring: options.ScoringOptions
 ) -> Detector | None:
-    """Return the detector that the fine-tuning started from; None if that was a front end alone."""
+    """Return the detector that the fine-tuning started from; None if it did not start from a detector."""
+    if start.is_front_end or start.sha256 is None:
+        origin = "a front end alone" if start.is_front_end else "random weights"
+        if named is not None:
+            raise CheckpointError(f"--before {named}: {after.path} started from {origin}; leave --before out")
+        print(f"The fine-tuning started from {origin}, so there is no detector to compare with.")
+        return None
     if named is not None:
         path = tasks.fetched(named)
-    elif start.is_front_end:
-        print("The fine-tuning started from a front end alone, so there is no detector to compare with.")
-        return None
     elif start.file is not None and Path(start.file).is_file():
         path = Path(start.file)
     else:
+        known = f"{start.file}, sha256" if start.file else "a file with the sha256"
         raise CheckpointError(
-            f"the detector that {after.path} started from is not here: {start.file}, sha256 {start.sha256}. "
-            "Name it with --before"
+            f"the detector that {after.path} started from is not here: {known} {start.sha256}. Name it with "
+            "--before"
         )
     before = tasks.load(path, scoring)
     if before.sha256 != start.sha256:
         raise CheckpointError(
-            f"{before.path} is not the detector that {after.path} started from, of sha256 {start.sha256}"
+            f"{before.path} is not the detector that {after.path} started from, which has the sha256 "
+            f"{start.sha256}: name that one with --before"
         )
     return before
 

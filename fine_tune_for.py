@@ -25,11 +25,11 @@ from antispoofing import distributed
 from antispoofing.commands import fine_tuning, options, tasks, training_options
 from antispoofing.commands.run import run_script
 from antispoofing.data.splits import FRACTION, Splits, find_training_data
-from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.training.history import FINAL, STATE
+from antispoofing.text import counted
+from antispoofing.training.history import FINAL, STATE, best_epoch
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
                 _train(args, config, splits, detector, state, tracker)
                 fine_tuning.score_test_splits(splits, args.output, scoring, invocation, tracker)
         except Stopped as stopped:
-            print(f"\n{fine_tuning.describe_stop(stopped)}")
+            print(f"\n{fine_tuning.describe_stop(stopped, args.restart)}")
             return stopped.exit_code
         if distributed.is_main():
             _finish(args, detector, splits)
@@ -107,11 +107,11 @@ def _find(
     data, checkpoints = tasks.choose(
         data,
         [args.checkpoint] if args.checkpoint else [],
-        tasks.FAKE_OR_REAL,
+        tasks.fake_or_real(),
         SAMPLES / "for-2seconds",
         tasks.NO_FAKE_OR_REAL,
     )
-    resolve_device(args.device)
+    tasks.check_device(args.device)
     if args.download:
         from antispoofing.data import download  # takes half a second to import
 
@@ -127,7 +127,10 @@ def _find(
     fine_tuning.prepare_output(args.output, checkpoint)
     detector = fine_tuning.load_start(checkpoint, config, scoring)
     if args.export_official and not detector.has_official_names:
-        raise CheckpointError(f"--export-official: {checkpoint} has no XLS-R front end, so no official names")
+        raise CheckpointError(
+            f"--export-official: {checkpoint} has no XLS-R front end, so its tensors have no official names; "
+            "leave that option out"
+        )
     return config, splits, detector
 
 
@@ -158,7 +161,8 @@ def _train(
         hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
     )
     if len(history) < config.epochs:
-        print(f"ended early: no better epoch in the last {config.patience}")
+        epochs = counted(len(history) - best_epoch(history).epoch, "epoch")
+        print(f"Ended early: {epochs} in a row brought no improvement (--patience)")
 
 
 def _finish(args: argparse.Namespace, detector: Detector, splits: Splits) -> None:
@@ -169,8 +173,10 @@ def _finish(args: argparse.Namespace, detector: Detector, splits: Splits) -> Non
         final = load_detector(args.output / FINAL, device="cpu")
         missing = export_official(final, args.output / fine_tuning.OFFICIAL)
         if missing:
-            lacking = f"{len(missing)} pre-training-only tensors, as did {detector.path}"
-            print(f"\n{fine_tuning.OFFICIAL} lacks {lacking}")
+            tensors = (
+                f"{counted(len(missing), 'tensor')} that only pre-training uses, as {detector.path} does"
+            )
+            print(f"\n{fine_tuning.OFFICIAL} lacks {tensors}: load it with strict=False")
     remove(args.output, [STATE])
     tests = f"; the test results are in {args.output / fine_tuning.TESTING}" if splits.testing else ""
     print(f"\nDetector, history and curves are in {args.output}{tests}")

@@ -221,7 +221,7 @@ def test_the_detectors_that_are_offered(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     FINE_TUNED.parent.mkdir(parents=True)
     save_detector(Detector(PRESETS["small"]), FINE_TUNED)
-    assert list(app._detectors(app.parse_args([]))) == ["stand-in", "fine-tuned"]
+    assert list(app._detectors(app.parse_args([]))) == ["fine-tuned"]  # the stand-in only stands in
     (tmp_path / "a").mkdir()
     save_detector(Detector(PRESETS["small"]), "a/x.safetensors")
     save_detector(Detector(PRESETS["small"]), "x.safetensors")
@@ -238,7 +238,8 @@ def test_a_port_in_use_is_an_error_in_one_line(server, tmp_path):
     port = server.address.rstrip("/").rsplit(":", 1)[1]
     ended = run(app.main, "--port", port, folder=tmp_path)
     assert ended.code == 2
-    assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: choose another one with --port\n"
+    remedy = "choose another port with --port, or another address with --host"
+    assert ended.stderr == f"error: cannot listen on 127.0.0.1, port {port}: {remedy}\n"
 
 
 def test_a_port_that_cannot_be_is_refused(capsys):

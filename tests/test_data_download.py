@@ -354,6 +354,9 @@ def test_fake_or_real_is_fetched_and_extracted(york, tmp_path, capsys):
     assert find_splits(folder) == folder / "for-2sec" / "for-2seconds"
     assert command.main(["for-2sec"]) == 0
     assert capsys.readouterr().out.endswith("\nfor-2sec.tar.gz.extracted\n")
+    options = ["--epochs", "1", "--no-wandb", "--no-audit", "--workers", "0"]
+    assert fine_tune_for.main([*options, "--checkpoint", str(tasks.STAND_IN)]) == 0  # it finds them there
+    assert "training: 2 real, 2 fake" in capsys.readouterr().out
 
 
 def test_a_page_in_place_of_the_archive_is_reported(york, capsys):

@@ -120,6 +120,25 @@ def test_an_output_that_cannot_be_written_is_reported_before_the_work(tmp_path, 
         assert "name a file in an existing folder" in capsys.readouterr().err
 
 
+def test_the_command_says_something_about_a_single_recording_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/bad.wav").write_bytes(b"bad")
+    for expected in ("0 recordings; 1 could not be read", "1 recording; 1 could not be read"):
+        assert audit.main(["--data", "data"]) == 0
+        assert capsys.readouterr().out == f"Audit: no duplicates among {expected}.\n"
+        soundfile.write("data/a.wav", tone(1, 8000), 8000)
+
+
+@pytest.mark.parametrize("option", ["--root", "--phase"])
+def test_options_that_do_nothing_for_splits_are_refused(option, workplace, capsys):
+    value = {"--root": "for-2seconds", "--phase": "dev"}[option]
+    assert audit.main(["--data", "for-2seconds", option, value]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {option} is for ")
+    assert error.count("\n") == 1
+
+
 def test_unreadable_recordings_are_counted_and_not_duplicates(tmp_path):
     reasons = write_bad_files(tmp_path)
     soundfile.write(tmp_path / "a.wav", tone(1, 8000), 8000)

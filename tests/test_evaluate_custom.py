@@ -236,10 +236,26 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
             ["--data", "half", "--checkpoint", "detector.safetensors"],
             "none of the fake recordings could be scored",
         ),
-        (["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"], "cuda:99"),
+        (
+            ["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"],
+            "choose another --device",
+        ),
+        (
+            [
+                "--data",
+                "both",
+                "--checkpoint",
+                "detector.safetensors",
+                "--device",
+                "cpu",
+                "--precision",
+                "fp16",
+            ],
+            "choose another --precision",
+        ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
-            "Not a directory: 'detector.safetensors",
+            "error: detector.safetensors/analysis.md: Not a directory\n",
         ),
     ],
 )

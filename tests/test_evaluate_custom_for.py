@@ -98,7 +98,29 @@ def test_before_may_have_moved_but_not_changed(workplace, capsys):
     assert error.count("\n") == 1
     assert run("--before", "moved.safetensors") == 0
     assert run("--before", tasks.FINE_TUNED) == 2
-    assert "is not the detector that" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is not the detector that" in error
+    assert "name that one with --before" in error
+
+
+def test_a_detector_of_unknown_name_is_asked_for_by_its_sha256(workplace, capsys):
+    fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED, file=None)
+    assert run() == 2
+    sha256 = file_sha256("start.safetensors")
+    assert f"is not here: a file with the sha256 {sha256}. Name it with --before" in capsys.readouterr().err
+    assert run("--before", "start.safetensors") == 0
+
+
+def test_from_random_weights_there_is_no_before(workplace, capsys):
+    fine_tuned_from(Path("start.safetensors"), tasks.FINE_TUNED, file=None, sha256=None)
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert "started from random weights, so there is no detector to compare with" in shown
+    assert "What fine-tuning changed" not in shown
+    assert run("--before", "start.safetensors") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --before start.safetensors: ")
+    assert "None" not in error
 
 
 def test_from_a_front_end_alone_there_is_no_before(workplace, capsys):
@@ -126,6 +148,7 @@ def test_from_a_front_end_alone_there_is_no_before(workplace, capsys):
         (["--checkpoint", "start.safetensors"], "was not written by fine_tune_for.py"),
         (["--checkpoint", "tuned.safetensors"], "no data: there is no Dataset_Speech_Assignment/"),
         (["--checkpoint", "tuned.safetensors", "--data", "unlabelled"], "the recordings must have labels"),
+        (["--checkpoint", "tuned.safetensors", "--data", "one"], "the recordings must have labels"),
         (["--checkpoint", "tuned.safetensors", "--data", "gone"], "gone: no such file or folder"),
     ],
 )
@@ -134,11 +157,15 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
     tasks.CUSTOM.rename("custom")
     Path("unlabelled").mkdir()
     Path("custom/Real/0.wav").rename("unlabelled/a.wav")
+    Path("one").mkdir()
+    Path("custom/Real").rename("one/Real")
     assert run(*args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert words in error
+    assert "any recordings" not in error  # which would be refused
+    assert "without labels" not in error
 
 
 def test_the_samples_are_for_a_demonstration_only(workplace, capsys, monkeypatch):

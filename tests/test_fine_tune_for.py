@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from weights import official_shapes
 
 import fine_tune_for
-from antispoofing.commands import fine_tuning
+from antispoofing.commands import fine_tuning, tasks
 from antispoofing.data.recordings import find_recordings
 from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT
@@ -26,6 +27,7 @@ from antispoofing.report import plots
 from antispoofing.scoring.scored import Scored
 from antispoofing.training.augment import KINDS
 from antispoofing.training.history import STATE, EpochResult
+from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
 from model import Detector
 
@@ -103,7 +105,10 @@ def test_what_is_missing_is_one_line_and_exit_code_2(workplace, capsys):
         ),
         (["--data", "gone", "--checkpoint", "start.safetensors"], "gone: no such file or folder"),
         (["--data", "elsewhere", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
-        (["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"], "cuda:99"),
+        (
+            ["--data", "elsewhere", "--checkpoint", "start.safetensors", "--device", "cuda:99"],
+            "choose another --device",
+        ),
     ):
         assert run(*args) == 2
         error = capsys.readouterr().err
@@ -248,7 +253,7 @@ def test_it_ends_early_when_nothing_gets_better(workplace, capsys):
         rows = list(csv.DictReader(file))
     best = load_detector("results/for/final_model.safetensors", device="cpu").provenance["epoch"]["epoch"]
     assert len(rows) == best + 2 < 50
-    assert "ended early: no better epoch in the last 2" in capsys.readouterr().out
+    assert "Ended early: 2 epochs in a row brought no improvement" in capsys.readouterr().out
 
 
 def test_data_without_a_testing_split(workplace, capsys):
@@ -285,6 +290,9 @@ def test_several_data_sets_are_tested_each_by_itself(workplace, capsys):
     for name in ("for-2seconds", "other"):
         found = json.loads(Path("results/for/testing", name, "metrics.json").read_text(encoding="utf-8"))
         assert found["counts"]["scored"] == 4
+        assert found["detector"]["name"] == "fine-tuned"
+        assert f'\nTest split of {name}:\nScoring with detector "fine-tuned" on cpu' in shown
+        assert f"\nfine-tuned, {name}  " in shown
         assert f"{name}, at threshold" in shown
 
 
@@ -335,6 +343,69 @@ def test_an_unfinished_run_with_other_settings_is_not_lost(workplace, capsys, mo
         assert error.startswith("error: results/for")
         assert words in error
         assert "; --restart discards it" in error
+
+
+def test_a_restart_that_fails_at_once_does_not_bring_the_discarded_run_back(workplace, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError("no power")
+
+    options = ("--checkpoint", "start.safetensors", *PLAIN)
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning, "score_test_splits", fail)
+        assert run(*options) == 2
+    assert Path("results/for", STATE).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning, "announce", fail)
+        assert run(*options, "--restart") == 2
+    assert run(*options, "--resume") == 2
+    assert "--resume: there is no unfinished training run" in capsys.readouterr().err
+
+
+def test_a_command_that_restarts_is_not_the_one_to_resume_with():
+    stopped = Stopped(signal.SIGTERM)
+    stopped.saved = (2, 0)
+    assert fine_tuning.describe_stop(stopped, restarted=False) == (
+        "stopped by SIGTERM; run the same command to resume after epoch 1"
+    )
+    assert fine_tuning.describe_stop(stopped, restarted=True) == (
+        "stopped by SIGTERM; run the same command without --restart to resume after epoch 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (20, "1 minute"),
+        (100, "2 minutes"),
+        (7100, "118 minutes"),
+        (7200, "2 hours"),
+        (9000, "2.5 hours"),
+        (40 * 3600, "40 hours"),
+        (432000, "5 days"),
+        (15 * 86400, "15 days"),
+        (150 * 86400, "150 days"),
+    ],
+)
+def test_the_remaining_time_has_a_sensible_unit(seconds, words):
+    assert fine_tuning.duration(seconds) == words
+
+
+def test_downloaded_data_are_found_without_naming_them(workplace, capsys):
+    Path("data").mkdir()
+    Path("for-2seconds").rename("data/for-2seconds")
+    Path("data").rename(tasks.DOWNLOADED)
+    assert run("--checkpoint", "start.safetensors", *PLAIN) == 0
+    assert "training: 6 real, 6 fake" in capsys.readouterr().out
+    shutil.copytree(tasks.DOWNLOADED / "for-2seconds", "for-2seconds")
+    Path("for-2seconds/training/real/file1.wav_16k.wav").unlink()
+    assert run("--checkpoint", "start.safetensors", *PLAIN) == 0
+    assert "training: 5 real, 6 fake" in capsys.readouterr().out  # the usual name comes first
+
+
+def test_an_output_that_cannot_be_written_is_named(workplace, capsys):
+    Path("file").touch()
+    assert run("--checkpoint", "start.safetensors", "--output", "file") == 2
+    assert capsys.readouterr().err == "error: --output file: File exists\n"
 
 
 def test_options_that_would_do_nothing_are_refused(workplace, capsys):

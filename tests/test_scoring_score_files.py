@@ -202,11 +202,13 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["scores.txt"], "has no labels: name a list of them with --keys"),
-        (["gone.txt"], "No such file"),
+        (["scores.txt"], "has no labels: name a list of labels with --keys"),
+        (["gone.txt"], "error: gone.txt: No such file or directory\n"),
+        (["header.csv"], "header.csv has a header but no rows"),
+        (["scores.txt", "--keys", "keys.txt", "--output", "scores.csv"], "error: scores.csv: File exists\n"),
         (
             ["scores.txt", "--keys", "keys.txt", "--by", "vocoder"],
-            "--by vocoder: the columns are speaker, codec",
+            "--by vocoder: there is no such column; choose from speaker, codec",
         ),
         (["scores.txt", "--keys", "keys.txt", "--phase", "hidden"], "no rows of phase hidden, only of eval"),
         (["scores.txt", "--keys", "real.txt"], "need scores of both real and fake"),
@@ -218,6 +220,7 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
 def test_what_is_wrong_is_one_line_and_exit_code_2(args, words, asvspoof_like, capsys):
     Path("scores.csv").write_text("path,score,label\na,1,real\nb,2,fake\n", encoding="utf-8")
     Path("real.txt").write_text("LA_E_0\treal\nLA_E_3\treal\n", encoding="utf-8")
+    Path("header.csv").write_text("path,score,label\n", encoding="utf-8")
     assert main(args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -231,6 +234,18 @@ def test_failures_are_counted_of_the_whole_and_not_of_groups(asvspoof_like, caps
     assert main(["fewer.txt", "--keys", "keys.txt"]) == 0
     tables = re.findall(r"^\S+ +AUC.*$", capsys.readouterr().out, re.MULTILINE)
     assert [table.endswith("failed") for table in tables] == [True, False, False]
+
+
+def test_a_file_is_named_only_if_it_is_written(asvspoof_like, capsys):
+    lines = Path("scores.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("fewer.txt").write_text("".join(lines[12:]), encoding="utf-8")
+    assert main(["fewer.txt", "--keys", "keys.txt"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\nnot scored: LA_E_") == 10
+    assert "\n... and 2 more not scored; with --output, failures.csv lists them all\n" in shown
+    assert main(["fewer.txt", "--keys", "keys.txt", "--output", "out"]) == 0
+    assert "\n... and 2 more not scored, see failures.csv\n" in capsys.readouterr().out
+    assert len(Path("out/failures.csv").read_text(encoding="utf-8").splitlines()) == 13
 
 
 def test_metrics_is_a_command_from_any_folder(asvspoof_like):

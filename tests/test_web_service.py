@@ -140,7 +140,7 @@ def test_files_that_stall_one_after_the_other_do_not_add_up(served, tmp_path, mo
     paths = [tmp_path / name for name in ("sleeps1.wav", "sleeps2.wav", "sleeps3.wav", "a.wav")]
     scored = served.score([Utterance(str(p), p.name, "") for p in paths], ["stand-in"])["stand-in"]
     assert scored.failures[0] == "it takes more than 3 s to read"
-    assert scored.failures[3] == "the files before it took 5 s to read, the limit here"
+    assert scored.failures[3] == "no time left to read it: the files before it took 5 s, the limit here"
 
 
 def slow_load(path, *args):

@@ -20,17 +20,19 @@ from antispoofing.project import Invocation
 from antispoofing.text import printable
 
 
-def print_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path) -> None:
+def print_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path, *, is_silent: bool = False) -> None:
     """Compare recordings, write the groups of duplicates to a CSV file, and print a summary.
 
     Args:
         splits: As for `duplicates.find_duplicates`.
         listing: The CSV file.
+        is_silent: Whether to print nothing.
     """
     audit = find_duplicates(splits)
     audit.write(listing)
-    if audit.n_compared > 1:  # a single recording cannot have a duplicate
-        print(audit.describe())
+    if is_silent:
+        return
+    print(audit.describe())
     if audit.groups:
         print(f"All of them are listed in {listing}")
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         raise DataError(f"--output {args.output}: name a file in an existing folder")
     folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
     if folder:
-        splits = {name: find_recordings([folder / name]).utterances for name in SPLITS}
+        splits = {name: find_recordings([folder / name], args.root, args.phase).utterances for name in SPLITS}
     else:
         found = find_recordings(args.data, args.root, args.phase)
         for note in found.shown_notes():

@@ -18,21 +18,22 @@ from antispoofing.published import HUB_FORM, HUB_SPEC, PUBLISHED
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m antispoofing download", description="Fetch data and detectors."
+        prog="python -m antispoofing download",
+        description="Fetch Fake-or-Real, the published detectors, or any detector on the Hugging Face Hub.",
     )
     parser.add_argument(
         "names",
         nargs="+",
         type=_name,
         metavar="NAME",
-        help=f"{', '.join(PUBLISHED)}, or a file on the Hugging Face Hub: {HUB_FORM}",
+        help=f"what to fetch: {', '.join(PUBLISHED)}, or a detector on the Hugging Face Hub: {HUB_FORM}",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="folder to save to (default: the current one)",
+        help="folder to download to (default: the current one)",
     )
     return parser.parse_args(argv)
 

@@ -23,7 +23,7 @@ from antispoofing.project import SAMPLES, Invocation
 from antispoofing.report import plots, results, screen
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import counted, printable
-from antispoofing.training.history import FINAL, LAST, EpochResult
+from antispoofing.training.history import FINAL, LAST, STATE, EpochResult
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
 from antispoofing.training.tracking import Tracker
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
 TESTING = "testing"  # folder of the test results
 OFFICIAL = "final_model.pth"  # written with --export-official
+FINE_TUNED = "fine-tuned"  # the detector's name in the test results
 TIMED_STEPS = 5  # steps that the remaining time is estimated from
 
 
@@ -71,11 +72,14 @@ def prepare_output(output: Path, checkpoint: Path) -> None:
     """Make the output folder and check that training may write to it.
 
     Raises:
-        OSError: If it cannot be written to.
+        TrainingError: If it cannot be written to.
         CheckpointError: If training would overwrite the detector that it starts from.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=output).close()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:  # whose path may be that of the temporary file
+        raise TrainingError(f"--output {output}: {error.strerror}") from error
     if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
         raise CheckpointError(
             f"{checkpoint} would be overwritten by the fine-tuned one: name another --output"
@@ -87,7 +91,7 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
 
     Raises:
         CheckpointError: If the file cannot be used, see `load_detector` and `load_front_end`.
-        DeviceError: If the device is not available, or does not support the precision.
+        DeviceError: If the device does not support the precision.
         FairseqError: If fairseq is asked for and cannot be imported.
         TrainingError: If the detector cannot be trained as configured.
     """
@@ -97,16 +101,21 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
     device, precision, engine = options.device, options.precision, options.engine
     if pretrained.is_front_end(checkpoint):
         if config.freeze_batch_norm:
-            raise TrainingError("--freeze-batchnorm: a new back end has no statistics to keep")
-        detector = loading.load_front_end(
-            checkpoint, device=device, precision=precision, engine=engine, seed=config.seed
-        )
+            raise TrainingError(
+                f"--freeze-batchnorm: {checkpoint} is a front end alone, and its new back end has no "
+                "statistics to keep; leave that option out"
+            )
+        with tasks.naming("--precision"):
+            detector = loading.load_front_end(
+                checkpoint, device=device, precision=precision, engine=engine, seed=config.seed
+            )
         print(
             f"{checkpoint} is a front end alone. It gets a new back end with random weights (seed "
             f"{config.seed}), so the first epoch starts from guessing."
         )
     else:
-        detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
+        with tasks.naming("--precision"):
+            detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
     check(detector, config)
     return detector
 
@@ -120,7 +129,7 @@ def starting_state(
         output: The output folder.
         identity: What a saved state must agree with, from `state.identify`.
         resume: Whether there must be a saved state (--resume).
-        restart: Whether to ignore a saved state (--restart).
+        restart: Whether to discard a saved state (--restart).
         stack: Releases the lock when it is closed.
 
     Raises:
@@ -132,6 +141,8 @@ def starting_state(
     if distributed.is_main():
         stack.enter_context(sole_writer(output))
     if restart:
+        if distributed.is_main():  # at once, or a run that fails before it saves a state would bring it back
+            remove(output, [STATE])
         return TrainingState()
     try:
         state = find_state(output, identity)
@@ -170,11 +181,25 @@ def place(epoch: int, step: int) -> str:
     return f"after step {step} of epoch {epoch}" if step else f"after epoch {epoch - 1}"
 
 
-def describe_stop(stopped: Stopped) -> str:
-    """Say what stopped a training run, and how to resume it if its state was saved."""
+def describe_stop(stopped: Stopped, restarted: bool) -> str:
+    """Say what stopped a training run, and how to resume it if its state was saved.
+
+    Args:
+        stopped: From the training loop.
+        restarted: Whether the command has --restart, which would discard that state.
+    """
     if stopped.saved is None:
         return str(stopped)
-    return f"{stopped}; run the same command to resume {place(*stopped.saved)}"
+    command = "the same command without --restart" if restarted else "the same command"
+    return f"{stopped}; run {command} to resume {place(*stopped.saved)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, in days, hours or minutes: "2.5 hours"."""
+    for unit, length in (("days", 86400), ("hours", 3600)):
+        if (number := seconds / length) >= 2:
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
+    return counted(max(1, round(seconds / 60)), "minute")
 
 
 def print_left_out(utterance: Utterance, reason: str) -> None:
@@ -204,8 +229,8 @@ class Progress:
         self.timed += 1
         self.tracker.log_step(step, loss, learning_rate, gradient_norm)
         if self.timed == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
-            minutes = (time.perf_counter() - self.started) / self.timed * (self.steps - step) / 60
-            print(f"About {minutes:.1f} minutes to go, plus scoring the validation split after each epoch")
+            left = duration((time.perf_counter() - self.started) / self.timed * (self.steps - step))
+            print(f"About {left} to go, plus the time to score the validation split after each epoch")
 
     def on_epoch(self, history: Sequence[EpochResult], scored: Scored) -> None:
         """Print, write and log the figures of the epoch that has ended."""
@@ -246,16 +271,19 @@ def score_test_splits(
         return
     final = distributed.on_all_ranks(lambda: tasks.load(output / FINAL, options))
     epoch = read_fine_tuning(final).epoch
-    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end="")
-    threshold, summaries = epoch["validation_threshold"], {}
+    threshold, summaries, has_several = epoch["validation_threshold"], {}, len(splits.testing) > 1
+    end = "\n" if has_several else ""
+    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end=end)
     for name, found in splits.testing.items():
-        folder = output / TESTING
-        name, folder = ("fine-tuned", folder) if len(splits.testing) == 1 else (name, folder / name)
-        result = tasks.evaluate(name, final, found, folder, options, invocation, threshold=threshold)
+        folder = output / TESTING / name if has_several else output / TESTING
+        if has_several:
+            print(f"\nTest split of {name}:", end="")
+        result = tasks.evaluate(FINE_TUNED, final, found, folder, options, invocation, threshold=threshold)
         if result is not None:
             summaries[name] = result.summary
     if not distributed.is_main():
         return
-    print(f"\n{screen.results(summaries)}")
-    print("The threshold was chosen on the validation split.")
+    rows = {f"{FINE_TUNED}, {name}" if has_several else FINE_TUNED: s for name, s in summaries.items()}
+    print(f"\n{screen.results(rows)}")
+    print("\nThe threshold was chosen on the validation split.")
     tracker.log_testing(summaries)

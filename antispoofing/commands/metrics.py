@@ -27,37 +27,40 @@ from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
 
 USUAL_BREAKDOWN = ("attack", "codec")
+MOST_FAILURES = 10  # trials without a score that are listed on screen
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing metrics",
-        description="AUC and EER of a file of scores. Higher score = more likely real.",
+        description="Compute AUC, EER and more from a file of scores. Higher score = more likely real.",
     )
     parser.add_argument(
-        "scores", type=Path, help="file of scores: lines UTT SCORE, or CSV or TSV with columns path and score"
+        "scores",
+        type=Path,
+        help="file of scores: lines of UTT SCORE, or a CSV or TSV with columns path and score",
     )
     parser.add_argument(
         "--keys",
         type=Path,
         metavar="FILE",
-        help="list of labels (default: the column label of the scores)",
+        help="list with the labels of the scored recordings (default: the column label of the scores)",
     )
-    parser.add_argument("--phase", choices=PHASES, help=f"phase of the keys to use (default: {EVAL})")
+    parser.add_argument("--phase", choices=PHASES, help=f"which phase of the keys to use (default: {EVAL})")
     parser.add_argument(
         "--by",
         nargs="+",
         action="extend",
         metavar="COLUMN",
-        help="also report each group of these columns (default: "
+        help="also report the figures for each value of these columns of the keys or scores (default: "
         f"{' and '.join(USUAL_BREAKDOWN)}, if there are such columns)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for metrics.json and pictures (default: write none)",
+        help="folder to write scores, metrics and plots to (default: write nothing)",
     )
     options.add_threshold_option(parser)
     options.add_seed_option(parser)
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
     name = args.scores.stem
     if scored.failures:
-        print(screen.failures_list(scored))
+        print(_failures_list(scored, args.output))
     print(f"\n{screen.results({name: summary})}")
     groups = {}
     for column in columns:
@@ -102,18 +105,31 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         verdicts = scored.verdicts(args.threshold)
         summary |= {"by": groups} if groups else {}
         results.write_results(args.output, scored, summary, verdicts, about, invocation, title=name)
-        print(f"\nMetrics and pictures are in {args.output}")
+        print(f"\nScores, metrics and plots are in {args.output}")
     return 0
+
+
+def _failures_list(scored: Scored, output: Path | None) -> str:
+    """Write a line for each of the first trials without a score, and how many others there are."""
+    if output:
+        return screen.failures_list(scored)
+    shown = dict(sorted(scored.failures.items())[:MOST_FAILURES])
+    first = Scored(scored.utterances, scored.logits, shown)
+    lines, left = [screen.failures_list(first)], len(scored.failures) - len(shown)
+    lines += [f"... and {left} more not scored; with --output, failures.csv lists them all"] * (left > 0)
+    return "\n".join(lines)
 
 
 def _read(args: argparse.Namespace) -> Scored:
     """Read the scores and their labels, and print what was found."""
     scores = read_scores(args.scores)
+    if not scores:
+        raise DataError(f"{args.scores} has a header but no rows")
     if args.keys is None:
         if args.phase:
-            raise DataError("--phase selects a phase of the keys: name these with --keys")
+            raise DataError("--phase selects a phase of the keys: name their file with --keys")
         if not any(score.label for score in scores):
-            raise DataError(f"{args.scores} has no labels: name a list of them with --keys")
+            raise DataError(f"{args.scores} has no labels: name a list of labels with --keys")
         utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
         return as_scored(utterances, scores)
     keys = read_labels(args.keys, args.phase)
@@ -131,7 +147,8 @@ def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list
     if wanted is None:
         return [name for name in USUAL_BREAKDOWN if name in present]
     if missing := next((name for name in wanted if name.lower() not in present), None):
-        raise DataError(f"--by {missing}: the columns are {', '.join(present) or 'none'}")
+        known = f"choose from {', '.join(present)}" if present else "there are none at all"
+        raise DataError(f"--by {missing}: there is no such column; {known}")
     return [name.lower() for name in wanted]
 
 

@@ -110,12 +110,13 @@ def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool 
         "--root",
         type=Path,
         metavar="DIR",
-        help="folder with the recordings that a list of labels names (default: searched for beside the list)",
+        help="folder of the recordings that a list of labels names (default: they are searched for beside "
+        "the list)",
     )
     parser.add_argument(
         "--phase",
         choices=PHASES,
-        help=f"phase of an ASVspoof set to use (default: {EVAL}, as in published results)",
+        help=f"which phase of an ASVspoof data set to use (default: {EVAL}, as in published results)",
     )
 
 
@@ -144,7 +145,7 @@ def add_output_option(parser: argparse.ArgumentParser, default: Path) -> None:
         type=Path,
         default=default,
         metavar="DIR",
-        help="folder for results (default: %(default)s)",
+        help="folder to write the results to (default: %(default)s)",
     )
 
 
@@ -154,8 +155,8 @@ def add_threshold_option(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=finite,
         metavar="X",
-        help="decision threshold, chosen on other data: score >= X is called real (write a negative one as "
-        "--threshold=-1e-3)",
+        help="decision threshold, chosen on other data: a recording with score >= X is called real; adds "
+        "accuracy and a confusion table (default: none; write a negative one as --threshold=-1e-3)",
     )
 
 
@@ -166,7 +167,7 @@ def add_timeline_options(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=0.0,
         metavar="SECONDS",
-        help="where in each recording the scored clip begins (default: 0, as published)",
+        help="where in each recording the scored clip begins, in seconds (default: 0, as published)",
     )
     parser.add_argument(
         "--timeline",
@@ -177,7 +178,8 @@ def add_timeline_options(parser: argparse.ArgumentParser) -> None:
         "--hop",
         type=positive,
         metavar="SECONDS",
-        help="time from one window of --timeline to the next (default: half a window)",
+        help="time from one window of --timeline to the next, measured between their starts (default: half a "
+        "window)",
     )
 
 
@@ -190,7 +192,8 @@ def add_scores_as_option(parser: argparse.ArgumentParser, formats: Collection[st
         choices=formats,
         default=[],
         metavar="FORMAT",
-        help=f"also write the scores in these formats of the field: {', '.join(formats)}",
+        help=f"also write the scores in these formats, which other programs read: {', '.join(formats)} "
+        "(default: none)",
     )
 
 
@@ -209,14 +212,17 @@ def add_device_options(parser: argparse.ArgumentParser, precisions: Sequence[str
         precisions: The choices of --precision besides auto.
     """
     parser.add_argument(
-        "--device", default="auto", help="device to compute on: auto, cpu, cuda, cuda:1, mps (default: auto)"
+        "--device",
+        default="auto",
+        help="device to compute on: cpu, cuda, cuda:1, mps; or auto, which is cuda if available, else mps, "
+        "else cpu (default: auto)",
     )
     parser.add_argument(
         "--precision",
         choices=(*precisions, "auto"),
         default="fp32",
-        help="precision of the front end; auto is bf16 where the device computes it fast, else fp32 "
-        "(default: fp32, as published)",
+        help="number format in which the front end computes; auto is bf16 where the device computes it fast, "
+        "else fp32 (default: fp32, as published)",
     )
 
 
@@ -228,31 +234,34 @@ def add_machine_options(
     Args:
         parser: The parser to add them to.
         precisions: The choices of --precision besides auto.
-        batch_size: The default of --batch-size; None to choose for the device.
+        batch_size: The default of --batch-size, for training; None to choose for the device, for scoring.
     """
+    clips = "number of clips that are scored together (default: 4 on a CPU, 32 on a GPU)"
+    if batch_size:
+        clips = f"number of clips in a training step, over all processes (default: {batch_size})"
     add_device_options(parser, precisions)
     parser.add_argument(
         "--frontend",
         choices=ENGINES,
         default="transformers",
-        help="library that computes XLS-R, with the same scores; fairseq needs requirements-fairseq.txt "
-        "(default: %(default)s)",
+        help="library that computes XLS-R; both give the same scores, but fairseq must be installed as "
+        "requirements-fairseq.txt says (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",
         type=whole(1),
         default=batch_size,
         metavar="N",
-        help=f"clips in a batch (default: {batch_size or '4 on a CPU, 32 on a GPU'})",
+        help=clips,
     )
     parser.add_argument(
         "--workers",
         type=whole(0),
         metavar="N",
-        help="processes that decode audio in advance, 0 for none (default: chosen for the device)",
+        help="number of processes that decode audio in advance, 0 for none (default: chosen for the device)",
     )
 
 
 def add_audit_option(parser: argparse.ArgumentParser) -> None:
     """Add --no-audit."""
-    parser.add_argument("--no-audit", action="store_true", help="skip the search for duplicate recordings")
+    parser.add_argument("--no-audit", action="store_true", help="do not search for duplicate recordings")

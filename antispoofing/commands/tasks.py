@@ -6,7 +6,8 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,11 @@ from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.duplicates import DUPLICATES
 from antispoofing.data.labels import LABEL_WORDS
 from antispoofing.data.recordings import Recordings, Utterance, find_recordings
-from antispoofing.errors import CheckpointError, DataError
+from antispoofing.detectors.devices import resolve_device
+from antispoofing.errors import CheckpointError, DataError, DeviceError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.published import DETECTOR_NAMES, HUB
+from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
 from antispoofing.report import results, screen
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.scored import Scored
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
+DOWNLOADED = Path(f"{PUBLISHED['for-2sec'].name}.extracted")  # where the download unpacks Fake-or-Real
 FINE_TUNED = Path("results/for", FINAL)
 
 STAND_IN = SAMPLES / "detector.safetensors"
@@ -41,12 +44,17 @@ NO_CHECKPOINT = (
     "antispoofing download LA_model.pth (or Best_LA_model_for_DF.pth), or name a file with --checkpoint"
 )
 NO_FAKE_OR_REAL = (
-    f"no data: there is no {FAKE_OR_REAL}/ in this folder. --download fetches Fake-or-Real from York "
-    "University (www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz); --data names its folder or archive"
+    f"no data: there is no {FAKE_OR_REAL}/ in this folder. Fetch Fake-or-Real from York University "
+    "(www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz) with --download, or name its folder or archive with "
+    "--data"
 )
 NO_CUSTOM = (
     f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
     "a folder with real and fake subfolders, or any recordings, with --data"
+)
+NO_LABELLED_CUSTOM = (
+    f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
+    "a folder with real and fake subfolders, or a list of labels, with --data"
 )
 
 
@@ -67,12 +75,17 @@ def known_checkpoints() -> list[Path]:
     return [Path(name) for name in DETECTOR_NAMES if Path(name).is_file()]
 
 
+def fake_or_real() -> Path:
+    """Return where Fake-or-Real is: under its usual name, or where only the download has left it."""
+    return DOWNLOADED if DOWNLOADED.is_dir() and not FAKE_OR_REAL.exists() else FAKE_OR_REAL
+
+
 def choose(
     data: Sequence[str | Path], checkpoints: Sequence[Path], default: Path, samples: Path, no_data: str
 ) -> tuple[Sequence[str | Path], Sequence[Path]]:
     """Return the data and detectors to use: those named, else those in the current folder.
 
-    If there are neither data nor a detector, they are the bundled samples and the bundled stand-in detector,
+    If there are neither data nor a detector, the bundled samples and the bundled stand-in detector are used,
     and a notice is printed.
 
     Args:
@@ -111,20 +124,40 @@ def fetched(checkpoint: Path) -> Path:
     return download.resolve(checkpoint)
 
 
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Make the message of a `DeviceError` name the option that mends it."""
+    try:
+        yield
+    except DeviceError as error:
+        raise DeviceError(f"{error}: choose another {option}") from error
+
+
+def check_device(name: str) -> None:
+    """Check the device that --device names, before any work is done.
+
+    Raises:
+        DeviceError: If it is not available.
+    """
+    with naming("--device"):
+        resolve_device(name)
+
+
 def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
-    """Load a detector, ready to score.
+    """Load a detector, ready to score; its device has been checked by `check_device`.
 
     Raises:
         CheckpointError: If the file cannot be used, see `load_detector`.
-        DeviceError: If the device is not available, or does not support the precision.
+        DeviceError: If the device does not support the precision.
         FairseqError: If fairseq is asked for and cannot be imported.
     """
     from antispoofing.detectors.loading import load_detector
     from antispoofing.detectors.packed import for_scoring
 
-    detector = load_detector(
-        checkpoint, device=options.device, precision=options.precision, engine=options.engine
-    )
+    with naming("--precision"):
+        detector = load_detector(
+            checkpoint, device=options.device, precision=options.precision, engine=options.engine
+        )
     return for_scoring(detector)
 
 
@@ -161,16 +194,23 @@ def print_demonstration(reason: str) -> None:
     )
 
 
-def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None = None) -> Recordings:
+def find(
+    data: Sequence[str | Path],
+    root: Path | None = None,
+    phase: str | None = None,
+    *,
+    must_have_labels: bool = False,
+) -> Recordings:
     """Find recordings and print what was found.
 
     Args:
         data: Folders, lists of labels, archives or recordings.
         root: The folder of the recordings that a list of labels names; None to look for them beside it.
         phase: The phase of an ASVspoof data set; None for the default one.
+        must_have_labels: Whether there must be recordings labelled real and others labelled fake.
 
     Raises:
-        DataError: If `find_recordings` fails, or all recordings have the same label.
+        DataError: If `find_recordings` fails, all recordings have the same label, or one is missing.
     """
     found = find_recordings(data, root, phase)
     for note in found.shown_notes():
@@ -184,7 +224,13 @@ def find(data: Sequence[str | Path], root: Path | None = None, phase: str | None
     if counts[""] == n and any(Path(path).is_dir() for path in data):
         print(f"There are no labels: no folder in {found.root} is called {', '.join(LABEL_WORDS)}.")
         print("If a list has the labels, name that list with --data.")
-    if not counts[""] and not (counts[REAL.label] and counts[FAKE.label]):
+    has_both = bool(counts[REAL.label] and counts[FAKE.label])
+    if must_have_labels and not has_both:
+        raise DataError(
+            "to compare detectors, the recordings must have labels, real and fake: name a folder with both, "
+            "or a list of labels, with --data"
+        )
+    if not counts[""] and not has_both:
         empty, full = (REAL.word, FAKE.word) if counts[REAL.label] == 0 else (FAKE.word, REAL.word)
         raise DataError(
             f"there are {full} recordings but no {empty} ones, so there is no AUC or EER; to score them "
@@ -220,7 +266,8 @@ def audit(splits: Mapping[str, Sequence[Utterance]], folder: Path, is_wanted: bo
     remove(folder, [DUPLICATES])
     if is_wanted:
         folder.mkdir(parents=True, exist_ok=True)
-        print_audit(splits, folder / DUPLICATES)
+        is_single = sum(map(len, splits.values())) == 1  # a single recording cannot have a duplicate
+        print_audit(splits, folder / DUPLICATES, is_silent=is_single)
 
 
 def print_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
@@ -250,7 +297,7 @@ def evaluate(
     """Score recordings with one detector, write its results, and print what could not be scored.
 
     Args:
-        name: The detector's name in tables and pictures.
+        name: The detector's name in tables and plots.
         detector: In evaluation mode.
         found: The recordings.
         folder: Where to write the results; created if it does not exist.
@@ -270,7 +317,7 @@ def evaluate(
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
-    print(f"\nScoring with {name} on {detector.device.type}, {detector.precision}{processes}")
+    print(f'\nScoring with detector "{name}" on {detector.device.type}, {detector.precision}{processes}')
     scored = score_recordings(
         detector, found.utterances, batch_size=options.batch_size, workers=options.workers, offset=offset
     )

@@ -39,10 +39,10 @@ def write_timelines(
     results_folder: Path,
     hop: float | None,
 ) -> None:
-    """Score each recording window by window, write it as CSV and picture, and print the first few.
+    """Score each recording window by window, write its timeline as CSV and plot, and print the first few.
 
     Args:
-        name: The detector's name, for the pictures.
+        name: The detector's name, for the plots.
         detector: In evaluation mode.
         rule: How its scores become verdicts.
         utterances: The recordings.
@@ -68,4 +68,4 @@ def write_timelines(
     left = len(utterances) - MOST_SHOWN
     if left > 0:
         print(f"... and {left} more")
-    print(f"Windows and pictures are in {folder}")
+    print(f"All windows, as CSV, and plots are in {folder}")

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from antispoofing.commands.options import fraction, not_negative, positive, whole
-from antispoofing.commands.tasks import FAKE_OR_REAL
+from antispoofing.commands.tasks import DOWNLOADED, FAKE_OR_REAL
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.splits import FRACTION
 from antispoofing.training.augment import KINDS, Augmentation
@@ -28,40 +28,42 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=f"data sets to train on: folders with {', '.join(SPLITS)}, each with real and fake; ASVspoof "
         "2019 or 5; with --validation-split any labelled data; or archives of these (default: "
-        f"{FAKE_OR_REAL}/)",
+        f"{FAKE_OR_REAL}/, else {DOWNLOADED}/)",
     )
     source.add_argument(
         "--download",
         action="store_true",
-        help="download for-2sec.tar.gz into this folder and train on it; resumes an interrupted download",
+        help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resuming an interrupted download, "
+        "and train on it",
     )
     add = group.add_argument
     add(
         "--validation-split",
         metavar="BY",
-        help="for data without splits: hold out a part for validation that shares no value of this column of "
-        "the list of labels (speaker, attack, ...) with the rest; or recording, to hold out at random",
+        help="how to hold out recordings for validation from data sets without splits: by a column of their "
+        "list of labels (speaker, attack, ...), so that no value of it is in both parts; or by recording, at "
+        "random (default: such data sets are refused)",
     )
     add(
         "--validation-fraction",
         type=fraction,
         metavar="X",
-        help="how much --validation-split holds out: at most 0.5, rounded to 1/2, 1/3, 1/4, ... (default: "
-        f"{FRACTION})",
+        help="fraction of the recordings that --validation-split holds out: at most 0.5, rounded to 1/2, "
+        f"1/3, 1/4, ... (default: {FRACTION})",
     )
     add(
         "--sampling",
         choices=SAMPLINGS,
         default=TrainingConfig.sampling,
-        help="take each clip once per epoch, or equally many clips of each data set and class (default: "
-        "%(default)s)",
+        help="what an epoch consists of: all recordings, each once; or equally many of each data set and "
+        "class (default: %(default)s)",
     )
     add(
         "--crop",
         choices=("start", "random"),
         default=TrainingConfig.crop,
-        help="part of a longer training recording to use; random draws another one in each epoch (default: "
-        "%(default)s)",
+        help="which part of a training recording is used if it is longer than a clip: its start, or a random "
+        "part, drawn anew in each epoch (default: %(default)s)",
     )
 
 
@@ -72,78 +74,111 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="detector to start from, a file or hub:<owner/repo>[@revision][:file] (default: the first "
-        "published one here); or a pre-trained front end: xlsr2_300m.pt, or a Hugging Face folder",
+        help="detector to start from, a file or hub:<owner/repo>[@revision][:file]; or a pre-trained front "
+        "end: xlsr2_300m.pt, or a Hugging Face folder (default: the first published detector in this folder)",
     )
     add(
         "--export-official",
         action="store_true",
-        help="also write final_model.pth, which the original repository can load",
+        help="also write the fine-tuned detector as final_model.pth, which the original repository can load",
     )
-    add("--no-wandb", action="store_true", help="log nothing to Weights & Biases, not even offline")
+    add("--no-wandb", action="store_true", help="do not log to Weights & Biases, not even offline")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add --epochs to --seed, with the defaults of `TrainingConfig`."""
     parser.set_defaults(**vars(TrainingConfig()))  # an option's dest is the name of its field
     add = parser.add_argument_group("recipe").add_argument
-    add("--epochs", type=whole(1), metavar="N", help="number of epochs (default: %(default)s)")
-    add("--learning-rate", type=positive, metavar="X", help="peak learning rate (default: %(default)g)")
+    add(
+        "--epochs",
+        type=whole(1),
+        metavar="N",
+        help="number of epochs, passes over the training recordings (default: %(default)s)",
+    )
+    add(
+        "--learning-rate",
+        type=positive,
+        metavar="X",
+        help="peak learning rate, reached after --warmup and lowered by --schedule (default: %(default)g)",
+    )
     add("--optimizer", choices=OPTIMIZERS, help="optimizer (default: %(default)s)")
-    add("--weight-decay", type=not_negative, metavar="X", help="weight decay (default: %(default)g)")
+    add(
+        "--weight-decay",
+        type=not_negative,
+        metavar="X",
+        help="weight decay, which adam adds to the gradient and adamw subtracts from the weights (default: "
+        "%(default)g)",
+    )
     add(
         "--warmup",
         type=whole(0),
         metavar="STEPS",
-        help="steps over which the learning rate rises to its peak (default: %(default)s)",
+        help="number of steps over which the learning rate rises linearly to its full value (default: "
+        "%(default)s)",
     )
     add(
         "--schedule",
         choices=SCHEDULES,
-        help="learning rate after the warm-up; cosine lowers it to 0 (default: %(default)s)",
+        help="what the learning rate does after the warm-up: stay constant, or fall to 0 by the last epoch "
+        "along half a cosine (default: %(default)s)",
     )
-    add("--clip-norm", type=positive, metavar="X", help="largest norm of the gradient (default: no limit)")
+    add(
+        "--clip-norm",
+        type=positive,
+        metavar="X",
+        help="scale the gradient down to this norm where it is larger (default: never)",
+    )
     add(
         "--accumulate",
         type=whole(1),
         metavar="N",
-        help="split each process's share of a batch into N micro-batches, which takes the memory of one "
-        "(default: %(default)s)",
+        help="save memory by computing each process's share of a step in N parts, one after the other; batch "
+        "normalisation then sees fewer clips at a time, so the gradient is not exactly the same (default: "
+        "%(default)s)",
     )
     add(
         "--class-weights",
         nargs=2,
         type=positive,
         metavar=("FAKE", "REAL"),
-        help="weights of the classes in the loss; the published recipe has 0.1 0.9 (default: none)",
+        help="weights of the two classes in the loss; the published recipe has 0.1 0.9 (default: equal "
+        "weights)",
     )
     add(
         "--patience",
         type=whole(1),
         metavar="EPOCHS",
-        help="stop after this many epochs in a row without a lower validation EER, or an equal EER and a "
-        "lower loss (default: never)",
+        help="stop early, after this many epochs in a row without improvement: a lower validation EER, or "
+        "the same EER and a lower validation loss (default: train for all --epochs)",
     )
     add("--freeze-frontend", dest="freeze_front_end", action="store_true", help="train only the back end")
     add(
         "--freeze-batchnorm",
         dest="freeze_batch_norm",
         action="store_true",
-        help="keep the batch normalisation statistics of the starting detector, and normalise by them",
+        help="normalise by the batch normalisation statistics of the detector to start from, and keep these "
+        "unchanged (default: by those of each batch, and update them)",
     )
     add(
         "--lora",
         type=whole(1),
         metavar="RANK",
-        help="train adapters of this rank in the front end's attention instead of its weights (8 is usual)",
+        help="train low-rank adapters (LoRA) in the front end's attention instead of its weights; a RANK of "
+        "8 is usual (default: train the weights)",
     )
     add(
         "--gradient-checkpointing",
         action="store_true",
-        help="recompute the front end in the backward pass: activations take a quarter of the memory, a step "
-        "1.4 times as long",
+        help="save memory by recomputing the front end in the backward pass: its activations take a quarter "
+        "of the memory, and a step takes 1.4 times as long",
     )
-    add("--seed", type=whole(0), metavar="N", help="random seed (default: %(default)s)")
+    add(
+        "--seed",
+        type=whole(0),
+        metavar="N",
+        help="seed of everything random: which recordings are held out, their order, crops, augmentation, "
+        "dropout, bootstrap resampling (default: %(default)s)",
+    )
 
 
 def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +189,8 @@ def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=range(9),
         default=0,
-        help="RawBoost algorithm, 5 for LA and 3 for DF in the published recipes (default: 0, none)",
+        help="number of the RawBoost algorithm; the published recipes use 5 for LA and 3 for DF (default: 0, "
+        "no RawBoost)",
     )
     add(
         "--augment",
@@ -162,24 +198,32 @@ def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         choices=KINDS,
         default=[],
-        help="apply each of these to a random half of the clips; codec is mp3, opus or telephone",
+        help="apply each of these to a random half of the clips; codec is mp3, opus or telephone (default: "
+        "none)",
     )
 
 
 def add_resuming_options(parser: argparse.ArgumentParser) -> None:
     """Add --save-every, --resume and --restart."""
-    group = parser.add_argument_group("resuming (run the same command again to continue an interrupted run)")
+    group = parser.add_argument_group("resuming (run the same command again to resume an interrupted run)")
     group.add_argument(
         "--save-every",
         type=whole(1),
         metavar="STEPS",
-        help="save the state every STEPS steps as well, not only after each epoch",
+        help="save the state of the run every STEPS steps too (default: only after each epoch, and when the "
+        "run is stopped)",
     )
     begin = group.add_mutually_exclusive_group()
     begin.add_argument(
-        "--resume", action="store_true", help="fail if there is no interrupted run to continue"
+        "--resume",
+        action="store_true",
+        help="fail if there is no interrupted run to resume (default: start a new run then)",
     )
-    begin.add_argument("--restart", action="store_true", help="discard an interrupted run and start over")
+    begin.add_argument(
+        "--restart",
+        action="store_true",
+        help="discard the interrupted run in the output folder, and start a new one",
+    )
 
 
 def config_from(args: argparse.Namespace, data: str) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""Results as HTML for the web page, with pictures, sound and CSV files embedded.
+"""Results as HTML for the web page, with plots, sound and CSV files embedded.
 
 Whatever comes from a file or its name is escaped. A higher score means more likely real.
 """
@@ -100,7 +100,7 @@ def results_html(service: Service, paths: Sequence[str | Path], names: Sequence[
 
 
 def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
-    """Return the scores of an archive; if it has labels, also AUC, EER, pictures and their analysis."""
+    """Return the scores of an archive; if it has labels, also AUC, EER, plots and their analysis."""
     rows = table(scored, detectors)
     summaries = {name: summarise(outcome) for name, outcome in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):

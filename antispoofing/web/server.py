@@ -65,14 +65,15 @@ def serve(service: Service, host: str, port: int | None, max_queue: int) -> None
             )
         except OSError as error:
             where = f"port {port}" if port else "a port from 7860 on"
-            raise UserError(f"cannot listen on {host}, {where}: choose another one with --port") from error
+            remedy = "choose another port with --port, or another address with --host"
+            raise UserError(f"cannot listen on {host}, {where}: {remedy}") from error
         logger.info("The page is at %s until Ctrl-C", address)
         with regular_sweeps(uploads, UPLOAD_SECONDS, UPLOAD_BYTES):
             page.block_thread()
 
 
 def examples(folder: Path) -> dict[str, Path]:
-    """Write example recordings to a new folder; return them by what they are.
+    """Write example recordings to a new folder; return them by the labels of their buttons.
 
     The last one is put together from clips of a person and of a machine.
     """

@@ -164,7 +164,9 @@ class Service:
             try:
                 found = self.sandbox.call(limits.seconds_per_file, _unpack, copy, most, limits.files)
             except (DataError, SandboxError, OSError) as error:
-                words = f"cannot be unpacked: {error.strerror}" if isinstance(error, OSError) else str(error)
+                words = str(error)
+                if isinstance(error, OSError):
+                    words = f"cannot be unpacked: {error.strerror or error}"
                 for inside in (f"{copy}.extracted{os.sep}", f"{folder}{os.sep}"):
                     words = words.replace(inside, "")
                 words = words.replace(f"{name}.extracted", name)
@@ -191,7 +193,9 @@ class _Loader:
         self, path: str, sample_rate: int, max_samples: int | None, offset: float
     ) -> tuple[np.ndarray, AudioInfo]:
         if self.left <= 0:
-            raise AudioError(f"the files before it took {self.limits.seconds:g} s to read, the limit here")
+            raise AudioError(
+                f"no time left to read it: the files before it took {self.limits.seconds:g} s, the limit here"
+            )
         seconds, started = min(self.limits.seconds_per_file, self.left), time.monotonic()
         try:
             return self.sandbox.call(seconds, load_with_info, path, sample_rate, max_samples, offset)
