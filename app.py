@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.sandbox import Sandbox
 from antispoofing.web import html, server
@@ -100,7 +101,7 @@ def _detectors(args: argparse.Namespace) -> dict[str, Detector]:
     """Load the detectors to offer, each distinct file once; return them by name."""
     fine_tuned = [tasks.FINE_TUNED] if tasks.FINE_TUNED.is_file() else []
     paths = args.checkpoint or [*tasks.known_checkpoints(), *fine_tuned] or [tasks.STAND_IN]
-    tasks.check_device(args.device)
+    resolve_device(args.device)
     scoring = options.ScoringOptions(device=args.device, precision=args.precision)
     detectors: dict[str, Detector] = {}
     for path in paths:

@@ -22,6 +22,7 @@ from antispoofing import distributed
 from antispoofing.commands import options, tasks, timelines
 from antispoofing.commands.run import print_error, run_script
 from antispoofing.data.recordings import Recordings
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, DataError, DownloadError, ProcessError
 from antispoofing.files import remove
 from antispoofing.project import CUSTOM_SAMPLES, Invocation
@@ -36,10 +37,8 @@ from antispoofing.scoring.timeline import hop_samples
 if TYPE_CHECKING:
     from model import Detector
 
-THRESHOLD_GIVEN = "verdict: real where score >= the given threshold"
-NO_THRESHOLD = (
-    "verdict: the larger of the two logits, uncalibrated; with --threshold X, real where score >= X"
-)
+THRESHOLD_GIVEN = "verdict: real if score >= the given threshold"
+NO_THRESHOLD = "verdict: the larger of the two logits, uncalibrated; with --threshold X, real if score >= X"
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -129,7 +128,7 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
     data, checkpoints = tasks.choose(
         args.data or [], args.checkpoint or [], tasks.CUSTOM, CUSTOM_SAMPLES, tasks.NO_CUSTOM
     )
-    tasks.check_device(args.device)
+    resolve_device(args.device)
     found = tasks.find(data, args.root, args.phase)
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)

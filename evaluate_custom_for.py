@@ -21,6 +21,7 @@ from antispoofing import distributed
 from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Recordings
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.detectors.provenance import Start, comes_from_stand_in, read_fine_tuning
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
@@ -142,7 +143,7 @@ def _find(
             f"no fine-tuned detector: there is no {checkpoint}. Run python fine_tune_for.py first, or name "
             "one with --checkpoint"
         )
-    tasks.check_device(args.device)
+    resolve_device(args.device)
     after = tasks.load(checkpoint, scoring)
     start = read_fine_tuning(after).started_from
     found = tasks.find(_data(args, after), args.root, args.phase, must_have_labels=True)

@@ -25,6 +25,7 @@ from antispoofing import distributed
 from antispoofing.commands import fine_tuning, options, tasks, training_options
 from antispoofing.commands.run import run_script
 from antispoofing.data.splits import FRACTION, Splits, find_training_data
+from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
@@ -111,7 +112,7 @@ def _find(
         SAMPLES / "for-2seconds",
         tasks.NO_FAKE_OR_REAL,
     )
-    tasks.check_device(args.device)
+    resolve_device(args.device)
     if args.download:
         from antispoofing.data import download  # takes half a second to import
 

@@ -441,7 +441,7 @@ class Detector(nn.Module):
         self.precision = precision
         self.engine = engine
         self.front_end = build_front_end(self.config.front_end) if front_end is None else front_end
-        self.back_end = AASIST(self.config.front_end.width)
+        self.back_end: nn.Module = AASIST(self.config.front_end.width)
         self.scores_only = False
         self.provenance: dict = {}
         self.path: Path | None = None

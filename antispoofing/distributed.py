@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from antispoofing.errors import DataError, ProcessError, UserError
+from antispoofing.errors import DataError, ProcessError, UserError, describe
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +154,7 @@ def on_all_ranks(
             except (UserError, SystemExit) as error:
                 failure = error
             except OSError as error:
-                failure = UserError(str(error))
+                failure = UserError(describe(error))
         outcomes = _gather("on_all_ranks", (failure, agreement))
         for process, (raised, _) in enumerate(outcomes):
             if isinstance(raised, UserError):

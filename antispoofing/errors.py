@@ -1,5 +1,7 @@
 """Errors that a user can fix, explained without a traceback."""
 
+import os
+
 
 class UserError(ValueError):
     """Base of the errors that a script reports by their message alone, ending with exit code 2.
@@ -44,3 +46,13 @@ class TrainingError(UserError):
 
 class DownloadError(UserError):
     """A file that cannot be downloaded, is not the expected one, or is in the way of a download."""
+
+
+def describe(error: Exception) -> str:
+    """Return an error as text; an `OSError` as "path: reason"."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    paths = [
+        os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes | os.PathLike)
+    ]
+    return ": ".join([" -> ".join(paths), error.strerror] if paths else [error.strerror])

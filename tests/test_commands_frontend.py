@@ -12,7 +12,7 @@ from antispoofing import project
 from antispoofing.commands import tasks
 from antispoofing.detectors.fairseq import FairseqXLSR
 from antispoofing.detectors.loading import load_detector, save_detector
-from antispoofing.errors import CheckpointError, FairseqError
+from antispoofing.errors import FairseqError
 from model import Detector
 
 SCRIPTS = {
@@ -63,8 +63,10 @@ def test_a_fairseq_that_does_not_import(small_config, tmp_path, monkeypatch):
 
 
 def test_other_names_are_refused(small_pth, small_config):
-    with pytest.raises(CheckpointError, match="engine must be one of transformers, fairseq, not 'jax'"):
+    with pytest.raises(ValueError, match=r"^engine must be one of transformers, fairseq, not 'jax'"):
         load_detector(small_pth, config=small_config, engine="jax")
+    with pytest.raises(ValueError, match=r"^precision must be one of fp32, .* and auto, not 'fp8'"):
+        load_detector(small_pth, config=small_config, precision="fp8")
 
 
 def test_results_say_what_computed_them(small_config):

@@ -197,7 +197,7 @@ def collect(rank: int) -> None:
     assert distributed.all_gather(f"I am {rank}") == ["I am 0", "I am 1"]
     assert outcome(take_turn) == "done"
     assert outcome(fail_in_turn) == ("DataError", "a", "b0", 0)
-    missing = ("UserError", "[Errno 2] No such file or directory: 'gone'", 1)
+    missing = ("UserError", "gone: No such file or directory", 1)
     assert outcome(lambda: Path("gone").read_text() if rank else 3) == missing
     assert outcome(lambda: fail(SystemExit(rank + 1))) == ("SystemExit", 1, None)
     unlike = "colour is red here, but blue in process 0: make them the same"

@@ -105,17 +105,15 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
                 f"--freeze-batchnorm: {checkpoint} is a front end alone, and its new back end has no "
                 "statistics to keep; leave that option out"
             )
-        with tasks.naming("--precision"):
-            detector = loading.load_front_end(
-                checkpoint, device=device, precision=precision, engine=engine, seed=config.seed
-            )
+        detector = loading.load_front_end(
+            checkpoint, device=device, precision=precision, engine=engine, seed=config.seed
+        )
         print(
             f"{checkpoint} is a front end alone. It gets a new back end with random weights (seed "
             f"{config.seed}), so the first epoch starts from guessing."
         )
     else:
-        with tasks.naming("--precision"):
-            detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
+        detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
     check(detector, config)
     return detector
 

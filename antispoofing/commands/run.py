@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from antispoofing import distributed
-from antispoofing.errors import ProcessError, UserError
+from antispoofing.errors import ProcessError, UserError, describe
 from antispoofing.project import Invocation
 from antispoofing.text import printable
 
@@ -99,16 +98,6 @@ def print_error(error: Exception) -> int:
         return 2
     process = distributed.rank() if process is None else process
     where = f" (process {process} of {distributed.size()})" if process else ""
-    for line in error.args if isinstance(error, UserError) else [_describe(error)]:
+    for line in error.args if isinstance(error, UserError) else [describe(error)]:
         print(f"error{where}: {printable(str(line))}", file=sys.stderr)
     return 2
-
-
-def _describe(error: Exception) -> str:
-    """Return an error as text; an `OSError` as "path: reason"."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    paths = [
-        os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes | os.PathLike)
-    ]
-    return ": ".join([" -> ".join(paths), error.strerror] if paths else [error.strerror])

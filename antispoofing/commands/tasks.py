@@ -6,8 +6,7 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +17,7 @@ from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.duplicates import DUPLICATES
 from antispoofing.data.labels import LABEL_WORDS
 from antispoofing.data.recordings import Recordings, Utterance, find_recordings
-from antispoofing.detectors.devices import resolve_device
-from antispoofing.errors import CheckpointError, DataError, DeviceError
+from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
@@ -124,27 +122,8 @@ def fetched(checkpoint: Path) -> Path:
     return download.resolve(checkpoint)
 
 
-@contextmanager
-def naming(option: str) -> Iterator[None]:
-    """Make the message of a `DeviceError` name the option that mends it."""
-    try:
-        yield
-    except DeviceError as error:
-        raise DeviceError(f"{error}: choose another {option}") from error
-
-
-def check_device(name: str) -> None:
-    """Check the device that --device names, before any work is done.
-
-    Raises:
-        DeviceError: If it is not available.
-    """
-    with naming("--device"):
-        resolve_device(name)
-
-
 def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
-    """Load a detector, ready to score; its device has been checked by `check_device`.
+    """Load a detector, ready to score; its device has been checked by `resolve_device`.
 
     Raises:
         CheckpointError: If the file cannot be used, see `load_detector`.
@@ -154,10 +133,9 @@ def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
     from antispoofing.detectors.loading import load_detector
     from antispoofing.detectors.packed import for_scoring
 
-    with naming("--precision"):
-        detector = load_detector(
-            checkpoint, device=options.device, precision=options.precision, engine=options.engine
-        )
+    detector = load_detector(
+        checkpoint, device=options.device, precision=options.precision, engine=options.engine
+    )
     return for_scoring(detector)
 
 

@@ -100,7 +100,7 @@ class BatchedXLSR(nn.Module):
             )
             layers = cast("Iterable[wav2vec2.Wav2Vec2EncoderLayerStableLayerNorm]", model.encoder.layers)
             self.convolutions = nn.ModuleList(_Convolution(layer, dtype) for layer in conv_layers)
-            self.hop = math.prod(stride for (stride,) in (layer.conv.stride for layer in conv_layers))
+            self.steps = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in conv_layers]
             self.norm = _LayerNorm(model.feature_projection.layer_norm)
             self.projection = _Linear.of(model.feature_projection.projection, dtype)
             self.positions = _PositionalConvolution(model.encoder.pos_conv_embed, dtype)
@@ -128,15 +128,16 @@ class BatchedXLSR(nn.Module):
         apart, so that every layer finds every clip at a multiple of its stride; the few values that mix two
         clips, at the end of each, are left out of the result.
         """
-        count, samples = waves.shape
-        frames = samples
-        for layer in self.convolutions:
-            frames = (frames - layer.kernel) // layer.stride + 1  # type: ignore[operator]
-        x = F.pad(waves.to(self.dtype), (0, -samples % self.hop)).reshape(-1, 1)
+        count, frames = waves.shape
+        hop = math.prod(stride for _, stride in self.steps)
+        room = -(-frames // hop)  # for the frames of a clip
+        x = F.pad(waves.to(self.dtype), (0, room * hop - frames)).reshape(-1, 1)
+        for kernel, stride in self.steps:
+            frames = (frames - kernel) // stride + 1
         for convolution in self.convolutions:
             x = convolution(x)
-        x = F.pad(x, (0, 0, 0, count * -(-samples // self.hop) - len(x)))
-        return x.view(count, -1, x.shape[1])[:, :frames]
+        x = F.pad(x, (0, 0, 0, count * room - len(x)))
+        return x.view(count, room, -1)[:, :frames]
 
 
 class _Convolution(nn.Module):

@@ -59,7 +59,10 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
     Raises:
         DeviceError: If the name is fp16 and the device is not CUDA, or int8 and the device is not a CPU.
+        ValueError: If the name is unknown.
     """
+    if name not in (*PRECISIONS, "auto"):
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)} and auto, not {name!r}")
     if name == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
     needs = {"fp16": "cuda", "int8": "cpu"}.get(name, device.type)

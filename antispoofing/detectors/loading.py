@@ -40,12 +40,15 @@ def load_detector(
 
     Raises:
         CheckpointError: If the file is missing, unreadable or only a front end, if it would run code, or if
-            a key is missing, unexpected or misshapen; if the engine or the precision is unknown; or if the
-            engine is fairseq and the front end is not XLS-R or the precision is int8.
+            a key is missing, unexpected or misshapen; or if the engine is fairseq and the front end is not
+            XLS-R or the precision is int8.
         DeviceError: If the device is not available, or does not support the precision.
         FairseqError: If fairseq cannot be imported.
+        ValueError: If the engine or the precision is unknown.
     """
     path = Path(checkpoint)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     try:
@@ -96,8 +99,11 @@ def load_front_end(
         CheckpointError: As for `load_detector`, or if the folder's architecture is not of the XLS-R family.
         DeviceError: If the device is not available, or does not support the precision.
         FairseqError: If fairseq cannot be imported.
+        ValueError: If the engine or the precision is unknown.
     """
     path = Path(checkpoint)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     with checkpoints.errors_naming(path):
@@ -145,8 +151,6 @@ def _with_weights(
 
 
 def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if engine == "transformers":
         return Detector(config, precision)
     if precision == "int8":
@@ -173,14 +177,12 @@ def save_detector(detector: Detector, path: str | Path) -> None:
     checkpoints.write_safetensors(path, tensors, header)
 
 
-def export_official(detector: Detector, path: str | Path, pretraining: bool = True) -> list[str]:
+def export_official(detector: Detector, path: str | Path) -> list[str]:
     """Write a detector as a `.pth` with the official keys, which the original repository loads.
 
     Args:
         detector: A detector whose front end is XLS-R.
         path: The file to write.
-        pretraining: Whether to include the tensors that only fairseq's pre-training uses, if the file that
-            the detector was loaded from had them. The original repository's strict load needs them.
 
     Returns:
         The official keys that the file lacks; if there are none, it loads strictly.
@@ -194,7 +196,7 @@ def export_official(detector: Detector, path: str | Path, pretraining: bool = Tr
     if not detector.has_official_names:
         raise CheckpointError("only a detector with an XLS-R front end has official keys")
     tensors = {checkpoints.official_name(k): v for k, v in detector.state_dict().items()}
-    tensors |= detector.pretraining_tensors if pretraining else {}
+    tensors |= detector.pretraining_tensors
     checkpoints.write_official(path, tensors)
     return [name for name in checkpoints.PRETRAINING_ONLY if name not in tensors]
 
