@@ -236,7 +236,7 @@ def add_machine_options(
         precisions: The choices of --precision besides auto.
         batch_size: The default of --batch-size, for training; None to choose for the device, for scoring.
     """
-    clips = "number of clips that are scored together (default: 4 on a CPU, 32 on a GPU)"
+    clips = "number of clips that are scored together (default: 4 on a CPU, up to 64 on a GPU)"
     if batch_size:
         clips = f"number of clips in a training step, over all processes (default: {batch_size})"
     add_device_options(parser, precisions)
