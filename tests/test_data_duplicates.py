@@ -135,7 +135,7 @@ def test_options_that_do_nothing_for_splits_are_refused(option, workplace, capsy
     value = {"--root": "for-2seconds", "--phase": "dev"}[option]
     assert audit.main(["--data", "for-2seconds", option, value]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {option} is for ")
+    assert error.startswith(f"error: leave out {option}: ")
     assert error.count("\n") == 1
 
 

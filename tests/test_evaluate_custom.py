@@ -238,7 +238,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--device", "cuda:99"],
-            "choose another --device",
+            "choose another one, or auto",
         ),
         (
             [
@@ -251,7 +251,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
                 "--precision",
                 "fp16",
             ],
-            "choose another --precision",
+            "choose another of the two",
         ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
