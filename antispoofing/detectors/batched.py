@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -122,22 +122,70 @@ class BatchedXLSR(nn.Module):
             return self.last_norm(x)
 
     def _convolved(self, waves: Tensor) -> Tensor:
-        """Turn waves [B, T] into features [B, F, channels].
-
-        The clips stand end to end, as one long wave. Zeros make each as long as a whole number of frames
-        apart, so that every layer finds every clip at a multiple of its stride; the few values that mix two
-        clips, at the end of each, are left out of the result.
-        """
-        count, frames = waves.shape
-        hop = math.prod(stride for _, stride in self.steps)
-        room = -(-frames // hop)  # for the frames of a clip
-        x = F.pad(waves.to(self.dtype), (0, room * hop - frames)).reshape(-1, 1)
-        for kernel, stride in self.steps:
-            frames = (frames - kernel) // stride + 1
+        """Turn waves [B, T] into features [B, F, channels]."""
+        x = joined(waves.to(self.dtype), self.steps)
         for convolution in self.convolutions:
             x = convolution(x)
-        x = F.pad(x, (0, 0, 0, count * room - len(x)))
-        return x.view(count, room, -1)[:, :frames]
+        return separated(x, waves, self.steps)
+
+
+def joined(waves: Tensor, steps: Sequence[tuple[int, int]]) -> Tensor:
+    """Put waves [B, T] end to end, as one long wave [B * T', 1] for all layers of convolutions.
+
+    Zeros fill up each to a multiple T' of the hop between frames, so that every layer finds every wave at a
+    multiple of its stride. A few values at the end of each then mix two waves; `separated` leaves them out.
+
+    Args:
+        waves: The waves.
+        steps: The kernel and the stride of each layer.
+    """
+    hop = math.prod(stride for _, stride in steps)
+    return F.pad(waves, (0, -waves.shape[1] % hop)).reshape(-1, 1)
+
+
+def separated(x: Tensor, waves: Tensor, steps: Sequence[tuple[int, int]]) -> Tensor:
+    """Return the frames [B, F, channels] of each wave [B, T], from the long one's x [B * F', channels].
+
+    The rows at the end of x that mix the last wave with nothing may be missing.
+    """
+    count, frames = waves.shape
+    room = -(-frames // math.prod(stride for _, stride in steps))
+    for kernel, stride in steps:
+        frames = (frames - kernel) // stride + 1
+    return F.pad(x, (0, 0, 0, count * room - len(x))).view(count, room, -1)[:, :frames]
+
+
+def taps(weight: Tensor, stride: int) -> list[Tensor]:
+    """Divide a convolution's weight [out, in, kernel] into matrices [taps * in, out] for `convolve`.
+
+    Each has up to `stride` taps, so that the rows it is multiplied with do not overlap, since cuBLAS would
+    first copy them. With one input channel they may, and there is one matrix.
+    """
+    by_tap = weight.permute(2, 1, 0)
+    step = stride if by_tap.shape[1] > 1 else len(by_tap)
+    return [part.flatten(0, 1) for part in by_tap.split(step)]
+
+
+def convolve(x: Tensor, parts: Sequence[Tensor], bias: Tensor, stride: int) -> Tensor:
+    """Apply a convolution as matrix products: x [T, in] -> [T', out].
+
+    Args:
+        x: The input.
+        parts: The weight, from `taps`.
+        bias: The bias [out].
+        stride: The stride.
+    """
+    channels = x.shape[1]
+    if channels == 1:
+        missing = -len(parts[0]) % 8  # rows must be a multiple of 16 bytes apart for the fast kernels
+        rows = F.pad(x[:, 0].unfold(0, len(parts[0]), stride), (0, missing))
+        return torch.addmm(bias, rows, F.pad(parts[0], (0, 0, 0, missing)))
+    blocks = x[: len(x) // stride * stride].view(-1, stride * channels)
+    count = len(blocks) - len(parts) + 1
+    result = torch.addmm(bias, blocks[:count], parts[0])
+    for i, part in enumerate(parts[1:], start=1):
+        result.addmm_(blocks[i : i + count, : len(part)], part)
+    return result
 
 
 class _Convolution(nn.Module):
@@ -145,33 +193,18 @@ class _Convolution(nn.Module):
 
     def __init__(self, layer: wav2vec2.Wav2Vec2LayerNormConvLayer, dtype: torch.dtype):
         super().__init__()
-        (self.kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
+        (self.stride,) = layer.conv.stride
         assert layer.conv.bias is not None  # as `model.XLSR` configures it
-        taps = layer.conv.weight.detach().to(dtype).permute(2, 1, 0)  # [kernel, in, out]
-        self.channels = taps.shape[1]
-        # A product takes up to `stride` taps, so that its rows do not overlap: cuBLAS would copy those.
-        step = self.stride if self.channels > 1 else self.kernel
         self.parts = nn.ParameterList(
-            nn.Parameter(taps[i : i + step].flatten(0, 1).contiguous(), requires_grad=False)
-            for i in range(0, self.kernel, step)
+            nn.Parameter(part.contiguous(), requires_grad=False)
+            for part in taps(layer.conv.weight.detach().to(dtype), self.stride)
         )
         self.bias = nn.Parameter(layer.conv.bias.detach().to(dtype), requires_grad=False)
         self.norm = _LayerNorm(layer.layer_norm, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the rows [T', out] for x [T, in]."""
-        return F.gelu(self.norm(self._product(x)))
-
-    def _product(self, x: Tensor) -> Tensor:
-        if self.channels == 1:
-            rows = x[:, 0].unfold(0, self.kernel, self.stride)
-            return torch.addmm(self.bias, F.pad(rows, (0, 6)), F.pad(self.parts[0], (0, 0, 0, 6)))
-        blocks = x[: len(x) // self.stride * self.stride].view(-1, self.stride * self.channels)
-        count = len(blocks) - len(self.parts) + 1
-        result = torch.addmm(self.bias, blocks[:count], self.parts[0])
-        for i, part in enumerate(self.parts[1:], start=1):
-            result.addmm_(blocks[i : i + count, : len(part)], part)
-        return result
+        return F.gelu(self.norm(convolve(x, list(self.parts), self.bias, self.stride)))
 
 
 class _PositionalConvolution(nn.Module):

@@ -1,26 +1,31 @@
-"""XLS-R's convolutions for training on a CPU: the same function as in transformers, in half the time.
+"""XLS-R's convolutions for training: the same function as in transformers, in less time.
 
-Frames are stored as [time, channels], so that a convolution is one matrix product and its gradients are two
-(see `packed.windows`), and the normalisation after it works on the last axis. Clips are computed one by one.
+Frames are stored as [time, channels], so that a convolution and its gradients are a few matrix products, and
+the normalisation after it works on the last axis. A CPU computes clips one by one, other devices all at once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from antispoofing.detectors import batched
 from antispoofing.detectors.packed import windows
 
 if TYPE_CHECKING:
-    from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
+    from transformers.models.wav2vec2.modeling_wav2vec2 import (
+        Wav2Vec2FeatureEncoder,
+        Wav2Vec2LayerNormConvLayer,
+    )
 
 
 class ConvolutionStack(nn.Module):
-    """A replacement for transformers' feature encoder, with the same parameters under the same names.
+    """A replacement on a CPU for transformers' feature encoder, with the same parameters and names.
 
     Args:
         extractor: The feature encoder to replace.
@@ -53,6 +58,45 @@ class ConvolutionStack(nn.Module):
             x = _Convolution.apply(x, conv.weight, conv.bias, conv.stride[0])
             x = F.gelu(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
         return x
+
+
+class BatchedConvolutionStack(nn.Module):
+    """A replacement on CUDA for transformers' feature encoder, with the same parameters and names.
+
+    Args:
+        extractor: The feature encoder to replace.
+        recompute: Recompute the activations in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, extractor: Wav2Vec2FeatureEncoder, recompute: bool):
+        super().__init__()
+        self.conv_layers = extractor.conv_layers
+        self.recompute = recompute
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """Compute frames: [B, T] -> [B, channels, F], in autocast's data type if autocast is enabled."""
+        device = waves.device.type
+        is_lower = torch.is_autocast_enabled(device)
+        waves = waves.to(torch.get_autocast_dtype(device) if is_lower else torch.float32)
+        with torch.autocast(device, enabled=False):
+            if self.recompute and torch.is_grad_enabled():
+                return checkpoint(self._convolved, waves, use_reentrant=False)
+            return self._convolved(waves)
+
+    def _convolved(self, waves: Tensor) -> Tensor:
+        # ModuleList's stub does not say what it holds.
+        layers = cast("Iterable[Wav2Vec2LayerNormConvLayer]", self.conv_layers)
+        steps = [(layer.conv.kernel_size[0], layer.conv.stride[0]) for layer in layers]
+        x = batched.joined(waves, steps)
+        for layer, (_, stride) in zip(layers, steps, strict=True):
+            norm = layer.layer_norm
+            assert layer.conv.bias is not None  # as `model.XLSR` configures it
+            weight, bias, scale, shift = (
+                p.to(x.dtype) for p in (layer.conv.weight, layer.conv.bias, norm.weight, norm.bias)
+            )
+            x = batched.convolve(x, batched.taps(weight, stride), bias, stride)
+            x = F.gelu(F.layer_norm(x, norm.normalized_shape, scale, shift, norm.eps))
+        return batched.separated(x, waves, steps).transpose(1, 2)
 
 
 class _Convolution(torch.autograd.Function):
