@@ -120,10 +120,10 @@ class Bench:
         """Check whether the time of this part is over."""
         return time.monotonic() > self.deadline
 
-    def peak_gb(self) -> float:
-        """Return the most GPU memory, in GB, that tensors took since the last call."""
+    def peak_gb(self) -> float | None:
+        """Return the most GPU memory, in GB, that tensors took since the last call; None on a CPU."""
         if self.device.type != "cuda":
-            return float("nan")
+            return None
         peak = torch.cuda.max_memory_allocated() / 1e9
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -168,7 +168,6 @@ def network(bench: Bench) -> None:
             if bench.is_over():
                 raise TimeoutError("out of time")
             detector = bench.detector(precision, way)
-            weights = bench.peak_gb()
             for size in sizes if precision == "bf16" else sizes[-2:-1]:
                 waves = bench.waves(size)
                 started = time.perf_counter()
@@ -190,7 +189,7 @@ def network(bench: Bench) -> None:
                         "of the bf16 peak": rate * GFLOP / 1e3 / peak,
                         "front end, of the peak": size / time_of["front end"] * GFLOP / 1e3 / peak,
                         "first call, s": first,
-                        "peak GB": max(weights, bench.peak_gb()),
+                        "peak GB": bench.peak_gb(),
                     }
                 )
             del detector
@@ -487,6 +486,8 @@ def shown(line: dict) -> str:
 
 
 def _number(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -496,7 +497,7 @@ def table(lines: dict[str, list[dict]]) -> str:
     for name, found in lines.items():
         columns = list(dict.fromkeys(column for line in found for column in line))
         rows = [tuple(columns)]
-        rows += [tuple(_number(line.get(column, "")) for column in columns) for line in found]
+        rows += [tuple(_number(line.get(column)) for column in columns) for line in found]
         parts.append(f"{name}\n{text.aligned(rows)}")
     return "\n\n".join(parts)
 
