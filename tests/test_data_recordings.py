@@ -441,6 +441,14 @@ def test_an_id_in_two_places_is_not_guessed(tmp_path):
     assert len(find_recordings([keys], root=tmp_path / "ASVspoof2021_LA_eval").utterances) == 2
 
 
+def test_ids_are_not_looked_for_far_above_a_list(tmp_path):
+    asvspoof_2021_la(tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "keys").rename(tmp_path / "below/keys")
+    with pytest.raises(DataError, match="none of its recordings"):
+        find_recordings([tmp_path / "below/keys/LA/CM/trial_metadata.txt"])
+
+
 def test_ids_of_a_plain_list_are_not_looked_for_elsewhere(tmp_path):
     write_lists(tmp_path, {"a/labels.csv": "path,label\n1,real\n2,fake\n"}, "b/wav/1.wav", "b/wav/2.wav")
     with pytest.raises(DataError, match="none of its recordings"):
