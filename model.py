@@ -399,7 +399,7 @@ class AASIST(nn.Module):
 
 
 # The type that the front end computes in, for each precision; int8 keeps all but linear layers in bf16.
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 
 
 class Detector(nn.Module):
@@ -435,8 +435,8 @@ class Detector(nn.Module):
         engine: str = "transformers",
     ):
         super().__init__()
-        if precision not in _AUTOCAST:
-            raise ValueError(f"precision must be one of {', '.join(_AUTOCAST)}, not {precision!r}")
+        if precision not in DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, not {precision!r}")
         self.config = config or DetectorConfig()
         self.precision = precision
         self.engine = engine
@@ -484,8 +484,9 @@ class Detector(nn.Module):
         if self.precision == "int8" and not self.scores_only:
             raise ValueError("int8 is for scoring only: call for_scoring(detector) first")
         waves = waves.to(self.device, torch.float32, non_blocking=True)
-        dtype = _AUTOCAST[self.precision]
-        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        dtype = DTYPES[self.precision]
+        is_lower = dtype != torch.float32
+        with torch.autocast(self.device.type, dtype if is_lower else torch.bfloat16, enabled=is_lower):
             return self.front_end(waves).float()
 
     def forward(self, waves: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ _HOMES = {
     "load_front_end": "antispoofing.detectors.loading",
     "save_detector": "antispoofing.detectors.loading",
     "export_official": "antispoofing.detectors.loading",
-    "for_scoring": "antispoofing.detectors.packed",
+    "for_scoring": "antispoofing.detectors.loading",
     "score_recordings": "antispoofing.scoring.score",
     "score_waves": "antispoofing.scoring.score",
     "score_windows": "antispoofing.scoring.score",

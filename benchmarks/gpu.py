@@ -47,17 +47,17 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.detectors.batched import BatchedXLSR
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.devices import resolve_device
-from antispoofing.detectors.packed import for_scoring
+from antispoofing.detectors.loading import for_scoring, save_detector
 from antispoofing.scoring.score import score_recordings
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import MicroBatch, Optimization
-from model import Detector, DetectorConfig, XLSRConfig
+from model import DTYPES, Detector, DetectorConfig, XLSRConfig
 
 SCRIPT = Path(__file__).resolve().parents[1] / "evaluate_custom.py"
 GFLOP = 146.8  # of matrix products, convolutions and attention that a clip takes XLS-R 300M + AASIST
 TOY = XLSRConfig(conv_channels=32, width=64, layers=2, heads=4, ffn=128, pos_kernel=16, pos_groups=4)
 WAYS = ("plain", "fast")  # PyTorch's own modules under autocast; what the scripts score with
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class Bench:
@@ -76,7 +76,7 @@ class Bench:
         self.weights, self.dry_run, self.say = weights, dry_run, say
         self.deadline = time.monotonic() + seconds
         self.device = resolve_device("cpu" if dry_run else "cuda")
-        self.precisions = ("fp32", "bf16") if dry_run else tuple(DTYPES)
+        self.precisions = ("fp32", "bf16") if dry_run else PRECISIONS
 
     def detector(self, precision: str = "fp32", way: str = "plain") -> Detector:
         """Return the detector on the device, in evaluation mode."""
@@ -319,6 +319,7 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
         for way, (precision, config) in ways.items():
             if bench.is_over():
                 raise TimeoutError("out of time")
+            step = None  # frees what the last way left
             try:
                 step = _step(bench, bench.detector(precision), config, size)
                 bench.peak_gb()
@@ -326,6 +327,7 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
                 seconds = bench.seconds(lambda s=step, kept=losses: kept.append(s()), 1.5)
             except torch.cuda.OutOfMemoryError as error:
                 bench.say({"what": way, "batch": size, "why": str(error).split(".")[0]})
+                bench.peak_gb()
                 continue
             original = seconds if way == "original" else original
             bench.say(
@@ -339,7 +341,6 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
                     "last loss": losses[-1],
                 }
             )
-            del step
 
 
 def _step(bench: Bench, detector: Detector, config: TrainingConfig | None, size: int) -> Callable[[], float]:
@@ -371,8 +372,6 @@ def _step(bench: Bench, detector: Detector, config: TrainingConfig | None, size:
 
 def command(bench: Bench) -> None:
     """Measure evaluate_custom.py over a few thousand made clips, from start to end."""
-    from antispoofing.detectors.loading import save_detector
-
     count = 8 if bench.dry_run else 4000
     with tempfile.TemporaryDirectory() as folder:
         names = []
@@ -382,16 +381,15 @@ def command(bench: Bench) -> None:
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
             list(pool.map(_write_clip, names, chunksize=64))
         save_detector(bench.detector(), Path(folder, "detector.safetensors"))
-        for precision in ("bf16",):
-            script = [sys.executable, str(SCRIPT), "--data", f"{folder}/data"]
-            options = ["--checkpoint", f"{folder}/detector.safetensors", "--output", f"{folder}/results"]
-            options += ["--precision", precision, "--device", bench.device.type]
-            started = time.perf_counter()
-            done = subprocess.run([*script, *options], capture_output=True, text=True, check=False)
-            seconds = time.perf_counter() - started
-            if done.returncode:
-                raise RuntimeError(done.stderr.strip().splitlines()[-1])
-            bench.say({"what": f"{count} FLAC files, {precision}", "s": seconds, "clips/s": count / seconds})
+        script = [sys.executable, str(SCRIPT), "--data", f"{folder}/data", "--precision", "bf16"]
+        options = ["--checkpoint", f"{folder}/detector.safetensors", "--output", f"{folder}/results"]
+        options += ["--device", bench.device.type]
+        started = time.perf_counter()
+        done = subprocess.run([*script, *options], capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        bench.say({"what": f"{count} FLAC files, bf16", "s": seconds, "clips/s": count / seconds})
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
@@ -424,13 +422,13 @@ def machine(dry_run: bool) -> Machine:
     versions |= {"cuda": str(torch.version.cuda), "cores": str(os.cpu_count())}
     if dry_run:
         return Machine("none (dry run)", versions)
-    shown = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Machine(shown.stdout.strip() or shown.stderr.strip(), versions)
+    # PyTorch could tell as well, but then CUDA would be in use when the parts are forked.
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        card = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        card = f"unknown card ({error})"
+    return Machine(card, versions)
 
 
 def run_part(name: str, weights: dict, dry_run: bool, seconds: float, results: Connection) -> None:
@@ -521,6 +519,9 @@ def main() -> None:
     if args.json:
         result = about._asdict() | {"parts": lines}
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    found = [line for part in lines.values() for line in part]
+    if any(line["what"] in ("failed", "ended") or line.get("right") is False for line in found):
+        sys.exit("error: something is missing or wrong, see above")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from antispoofing import metrics, project
 from antispoofing.commands import tasks
 from antispoofing.data.recordings import Utterance, find_recordings
-from antispoofing.detectors.loading import load_detector
-from antispoofing.detectors.packed import for_scoring
+from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_windows
 from antispoofing.scoring.timeline import Timeline

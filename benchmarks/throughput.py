@@ -39,8 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from antispoofing import text
 from antispoofing.data.recordings import Utterance, find_recordings
-from antispoofing.detectors.loading import load_detector, save_detector
-from antispoofing.detectors.packed import Int8Linear, Linear, for_scoring
+from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
+from antispoofing.detectors.packed import Int8Linear, Linear
 from antispoofing.report.comparison import compare
 from antispoofing.scoring.score import parallel_batches, score_recordings
 from antispoofing.scoring.scored import Scored

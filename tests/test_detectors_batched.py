@@ -1,7 +1,7 @@
 """Scoring on CUDA: XLS-R in large matrix products, and CUDA graphs, as far as a CPU can tell."""
 
 import dataclasses
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from helpers import assert_as_published, features
 
 from antispoofing.detectors import batched
 from antispoofing.detectors.batched import BatchedXLSR, Replayed
-from antispoofing.detectors.loading import load_detector
+from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
+from antispoofing.errors import DeviceError
 from model import Detector
 
 
@@ -90,30 +91,61 @@ def test_a_shape_is_recorded_when_it_comes_again(replayed):
     assert result.tolist() == static.tolist()
 
 
-def test_few_shapes_are_recorded(replayed):
-    for _ in range(3):
-        for size in range(batched.MOST_SHAPES + 2):
-            replayed(torch.ones(size))
-    assert len(replayed.recorded) == batched.MOST_SHAPES
-    assert replayed.module.calls == 3 * 2 + 2 * batched.MOST_SHAPES
+def test_the_shapes_used_last_are_kept(replayed):
+    sizes = range(batched.MOST_SHAPES + 1)
+    for size in (*sizes, *sizes[:-1], 0, sizes[-1]):
+        replayed(torch.ones(size))
+    assert [len(graph[1]) for graph in replayed.recorded.values()] == [*sizes[2:-1], 0, sizes[-1]]
 
 
-def test_where_graphs_do_not_work_the_module_is_called(replayed, monkeypatch, caplog):
-    def fail(*args, **kwargs):
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+@pytest.fixture
+def failing(replayed, monkeypatch):
+    """Return a function that makes the recordings of `replayed` fail with an error when they end."""
 
-    monkeypatch.setattr(torch.cuda, "graph", fail)
+    def fail_with(error):
+        @contextmanager
+        def graph(graph, capture_error_mode):
+            yield
+            raise error
+
+        monkeypatch.setattr(torch.cuda, "graph", graph)
+
+    return fail_with
+
+
+def test_where_graphs_do_not_work_the_module_is_called(replayed, failing, caplog):
+    failing(RuntimeError("operation not permitted when stream is capturing\nand more"))
     assert [replayed(torch.ones(1)).item() for _ in range(4)] == [2, 2, 2, 2]
+    assert replayed(torch.ones(2)).tolist() == [2, 2]
     (record,) = caplog.records
     assert record.getMessage().endswith("take longer: operation not permitted when stream is capturing")
 
 
-def test_memory_that_runs_out_is_left_to_the_caller(replayed, monkeypatch):
-    def fail(*args, **kwargs):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+def test_a_shape_for_whose_graph_memory_runs_out_is_called_as_it_is(replayed, failing, monkeypatch):
+    failing(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert [replayed(torch.ones(1)).item() for _ in range(4)] == [2, 2, 2, 2]
+    assert replayed.module.calls == 4 + 1
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, capture_error_mode: nullcontext())
+    for _ in range(3):
+        replayed(torch.ones(2))
+    assert replayed.recorded[torch.Size([2])] is not None
 
-    replayed(torch.ones(1))
-    monkeypatch.setattr(torch.cuda, "graph", fail)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        replayed(torch.ones(1))
-    assert replayed.works
+
+def test_a_detector_on_cuda_is_made_of_these(detector, monkeypatch):
+    monkeypatch.setattr(Detector, "device", torch.device("cuda"))
+    detector.precision = "fp16"
+    for_scoring(detector)
+    assert isinstance(detector.front_end, Replayed)
+    assert detector.front_end.module.dtype == torch.float16
+    assert isinstance(detector.back_end, Replayed)
+    assert detector.back_end.module.out_layer.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match="prepared for scoring only"):
+        save_detector(detector, "nowhere")
+
+
+def test_int8_is_refused_on_cuda(detector, monkeypatch):
+    monkeypatch.setattr(Detector, "device", torch.device("cuda"))
+    detector.precision = "int8"
+    with pytest.raises(DeviceError, match="int8 needs cpu"):
+        for_scoring(detector)
+    assert not detector.scores_only

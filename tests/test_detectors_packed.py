@@ -10,8 +10,8 @@ from weights import reference
 
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.devices import PRECISIONS, resolve_precision
-from antispoofing.detectors.loading import export_official, load_detector, save_detector
-from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR, for_scoring
+from antispoofing.detectors.loading import export_official, for_scoring, load_detector, save_detector
+from antispoofing.detectors.packed import Int8Linear, Linear, PackedXLSR
 from antispoofing.errors import CheckpointError, DeviceError
 from model import Detector
 

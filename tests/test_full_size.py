@@ -17,8 +17,7 @@ from weights import official_shapes, reference
 
 import evaluate_custom
 from antispoofing.detectors.batched import BatchedXLSR
-from antispoofing.detectors.loading import load_detector
-from antispoofing.detectors.packed import for_scoring
+from antispoofing.detectors.loading import for_scoring, load_detector
 
 pytestmark = pytest.mark.slow
 

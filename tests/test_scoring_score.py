@@ -9,8 +9,7 @@ import torch
 from antispoofing import distributed
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.data.recordings import find_recordings
-from antispoofing.detectors.loading import load_detector
-from antispoofing.detectors.packed import for_scoring
+from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.project import SAMPLES
 from antispoofing.scoring import score
 from antispoofing.scoring.score import score_recordings
@@ -81,18 +80,22 @@ def test_with_xlsr_no_bit_depends_on_batch_order_or_cores(precision, small_pth, 
         torch.set_num_threads(threads)
 
 
-def test_a_batch_that_is_too_large_is_halved():
+def test_batches_become_smaller_once_memory_has_run_out():
     sizes = []
 
     def compute(waves):
         sizes.append(len(waves))
         if len(waves) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return 2 * waves[:, :2]
+        return 2 * waves
 
+    fitting = score._Fitting(compute)
     waves = torch.arange(14.0).view(7, 2)
-    assert torch.equal(score._halved_if_too_large(compute, waves), 2 * waves)
-    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    assert torch.equal(fitting(waves), 2 * waves)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    sizes.clear()
+    assert torch.equal(fitting(waves[:2]), 2 * waves[:2])
+    assert sizes == [1, 1]
 
 
 def test_a_clip_that_is_too_large_is_an_error():
@@ -100,12 +103,15 @@ def test_a_clip_that_is_too_large_is_an_error():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        score._halved_if_too_large(compute, torch.ones(2, 2))
+        score._Fitting(compute)(torch.ones(2, 2))
 
 
-@pytest.mark.parametrize(("gigabytes", "clips"), [(80, 64), (10, 40), (0.1, 1)])
+@pytest.mark.parametrize(("gigabytes", "clips"), [(80, 64), (7.4, 40), (0, 3)])
 def test_a_batch_fits_the_free_memory(gigabytes, clips, monkeypatch):
+    cached = 10**9  # of which 0.6 GB are free, too
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(gigabytes * 1e9), 100 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: cached)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: cached - 6 * 10**8)
     assert score.default_batch_size(torch.device("cuda")) == clips
 
 

@@ -12,8 +12,7 @@ from helpers import PRESETS, tone
 from PIL import Image
 
 from antispoofing import text
-from antispoofing.detectors.loading import load_detector
-from antispoofing.detectors.packed import for_scoring
+from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.errors import DataError, UserError
 from antispoofing.report import plots, screen
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule

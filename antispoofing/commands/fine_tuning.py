@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FOR_2SEC_CLIPS = {"training": 6978, "validation": 1413, "testing": 544}  # of each class, as published
 TESTING = "testing"  # folder of the test results
 OFFICIAL = "final_model.pth"  # written with --export-official
-FINE_TUNED = "fine-tuned"  # the detector's name in the test results
+TESTED_AS = "fine-tuned"  # the detector's name in the test results
 TIMED_STEPS = 5  # steps that the remaining time is estimated from
 
 
@@ -79,7 +79,7 @@ def prepare_output(output: Path, checkpoint: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     except OSError as error:  # whose path may be that of the temporary file
-        raise TrainingError(f"--output {output}: {error.strerror}") from error
+        raise TrainingError(f"--output {output}: {error.strerror or error}") from error
     if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
         raise CheckpointError(
             f"{checkpoint} would be overwritten by the fine-tuned one: name another --output"
@@ -276,12 +276,12 @@ def score_test_splits(
         folder = output / TESTING / name if has_several else output / TESTING
         if has_several:
             print(f"\nTest split of {name}:", end="")
-        result = tasks.evaluate(FINE_TUNED, final, found, folder, options, invocation, threshold=threshold)
+        result = tasks.evaluate(TESTED_AS, final, found, folder, options, invocation, threshold=threshold)
         if result is not None:
             summaries[name] = result.summary
     if not distributed.is_main():
         return
-    rows = {f"{FINE_TUNED}, {name}" if has_several else FINE_TUNED: s for name, s in summaries.items()}
+    rows = {f"{TESTED_AS}, {name}" if has_several else TESTED_AS: s for name, s in summaries.items()}
     print(f"\n{screen.results(rows)}")
     print("\nThe threshold was chosen on the validation split.")
     tracker.log_testing(summaries)

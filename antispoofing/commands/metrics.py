@@ -27,7 +27,6 @@ from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable
 
 USUAL_BREAKDOWN = ("attack", "codec")
-MOST_FAILURES = 10  # trials without a score that are listed on screen
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -90,7 +89,8 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
     name = args.scores.stem
     if scored.failures:
-        print(_failures_list(scored, args.output))
+        listed = "see failures.csv" if args.output else "with --output, failures.csv lists them all"
+        print(screen.failures_list(scored, listed))
     print(f"\n{screen.results({name: summary})}")
     groups = {}
     for column in columns:
@@ -107,17 +107,6 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         results.write_results(args.output, scored, summary, verdicts, about, invocation, title=name)
         print(f"\nScores, metrics and plots are in {args.output}")
     return 0
-
-
-def _failures_list(scored: Scored, output: Path | None) -> str:
-    """Write a line for each of the first trials without a score, and how many others there are."""
-    if output:
-        return screen.failures_list(scored)
-    shown = dict(sorted(scored.failures.items())[:MOST_FAILURES])
-    first = Scored(scored.utterances, scored.logits, shown)
-    lines, left = [screen.failures_list(first)], len(scored.failures) - len(shown)
-    lines += [f"... and {left} more not scored; with --output, failures.csv lists them all"] * (left > 0)
-    return "\n".join(lines)
 
 
 def _read(args: argparse.Namespace) -> Scored:

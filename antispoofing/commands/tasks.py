@@ -46,14 +46,11 @@ NO_FAKE_OR_REAL = (
     "(www.eecs.yorku.ca/~bil/Datasets/for-2sec.tar.gz) with --download, or name its folder or archive with "
     "--data"
 )
-NO_CUSTOM = (
+_NO_CUSTOM = (
     f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
-    "a folder with real and fake subfolders, or any recordings, with --data"
+    "a folder with real and fake subfolders, or %s, with --data"
 )
-NO_LABELLED_CUSTOM = (
-    f"no data: there is no {CUSTOM}/ in this folder. Unzip the assignment's data set here, or name "
-    "a folder with real and fake subfolders, or a list of labels, with --data"
-)
+NO_CUSTOM, NO_LABELLED_CUSTOM = _NO_CUSTOM % "any recordings", _NO_CUSTOM % "a list of labels"
 
 
 class Evaluation(NamedTuple):
@@ -130,8 +127,7 @@ def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:
         DeviceError: If the device does not support the precision.
         FairseqError: If fairseq is asked for and cannot be imported.
     """
-    from antispoofing.detectors.loading import load_detector
-    from antispoofing.detectors.packed import for_scoring
+    from antispoofing.detectors.loading import for_scoring, load_detector
 
     detector = load_detector(
         checkpoint, device=options.device, precision=options.precision, engine=options.engine

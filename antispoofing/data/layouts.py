@@ -90,7 +90,7 @@ def audio_folders(
 
     Paths in a list are relative to one folder. Utterance ids are looked for in AUDIO_FOLDERS, and those of
     ASVspoof also above the list's folder. A folder with far fewer of them than another one is taken to
-    belong to another data set with similar ids.
+    belong to another data set with similar ids, unless the user named the folder above both.
 
     Args:
         path: The list.
@@ -112,7 +112,7 @@ def audio_folders(
         sample = _sample(labels, max(200, 20 * len(folders)))  # enough even if each speaker has a folder
         hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
-            fewest = hits[0][1] / 20
+            fewest = 0 if root else hits[0][1] / 20
             return [f for f, count in hits if count >= fewest], [f for f, count in hits if count < fewest]
     return [root or path.parent], []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -33,8 +34,8 @@ Recorded = tuple[torch.cuda.CUDAGraph, Tensor, Tensor]  # kernels, where their i
 class Replayed(nn.Module):
     """A module whose kernels CUDA starts all at once, which for small batches takes a tenth of the time.
 
-    The kernels are recorded as a CUDA graph when a shape comes for the second time. For more than MOST_SHAPES
-    shapes, and where recording fails, the module is called as it is.
+    The kernels are recorded as a CUDA graph when a shape comes for the second time, and the graphs of the
+    MOST_SHAPES shapes used last are kept. Where recording fails, the module is called as it is.
 
     Args:
         module: A module on CUDA in evaluation mode, from one tensor to one tensor.
@@ -43,41 +44,53 @@ class Replayed(nn.Module):
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
+        self.seen: set[torch.Size] = set()
+        self.recorded: dict[torch.Size, Recorded | None] = {}  # None where memory ran out
         self.works = True
-        self.recorded: dict[torch.Size, Recorded | None] = {}
+        self.lock = threading.Lock()  # for the input and the result, which all replays share
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return what the module returns."""
-        recorded = self._recorded(x)
-        if recorded is None:
-            return self.module(x)
-        graph, given, result = recorded
-        given.copy_(x)
-        graph.replay()
-        return result.clone()
+        with self.lock:
+            recorded = self._recorded(x) if self.works else None
+            if recorded is None:
+                return self.module(x)
+            graph, given, result = recorded
+            given.copy_(x)
+            graph.replay()
+            return result.clone()
 
     def _recorded(self, x: Tensor) -> Recorded | None:
-        if x.shape not in self.recorded and len(self.recorded) < MOST_SHAPES:
-            self.recorded[x.shape] = None  # the first call loads what CUDA needs, and cannot be recorded
-        elif self.works and self.recorded.get(x.shape, ()) is None:
-            try:
-                self.recorded[x.shape] = self._record(x)
-            except torch.cuda.OutOfMemoryError:
-                raise  # the batch will be halved
-            except RuntimeError as error:
-                self.works = False
-                reason = str(error).splitlines()[0]
-                logger.warning("CUDA graphs do not work here, so small batches take longer: %s", reason)
-        return self.recorded.get(x.shape)
+        shape = x.shape
+        if shape in self.recorded:
+            self.recorded[shape] = self.recorded.pop(shape)  # so that the first is the one unused for longest
+        elif shape not in self.seen:
+            self.seen.add(shape)  # the first call loads what CUDA needs, which cannot be recorded
+            return None
+        else:
+            if len(self.recorded) == MOST_SHAPES:
+                del self.recorded[next(iter(self.recorded))]
+            self.recorded[shape] = self._record(x)
+        return self.recorded[shape]
 
     @torch.inference_mode(False)
-    def _record(self, x: Tensor) -> Recorded:
-        given = torch.empty_like(x).copy_(x)
+    def _record(self, x: Tensor) -> Recorded | None:
         graph = torch.cuda.CUDAGraph()
-        # Meanwhile other threads may allocate pinned memory, which must not end the recording.
-        with torch.no_grad(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = self.module(given)
+        # If recording fails, its own stream would stay the current one. While it lasts, other threads may
+        # allocate pinned memory.
+        stream = torch.cuda.stream(torch.cuda.current_stream(x.device) if x.is_cuda else None)
+        try:
+            given = torch.empty_like(x)
+            with torch.no_grad(), stream, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                result = self.module(given)
+        except torch.cuda.OutOfMemoryError:
+            return None
+        except RuntimeError as error:
+            self.works = False
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            logger.warning("CUDA graphs do not work here, so small batches take longer: %s", reason)
+            return None
         return graph, given, result
 
 

@@ -38,14 +38,14 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         remedy = "choose another one, or auto"
-        if distributed.size() > 1:
+        if str(name).startswith("cuda") and distributed.size() > 1:
             remedy = "choose cpu, or start no more processes on a machine than it has GPUs"
         raise DeviceError(f"--device {str(name)!r} is not available here: {remedy}") from error
     if device.type == "cuda":
         # cuDNN's convolutions would otherwise round their inputs to TF32, and fp32 should mean fp32.
         torch.backends.cudnn.allow_tf32 = False
-        if distributed.size() > 1:
-            # Otherwise whatever names no device would end up on the first one in every process.
+        if device.index is not None:
+            # Otherwise whatever names no device, as CUDA graphs do, would end up on the first one.
             torch.cuda.set_device(device)
     return device
 

@@ -1,4 +1,7 @@
-"""Load detectors from the published `.pth` files and this project's safetensors, and write both."""
+"""Load detectors from the published `.pth` files and this project's safetensors, and write both.
+
+A detector that only has to score is made faster by `for_scoring`.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from torch import Tensor
 
 from antispoofing import files
 from antispoofing.detectors import checkpoints, pretrained
+from antispoofing.detectors.batched import BatchedXLSR, Replayed
 from antispoofing.detectors.devices import ENGINES, resolve_device, resolve_precision
+from antispoofing.detectors.packed import Int8Linear, PackedXLSR
 from antispoofing.errors import CheckpointError
-from model import AASIST, Detector, DetectorConfig, XLSRConfig
+from model import AASIST, DTYPES, XLSR, Detector, DetectorConfig, SpectrogramFrontEnd, XLSRConfig
 
 
 def load_detector(
@@ -162,6 +167,40 @@ def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
     from antispoofing.detectors.fairseq import FairseqXLSR
 
     return Detector(config, precision, FairseqXLSR(config.front_end), engine)
+
+
+def for_scoring(detector: Detector) -> Detector:
+    """Make a detector as fast as possible for scoring, and put it into evaluation mode.
+
+    With XLS-R on a CPU or on CUDA it can then no longer be trained or saved.
+
+    Returns:
+        The same detector.
+
+    Raises:
+        DeviceError: If the device does not support the precision.
+    """
+    detector.eval()
+    if detector.scores_only:
+        return detector
+    resolve_precision(detector.precision, detector.device)
+    if isinstance(detector.front_end, XLSR) and detector.device.type == "cuda":
+        detector.scores_only = True
+        detector.front_end = Replayed(BatchedXLSR(detector.front_end, DTYPES[detector.precision]))
+        detector.back_end = Replayed(detector.back_end)
+    elif isinstance(detector.front_end, XLSR) and detector.device.type == "cpu":
+        detector.scores_only = True
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)  # or the layout of the weights, and the last digits, would depend on it
+            detector.front_end = PackedXLSR(detector.front_end, detector.precision)
+        finally:
+            torch.set_num_threads(threads)
+    elif detector.precision == "int8" and isinstance(detector.front_end, SpectrogramFrontEnd):
+        detector.scores_only = True
+        projection = detector.front_end.proj  # its one linear layer
+        detector.front_end.add_module("proj", Int8Linear(projection.weight, projection.bias))
+    return detector
 
 
 def save_detector(detector: Detector, path: str | Path) -> None:

@@ -18,48 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from antispoofing.detectors.batched import BatchedXLSR, Replayed
 from antispoofing.errors import DeviceError
-from model import XLSR, Detector, SpectrogramFrontEnd
+from model import XLSR
 
 if TYPE_CHECKING:
     from transformers.models.wav2vec2 import modeling_wav2vec2 as wav2vec2
 
 ROWS = 1616  # how many rows a convolution computes at once; their results stay in the cache
-
-
-def for_scoring(detector: Detector) -> Detector:
-    """Make a detector as fast as possible for scoring, and put it into evaluation mode.
-
-    With XLS-R on a CPU or on CUDA it can then no longer be trained or saved.
-
-    Returns:
-        The same detector.
-
-    Raises:
-        DeviceError: If the precision is int8 and this build of PyTorch does not support it here.
-    """
-    detector.eval()
-    if detector.scores_only:
-        return detector
-    if isinstance(detector.front_end, XLSR) and detector.device.type == "cuda":
-        detector.scores_only = True
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[detector.precision]
-        detector.front_end = Replayed(BatchedXLSR(detector.front_end, dtype))
-        detector.back_end = Replayed(detector.back_end)
-    elif isinstance(detector.front_end, XLSR) and detector.device.type == "cpu":
-        detector.scores_only = True
-        threads = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)  # or the layout of the weights, and the last digits, would depend on it
-            detector.front_end = PackedXLSR(detector.front_end, detector.precision)
-        finally:
-            torch.set_num_threads(threads)
-    elif detector.precision == "int8" and isinstance(detector.front_end, SpectrogramFrontEnd):
-        detector.scores_only = True
-        projection = detector.front_end.proj  # its one linear layer
-        detector.front_end.add_module("proj", Int8Linear(projection.weight, projection.bias))
-    return detector
 
 
 class PackedXLSR(nn.Module):

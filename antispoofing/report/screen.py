@@ -84,14 +84,20 @@ def cautions(name: str, summary: dict) -> list[str]:
     return lines
 
 
-def failures_list(scored: Scored, most: int = 10) -> str:
-    """Write a line for each of the first `most` recordings without a score; "" if all have one."""
+def failures_list(scored: Scored, listed: str = "see failures.csv", most: int = 10) -> str:
+    """Write a line for each of the first `most` recordings without a score; "" if all have one.
+
+    Args:
+        scored: The recordings.
+        listed: Where the others are listed, in words.
+        most: How many get a line.
+    """
     lines = [
         printable(f"not scored: {scored.utterances[i].name}: {reason}")
         for i, reason in sorted(scored.failures.items())[:most]
     ]
     left = len(scored.failures) - most
-    return "\n".join(lines + ([f"... and {left} more not scored, see failures.csv"] if left > 0 else []))
+    return "\n".join(lines + ([f"... and {left} more not scored; {listed}"] if left > 0 else []))
 
 
 def scores_table(scored: Scored, verdicts: Sequence[str], most: int = 20) -> str:

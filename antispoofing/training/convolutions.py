@@ -1,7 +1,7 @@
 """XLS-R's convolutions for training: the same function as in transformers, in less time.
 
 Frames are stored as [time, channels], so that a convolution and its gradients are a few matrix products, and
-the normalisation after it works on the last axis. A CPU computes clips one by one, other devices all at once.
+the normalisation after it works on the last axis. A CPU computes clips one by one, CUDA all at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
         Wav2Vec2FeatureEncoder,
         Wav2Vec2LayerNormConvLayer,
     )
+
+
+CLIPS_RECOMPUTED = 8  # at once on CUDA: enough for large products, with little memory
 
 
 class ConvolutionStack(nn.Module):
@@ -80,7 +83,8 @@ class BatchedConvolutionStack(nn.Module):
         waves = waves.to(torch.get_autocast_dtype(device) if is_lower else torch.float32)
         with torch.autocast(device, enabled=False):
             if self.recompute and torch.is_grad_enabled():
-                return checkpoint(self._convolved, waves, use_reentrant=False)
+                parts = waves.split(CLIPS_RECOMPUTED)
+                return torch.cat([checkpoint(self._convolved, part, use_reentrant=False) for part in parts])
             return self._convolved(waves)
 
     def _convolved(self, waves: Tensor) -> Tensor:
@@ -91,11 +95,13 @@ class BatchedConvolutionStack(nn.Module):
         for layer, (_, stride) in zip(layers, steps, strict=True):
             norm = layer.layer_norm
             assert layer.conv.bias is not None  # as `model.XLSR` configures it
-            weight, bias, scale, shift = (
-                p.to(x.dtype) for p in (layer.conv.weight, layer.conv.bias, norm.weight, norm.bias)
-            )
+            weight, bias = (p.to(x.dtype) for p in (layer.conv.weight, layer.conv.bias))
             x = batched.convolve(x, batched.taps(weight, stride), bias, stride)
-            x = F.gelu(F.layer_norm(x, norm.normalized_shape, scale, shift, norm.eps))
+            # In fp16 the gradients of the norm, sums over all frames, could overflow.
+            dtype = torch.float32 if x.dtype == torch.float16 else x.dtype
+            scale, shift = (p.to(dtype) for p in (norm.weight, norm.bias))
+            x = F.layer_norm(x.to(dtype), norm.normalized_shape, scale, shift, norm.eps).to(x.dtype)
+            x = F.gelu(x)
         return batched.separated(x, waves, steps).transpose(1, 2)
 
 

@@ -213,7 +213,8 @@ def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) ->
     """Turn on gradient checkpointing if wanted, and replace the convolutions by faster ones."""
     if checkpointing:
         # The older name, which later versions warn of, is the only one before transformers 5.23.
-        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+        enable = getattr(model, next(name for name in names if hasattr(model, name)))
         enable({"use_reentrant": False})
     if device.type == "cpu" and checkpointing:
         _return_freed_memory()
