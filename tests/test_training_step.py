@@ -174,6 +174,22 @@ def test_frozen_weights_stay_the_same(detector):
     assert back_end == {name for name in everything if name.startswith("back_end.")}
 
 
+@pytest.mark.parametrize("rank", [2, 4])
+def test_adapters_count_twice_whatever_their_rank(rank, xlsr):
+    Optimization(xlsr, dataclasses.replace(CONFIG, lora=rank))
+    scalings = {s for m in xlsr.modules() if hasattr(m, "lora_A") for s in m.scaling.values()}
+    assert scalings == {2.0}
+
+
+def test_a_process_without_clips_goes_on_in_training_mode(fresh):
+    optimization = Optimization(fresh, CONFIG)
+    optimization.train_mode()
+    before = copy.deepcopy(fresh.state_dict())
+    assert optimization._gradient([], []) == []
+    assert all(module.training for module in fresh.modules())
+    assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
+
+
 def test_lora_trains_little_and_is_saved_as_a_plain_detector(xlsr, tmp_path):
     from antispoofing.training.lora import merge, merged
 
