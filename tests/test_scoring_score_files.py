@@ -244,7 +244,7 @@ def test_a_file_is_named_only_if_it_is_written(asvspoof_like, capsys):
     assert shown.count("\nnot scored: LA_E_") == 10
     assert "\n... and 2 more not scored; with --output, failures.csv lists them all\n" in shown
     assert main(["fewer.txt", "--keys", "keys.txt", "--output", "out"]) == 0
-    assert "\n... and 2 more not scored, see failures.csv\n" in capsys.readouterr().out
+    assert "\n... and 2 more not scored; see failures.csv\n" in capsys.readouterr().out
     assert len(Path("out/failures.csv").read_text(encoding="utf-8").splitlines()) == 13
 
 
