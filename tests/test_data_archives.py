@@ -61,7 +61,7 @@ def test_an_archive_is_read_like_the_folder_it_contains(name, tmp_path, logged):
     first = Path(result.utterances[0].path).stat().st_mtime_ns
     assert find_recordings([archive]).utterances == result.utterances
     assert Path(result.utterances[0].path).stat().st_mtime_ns == first
-    assert "was unpacked before" in logged.text
+    assert "was already unpacked" in logged.text
 
 
 def test_a_changed_archive_is_unpacked_again(tmp_path):

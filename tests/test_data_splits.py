@@ -236,12 +236,12 @@ def test_what_cannot_be_split_is_refused(tmp_path):
     touch(tmp_path / "one" / "real", "a.wav")
     touch(tmp_path / "unlabelled", "real/a.wav", "real/b.wav", "fake/c.wav", "fake/d.wav", "other/e.wav")
     for paths, by, words in (
-        (["wild"], None, "to hold out a part for validation, choose by what with --validation-split"),
+        (["wild"], None, "to hold out a part for validation, use --validation-split with a column"),
         (["wild"], "speaker", "too few values"),
         (["wild"], "attack", "choose from speaker, recording"),
-        (["for"], "speaker", "have validation splits of their own"),
-        (["one"], EACH, "one must have both real and fake recordings, and no unlabelled ones"),
-        (["unlabelled"], EACH, "unlabelled must have both real and fake recordings, and no unlabelled ones"),
+        (["for"], "speaker", "already come with a validation split"),
+        (["one"], EACH, "one needs both real and fake recordings, all with labels"),
+        (["unlabelled"], EACH, "unlabelled needs both real and fake recordings, all with labels"),
     ):
         with pytest.raises(DataError, match=words):
             find_training_data([tmp_path / path for path in paths], by)

@@ -251,7 +251,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
                 "--precision",
                 "fp16",
             ],
-            "choose another of the two",
+            "choose another --precision or --device",
         ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],

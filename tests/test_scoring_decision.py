@@ -144,7 +144,7 @@ def test_without_a_calibration_the_logits_decide_and_there_is_no_probability():
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (Rule(), 'leads by at least 2.9, otherwise "not sure"'),
+        (Rule(), 'leads by at least 2.94, otherwise "not sure"'),
         (Rule(Calibration(1.0, 0.0, 5.0, "5 real ones")), "calibrated on 5 real ones"),
         (Rule(Calibration(1.0, 0.0, 5.0, "5 real ones"), 0.5), "threshold given"),
     ],

@@ -271,7 +271,7 @@ def score_test_splits(
     epoch = read_fine_tuning(final).epoch
     threshold, summaries, has_several = epoch["validation_threshold"], {}, len(splits.testing) > 1
     end = "\n" if has_several else ""
-    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER)", end=end)
+    print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER, then loss)", end=end)
     for name, found in splits.testing.items():
         folder = output / TESTING / name if has_several else output / TESTING
         if has_several:

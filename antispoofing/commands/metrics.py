@@ -136,8 +136,8 @@ def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list
     if wanted is None:
         return [name for name in USUAL_BREAKDOWN if name in present]
     if missing := next((name for name in wanted if name.lower() not in present), None):
-        known = f"choose from {', '.join(present)}" if present else "there are none at all"
-        raise DataError(f"--by {missing}: there is no such column; {known}")
+        known = f"; choose from {', '.join(present)}" if present else ", nor any other to break down by"
+        raise DataError(f"--by {missing}: there is no such column{known}")
     return [name.lower() for name in wanted]
 
 

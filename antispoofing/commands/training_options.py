@@ -99,7 +99,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=positive,
         metavar="X",
-        help="peak learning rate, reached after --warmup and lowered by --schedule (default: %(default)g)",
+        help="peak learning rate, to which --warmup raises it and from which --schedule cosine lowers it "
+        "(default: %(default)g)",
     )
     add("--optimizer", choices=OPTIMIZERS, help="optimizer (default: %(default)s)")
     add(
@@ -205,19 +206,21 @@ def add_augmentation_options(parser: argparse.ArgumentParser) -> None:
 
 def add_resuming_options(parser: argparse.ArgumentParser) -> None:
     """Add --save-every, --resume and --restart."""
-    group = parser.add_argument_group("resuming (run the same command again to resume an interrupted run)")
+    group = parser.add_argument_group(
+        "resuming (run the same command again, without --restart, to resume an interrupted run)"
+    )
     group.add_argument(
         "--save-every",
         type=whole(1),
         metavar="STEPS",
-        help="save the state of the run every STEPS steps too (default: only after each epoch, and when the "
+        help="also save the state of the run every STEPS steps (default: only after each epoch, and when the "
         "run is stopped)",
     )
     begin = group.add_mutually_exclusive_group()
     begin.add_argument(
         "--resume",
         action="store_true",
-        help="fail if there is no interrupted run to resume (default: start a new run then)",
+        help="fail if there is no interrupted run to resume (default: start a new run in that case)",
     )
     begin.add_argument(
         "--restart",

@@ -90,7 +90,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         if not (folder / _MARK).is_file():
             raise DataError(f"{folder} is in the way, since {archive} is to be unpacked there: move it away")
         if (folder / _MARK).read_text(encoding="utf-8") == origin:
-            logger.info("%s was unpacked before, into %s", archive, folder)
+            logger.info("%s was already unpacked into %s", archive, folder)
             return folder
     part = archive.with_name(f"{folder.name}.part-{uuid4().hex[:8]}")  # another process may unpack it as well
     try:

@@ -57,7 +57,9 @@ def published_lists(folder: Path, phase: str | None) -> list[Path]:
         return []
     sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
     if len(sets) > 1:
-        raise DataError(f"{folder} contains several lists of labels: {', '.join(map(str, lists))}; name one")
+        raise DataError(
+            f"{folder} contains several lists of labels, so name one: {', '.join(map(str, lists))}"
+        )
     phases = phases_of(lists)
     if not phases or phase == "all":
         return lists

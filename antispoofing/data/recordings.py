@@ -189,7 +189,9 @@ def find_splits(path: Path) -> Path | None:
     for pattern in ("", "*", "*/*"):
         found = [f for f in matches(folder, pattern) if all((f / name).is_dir() for name in SPLITS)]
         if len(found) > 1:
-            raise DataError(f"{path} contains several data sets: {', '.join(map(str, found))}; name one")
+            raise DataError(
+                f"{path} contains several data sets: {', '.join(map(str, found))}; name those that you want"
+            )
         if found:
             return found[0]
     return None
@@ -317,7 +319,7 @@ def _read_lists(
                     places = ", ".join(str(file) for _, file in several)
                     raise DataError(
                         f"{path}, row {trial.row}: {trial.name} is in several places ({places}); "
-                        "choose one with --root"
+                        "choose one with --root, if the command has that option"
                     )
         found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
         if left_out:
@@ -328,8 +330,9 @@ def _read_lists(
         _, first = source.files[0]
         assert first is not None  # since each file of a list has its trial
         raise DataError(
-            f"{lists[0]}: none of its recordings are in {root or above} (the first is {first.name}); "
-            "name their folder with --root"
+            f"{lists[0]}: none of its recordings are in {root or above} (the first is {first.name}); write "
+            "paths relative to the list's folder, or name the recordings' folder with --root, if the command "
+            "has that option"
         )
     source.root = _common_root(sorted(homes))
     return source

@@ -84,7 +84,7 @@ def find_training_data(
         if "testing" in own:
             splits.testing[name] = own["testing"]
     if held_out_by is not None and not has_held_out:
-        raise DataError("leave out --validation-split: the data have validation splits of their own")
+        raise DataError("leave out --validation-split: the data already come with a validation split")
     return splits
 
 
@@ -111,9 +111,7 @@ def hold_out(
     columns = sorted({name for u in utterances for name in u.columns})
     if by != EACH and by not in columns:
         known = ", ".join([*columns, EACH])
-        raise DataError(
-            f"--validation-split {by}: the lists of labels have no such column; choose from {known}"
-        )
+        raise DataError(f"--validation-split {by}: no list of labels has that column; choose from {known}")
     numbers: dict[object, int] = {}
     values = [u.columns.get(by, "") or i for i, u in enumerate(utterances)]
     groups = [numbers.setdefault(value, len(numbers)) for value in values]
@@ -202,7 +200,10 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | N
 def _check_classes(where: str, found: Recordings) -> None:
     """Raise a DataError unless all recordings are labelled and both classes are present."""
     if {u.label for u in found.utterances} != set(LABELS):
-        raise DataError(f"{where} must have both real and fake recordings, and no unlabelled ones")
+        raise DataError(
+            f"{where} needs both real and fake recordings, all with labels; if a list holds the labels, "
+            "name that list with --data"
+        )
 
 
 def _held_out(
@@ -212,7 +213,8 @@ def _held_out(
     if by is None:
         raise DataError(
             f"{path} has neither the folders {', '.join(SPLITS)} nor ASVspoof's phases: to hold out a part "
-            f"for validation, choose by what with --validation-split: speaker, attack, ..., or {EACH}"
+            "for validation, use --validation-split with a column of the list (speaker, attack, ...) or "
+            f"{EACH}"
         )
     found = find_recordings([path])
     notes += found.shown_notes()

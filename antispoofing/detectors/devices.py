@@ -68,7 +68,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     needs = {"fp16": "cuda", "int8": "cpu"}.get(name, device.type)
     if needs != device.type:
         raise DeviceError(
-            f"--precision {name} needs {needs}, but the device is {device.type}: choose another of the two"
+            f"--precision {name} needs {needs}, but the device is {device.type}: choose another --precision "
+            "or --device"
         )
     return name
 

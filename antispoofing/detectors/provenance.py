@@ -99,8 +99,7 @@ def read_fine_tuning(detector: Detector) -> FineTuning:
         known = False
     if not known:
         raise CheckpointError(
-            f"{detector.path} was not written by fine_tune_for.py (it does not say how it was made): "
-            "name a file that was"
+            f"{detector.path} was not written by fine_tune_for.py, or does not say how: name a file that was"
         )
     training = provenance.get("training")
     return FineTuning(start, training if isinstance(training, dict) else {}, epoch)

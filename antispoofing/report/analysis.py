@@ -173,7 +173,7 @@ def _unlike_classes(scored: Scored, properties: Mapping[str, Sequence[str]]) -> 
     return [
         f"**A caution about the data.** Real and fake clips differ in {', '.join(found)}. Cramér's V is 0 if "
         "a property is distributed alike in both classes, and 1 if the property alone tells the classes "
-        "apart. The figures above may owe something to such differences rather than to the voices."
+        "apart. The figures above may reflect such differences rather than the voices."
     ]
 
 

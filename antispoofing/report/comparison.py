@@ -115,10 +115,10 @@ def difference(before: str, after: str, paired: dict, comparisons: int = 1) -> s
     else:
         words += "By AUC, these clips do not show that either is better than the other."
     errors = paired["errors"]
-    shown = "these numbers differ" if errors["p_value"] < LEVEL else "these numbers are not shown to differ"
+    shown = "more than chance explains" if errors["p_value"] < LEVEL else "which may be chance"
     words += (
-        f" Each at its own EER threshold, only {before} misjudges {counted(errors['mended'], 'clip')}, and "
-        f"only {after} misjudges {errors['made']} ({shown} by more than chance: McNemar's exact test, "
+        f" With each at its own EER threshold, {counted(errors['mended'], 'clip')} are misjudged by {before} "
+        f"alone, and {errors['made']} by {after} alone ({shown}: McNemar's exact test, "
         f"p = {errors['p_value']:.2g})."
     )
     if paired["spearman"] is not None:

@@ -72,7 +72,7 @@ def cautions(name: str, summary: dict) -> list[str]:
     fewest = min(counts["bonafide_scored"], counts["spoof_scored"])
     errors = fewest * min(values["eer"], 1 - values["eer"])
     if fewest == 1:
-        lines.append(f"{name}: one clip of a class says nothing about others")
+        lines.append(f"{name}: with only one clip in a class, these figures say nothing about other clips")
     elif errors < FEW_ERRORS:
         side = "wrong" if values["eer"] <= 0.5 else "right"
         lines.append(

@@ -228,7 +228,7 @@ class Rule:
         if self.calibration is None:
             return (
                 "real or fake if the larger of the two logits, bona fide or spoof, leads by at least "
-                f'{LIMIT:.1f}, otherwise "not sure". With that lead, the network itself is {sure} sure. '
+                f'{LIMIT:.2f}, otherwise "not sure". With that lead, the network itself is {sure} sure. '
                 "Nobody has calibrated it, so it may be wrong about that"
             )
         return (
