@@ -247,5 +247,5 @@ def test_what_cannot_be_split_is_refused(tmp_path):
             find_training_data([tmp_path / path for path in paths], by)
     for path in (tmp_path / "for" / "validation" / "fake").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="validation must have both real and fake recordings"):
+    with pytest.raises(DataError, match="validation needs both real and fake recordings"):
         find_training_data([tmp_path / "for"])

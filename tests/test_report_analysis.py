@@ -256,8 +256,8 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     assert paired["counts"] == {"bonafide": 3, "spoof": 4}
     assert paired["errors"] == {"mended": 2, "made": 0, "p_value": 0.5}
     assert (
-        "With each at its own EER threshold, 2 clips are misjudged by A alone, and 0 by B alone (which may be "
-        "chance: McNemar's exact test, p = 0.5)."
+        "With each at its own EER threshold, 2 clips are misjudged by A alone, and 0 by B alone (which may "
+        "be chance: McNemar's exact test, p = 0.5)."
     ) in difference("A", "B", paired)
     both = [1, 2, 3, 4, 5, 6, 7]
     rank = scipy.stats.spearmanr(before.scores[both], after.scores[both]).statistic
