@@ -437,7 +437,7 @@ def run_part(name: str, weights: dict, dry_run: bool, seconds: float, results: C
         torch.set_num_threads(1)
     try:
         PARTS[name](Bench(weights, dry_run, seconds, results.send))
-    except Exception as error:
+    except Exception as error:  # of any kind: it is reported, and the other parts go on
         traceback.print_exc()
         results.send({"what": "failed", "why": f"{type(error).__name__}: {error}".splitlines()[0]})
 
