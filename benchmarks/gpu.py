@@ -274,6 +274,7 @@ def files(bench: Bench) -> None:
                             "workers": workers,
                             "clips/s": rate,
                             "of in memory": rate / in_memory,
+                            "card waits": max(0.0, 1 - rate / in_memory),
                             "failures": len(scored.failures),
                         }
                     )
