@@ -33,12 +33,10 @@ from antispoofing.report.groups import clip_properties
 from antispoofing.scoring import score_files
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.timeline import hop_samples
+from antispoofing.text import counted, printable
 
 if TYPE_CHECKING:
     from model import Detector
-
-THRESHOLD_GIVEN = "verdict: real if score >= the given threshold"
-NO_THRESHOLD = "verdict: the larger of the two logits, uncalibrated; with --threshold X, real if score >= X"
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -55,12 +53,11 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     options.add_checkpoints_option(parser, "the published detectors in this folder")
     options.add_output_option(parser, Path("results/custom"))
-    options.add_threshold_option(parser)
+    options.add_threshold_option(parser, several=True)
     options.add_timeline_options(parser)
     options.add_audit_option(parser)
     options.add_machine_options(parser)
     options.add_scores_as_option(parser, score_files.FORMATS)
-    options.add_seed_option(parser)
     args = parser.parse_args(argv)
     if args.hop and not args.timeline:
         parser.error("--hop needs --timeline")
@@ -84,24 +81,23 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         OSError: If the results cannot be written.
     """
     scoring = options.ScoringOptions.from_args(args)
-    checkpoints, found = distributed.on_all_ranks(
+    checkpoints, thresholds, found = distributed.on_all_ranks(
         partial(_find, args),
         lambda result: {
             "number of detectors": len(result[0]),
-            **tasks.must_agree(scoring, result[1], args.offset),
+            **tasks.must_agree(scoring, result[2], args.offset),
         },
     )
     if distributed.is_main():
         remove(args.output, ["analysis.md"])
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
-    evaluate = partial(tasks.evaluate, threshold=args.threshold, offset=args.offset)
     exit_code = 0
     evaluations: dict[str, tasks.Evaluation] = {}
     names: dict[str, str] = {}  # by the SHA-256 of the detector's file
-    for path in checkpoints:
+    for path, threshold in zip(checkpoints, thresholds, strict=True):
         try:
             detector, rule = distributed.on_all_ranks(
-                partial(_load, path, scoring, args),
+                partial(_load, path, threshold, scoring, args),
                 lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
             digest = tasks.digest(detector)
@@ -111,53 +107,67 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             names[digest] = name = tasks.distinct_name(detector, names.values())
             if distributed.is_main():
                 timelines.remove_timelines(args.output / name)
-            evaluation = evaluate(name, detector, found, args.output / name, scoring, invocation)
+            evaluation = tasks.evaluate(
+                name,
+                detector,
+                rule,
+                found,
+                args.output / name,
+                scoring,
+                invocation,
+                threshold=threshold,
+                offset=args.offset,
+            )
         except (CheckpointError, DataError, DownloadError) as error:
             exit_code = print_error(error)
             continue
         if evaluation is not None:  # on the main process
             evaluations[name] = evaluation
-            _present(name, detector, rule, evaluation, args)
+            _present(name, detector, evaluation, args)
     if evaluations:
         _report(evaluations, args)
     return exit_code
 
 
-def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Recordings]:
-    """Find detectors and recordings, and check the options before any work is done."""
+def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Sequence[float | None], Recordings]:
+    """Find detectors, their thresholds and recordings, and check the options before any work is done."""
     data, checkpoints = tasks.choose(
         args.data or [], args.checkpoint or [], tasks.CUSTOM, CUSTOM_SAMPLES, tasks.NO_CUSTOM
     )
+    thresholds = args.threshold or [None] * len(checkpoints)
+    if len(thresholds) != len(checkpoints):
+        raise DataError(
+            f"--threshold: {len(thresholds)} for {counted(len(checkpoints), 'detector')}; name one for each, "
+            f"in the order {', '.join(map(str, checkpoints))}"
+        )
     resolve_device(args.device)
     found = tasks.find(data, args.root, args.phase)
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)
-    return checkpoints, found
+    return checkpoints, thresholds, found
 
 
 def _load(
-    checkpoint: Path, scoring: options.ScoringOptions, args: argparse.Namespace
+    checkpoint: Path, threshold: float | None, scoring: options.ScoringOptions, args: argparse.Namespace
 ) -> tuple[Detector, Rule]:
     """Load a detector and its decision rule, and check the options that depend on it."""
     detector = tasks.load(tasks.fetched(checkpoint), scoring)
     if args.timeline:
         hop_samples(detector.config, args.hop)
-    return detector, Rule.from_detector(detector, args.threshold)
+    return detector, Rule.from_detector(detector, threshold)
 
 
-def _present(
-    name: str, detector: Detector, rule: Rule, evaluation: tasks.Evaluation, args: argparse.Namespace
-) -> None:
+def _present(name: str, detector: Detector, evaluation: tasks.Evaluation, args: argparse.Namespace) -> None:
     """Write scores in other formats and timelines; without labels and timelines, print the scores."""
-    scored, summary = evaluation
+    scored, summary, rule = evaluation
     folder = args.output / name
     for format_ in args.scores_as:
         score_files.write_scores(folder, format_, scored)
     if args.timeline:
         timelines.write_timelines(name, detector, rule, scored.utterances, folder, args.hop)
     elif "metrics" not in summary:
-        print(screen.scores_table(scored, scored.verdicts(args.threshold)))
-        print(THRESHOLD_GIVEN if args.threshold is not None else NO_THRESHOLD)
+        print(screen.scores_table(scored, rule.verdicts(scored.logits)))
+        print(f"verdict: {printable(rule.describe())}")
 
 
 def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespace) -> None:
@@ -167,10 +177,10 @@ def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespac
         figures = screen.results({name: result.summary for name, result in labelled.items()})
         properties = clip_properties(next(iter(labelled.values())).scored)
         words = [
-            analyse(name, scored, summary, properties, args.threshold, args.seed)
-            for name, (scored, summary) in labelled.items()
+            analyse(name, result.scored, result.summary, properties, result.rule)
+            for name, result in labelled.items()
         ]
-        words += compare_all({name: result.scored for name, result in labelled.items()}, args.seed)
+        words += compare_all({name: result.scored for name, result in labelled.items()})
         tasks.print_analysis(args.output, figures, words)
     folders = ", ".join(str(args.output / name) for name in evaluations)
     print(f"\n{'Scores, metrics and plots' if labelled else 'Scores'} are in {folders}")

@@ -30,6 +30,8 @@ from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Rule
 
 if TYPE_CHECKING:
     from model import Detector
@@ -63,7 +65,6 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     options.add_output_option(parser, Path("results/custom_for"))
     options.add_audit_option(parser)
     options.add_machine_options(parser)
-    options.add_seed_option(parser)
     return parser.parse_args(argv)
 
 
@@ -93,13 +94,12 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
         remove(args.output / BEFORE, results.RESULT_FILES)
 
-    threshold = epoch["validation_threshold"]
     evaluations = {}
-    for name, detector, limit in ((BEFORE, before, None), (AFTER, after, threshold)):
+    for name, detector, limit in ((BEFORE, before, None), (AFTER, after, epoch["validation_threshold"])):
         if detector is None:
             continue
-        folder = args.output / name
-        evaluation = tasks.evaluate(name, detector, found, folder, scoring, invocation, threshold=limit)
+        folder, rule = args.output / name, Rule.from_detector(detector)
+        evaluation = tasks.evaluate(name, detector, rule, found, folder, scoring, invocation, threshold=limit)
         if evaluation is not None:  # on the main process
             evaluations[name] = evaluation
     if distributed.is_main():
@@ -111,24 +111,24 @@ def _report(
     evaluations: dict[str, tasks.Evaluation], epoch: dict, args: argparse.Namespace, invocation: Invocation
 ) -> None:
     """Print and write figures and analysis, with a comparison if there is a detector before."""
-    if any("metrics" not in summary for _, summary in evaluations.values()):
+    if any("metrics" not in result.summary for result in evaluations.values()):
         raise DataError("none of the recordings of one class could be scored, so there is no AUC or EER")
     after = evaluations[AFTER]
     properties = clip_properties(after.scored)
     words = []
     if BEFORE in evaluations:
         before = evaluations[BEFORE]
-        paired = compare(before.scored, after.scored, args.seed)
+        paired = compare(before.scored, after.scored, find_clusters(after.scored.utterances))
         results.write_json(args.output / "comparison.json", paired, invocation)
         plots.plot_change(before.scored, after.scored).savefig(args.output / "change.png", dpi=120)
         words += [
             "## What fine-tuning changed",
             difference(BEFORE, AFTER, paired),
-            change(before.scored, after.scored, after.summary, properties, epoch, args.seed),
+            change(before.scored, after.scored, after.summary, properties, epoch),
         ]
-    words.append(analyse(AFTER, *after, properties, epoch["validation_threshold"], args.seed))
-    figures = screen.results({name: summary for name, (_, summary) in evaluations.items()})
-    figures += "\n\nThe threshold was chosen on the validation split of the fine-tuning data."
+    words.append(analyse(AFTER, after.scored, after.summary, properties, after.rule))
+    figures = screen.results({name: result.summary for name, result in evaluations.items()})
+    figures += "\n\nThat threshold was chosen on the validation split of the fine-tuning data."
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, plots and the analysis are in {args.output}")
 

@@ -37,7 +37,7 @@ _HOMES = {
     "score_windows": "antispoofing.scoring.score",
     "Rule": "antispoofing.scoring.decision",
     "compute_metrics": "antispoofing.metrics",
-    "bootstrap_intervals": "antispoofing.metrics",
+    "intervals": "antispoofing.uncertainty",
     "load_audio": "data_utils",
     "pad": "data_utils",
 }

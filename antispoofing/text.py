@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def printable(text: str) -> str:
@@ -26,3 +26,24 @@ def clock(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: "1 speaker", "2 speakers"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def with_interval(value: str, interval: Sequence[float] | None, shown: Callable[[float], str]) -> str:
+    """Return a figure with its interval, if it has one: "0.9590 [0.9290, 0.9860]".
+
+    Args:
+        value: The figure, as text.
+        interval: Its lower and upper bound.
+        shown: Writes a bound.
+    """
+    return value if interval is None else f"{value} [{shown(interval[0])}, {shown(interval[1])}]"
+
+
+def auc_text(auc: float, interval: Sequence[float] | None = None) -> str:
+    """Write an AUC with four decimals, since those of good detectors differ in the third and fourth."""
+    return with_interval(f"{auc:.4f}", interval, "{:.4f}".format)
+
+
+def eer_text(eer: float, interval: Sequence[float] | None = None) -> str:
+    """Write an EER in per cent, without the sign, with two decimals as in publications."""
+    return with_interval(f"{100 * eer:.2f}", interval, lambda bound: f"{100 * bound:.2f}")

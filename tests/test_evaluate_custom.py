@@ -23,6 +23,8 @@ from model import Detector
 
 SCRIPT = Path(evaluate_custom.__file__)
 
+WORDS = {"bonafide": "real", "spoof": "fake"}  # of the classes, in verdicts
+
 
 @pytest.fixture(scope="module")
 def detector():
@@ -135,10 +137,10 @@ def test_a_planted_reversal_is_announced_and_not_flipped(workplace, detector, ca
     write_sorted_clips(workplace / "data", detector, real_scores_higher=False)
     assert run("--data", "data", "--checkpoint", "detector.safetensors") == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "WARNING, detector: the AUC is 0.000" in shown
+    assert "WARNING, detector: the AUC is 0.0000" in shown
     assert "labels or the scores are reversed, or the detector fails" in shown
     assert "Nothing was flipped" in shown
-    assert "AUC 1.000, EER 0.0 %" in shown
+    assert "AUC 1.0000, EER 0.00 %" in shown
     found = read_metrics(workplace / "results" / "custom" / "detector")
     assert found["reversed"] is True
     assert found["metrics"]["auc"] == 0.0
@@ -158,7 +160,9 @@ def test_a_good_detector_at_a_given_threshold(workplace, detector, capsys):
     at = found["at_threshold"]
     assert (at["bonafide_bonafide"], at["bonafide_spoof"]) == (20, 0)
     assert (at["spoof_bonafide"], at["spoof_spoof"]) == (0, 20)
-    assert all(row["verdict"] == row["label"] for row in read_scores(folder).values())
+    for row in read_scores(folder).values():
+        assert (row["verdict"], row["rule"]) == (WORDS[row["label"]], "threshold given")
+        assert float(row["margin"]) == pytest.approx(float(row["score"]) - (median - 1e-6))
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -169,7 +173,7 @@ def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detec
     assert run("--data", *data, "--checkpoint", "detector.safetensors") == 0
     shown = capsys.readouterr().out
     assert "AUC" not in shown
-    assert "verdict: the larger of the two logits" in shown
+    assert "verdict: real or fake by the larger of the two logits" in shown
     folder = workplace / "results" / "custom" / "detector"
     assert not (folder / "roc.png").exists()
     assert "metrics" not in read_metrics(folder)
@@ -178,7 +182,8 @@ def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detec
     for name, row in rows.items():
         logits = detector(torch.from_numpy(pad(load_audio(name)))[None])[0]
         assert row["label"] == ""
-        assert row["verdict"] == ("bonafide" if logits[1] >= logits[0] else "spoof")
+        assert row["verdict"] == ("real" if logits[1] >= logits[0] else "fake")
+        assert float(row["margin"]) == pytest.approx((logits[1] - logits[0]).item(), abs=1e-4)
         assert f"{logits[1]:.3f}" in shown
 
 
@@ -216,8 +221,8 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         content = read_metrics(workplace / "results" / "custom" / name)
         (auc_low, auc_high), (eer_low, eer_high) = (content["intervals_95"][k] for k in ("auc", "eer"))
         auc, eer, min_dcf = (content["metrics"][k] for k in ("auc", "eer", "min_dcf"))
-        expected = f"{name} {auc:.3f} [{auc_low:.3f}, {auc_high:.3f}] "
-        expected += f"{100 * eer:.1f} [{100 * eer_low:.1f}, {100 * eer_high:.1f}] {min_dcf:.3f} 4 4 0"
+        expected = f"{name} {auc:.4f} [{auc_low:.4f}, {auc_high:.4f}] "
+        expected += f"{100 * eer:.2f} [{100 * eer_low:.2f}, {100 * eer_high:.2f}] {min_dcf:.3f} 4 4 0"
         assert row == expected.split()
 
 
@@ -275,15 +280,15 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 
 def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
     write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=4)
-    options = ("--checkpoint", "detector.safetensors", "--seed", 5, "--precision", "bf16")
+    options = ("--checkpoint", "detector.safetensors", "--precision", "bf16")
     assert run("--data", "data", *options) == 0
     folder = workplace / "results" / "custom" / "detector"
     assert (folder / "roc.png").exists()
     content = read_metrics(folder)
     assert content["detector"]["precision"] == "bf16"
-    assert content["intervals_95"]["method"].endswith("seed 5")
+    assert content["intervals_95"]["clips"].startswith("the clips are taken as independent, since no column")
     assert content["data_root"] == str(workplace / "data")
-    assert "about 0 of its 2 clips" in capsys.readouterr().out
+    assert "The intervals hold only if the clips are independent" in " ".join(capsys.readouterr().out.split())
     assert run("--data", "data/Real", *options) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["failures.csv", "metrics.json", "scores.csv"]
     assert "There are no labels: no folder in" in capsys.readouterr().out
@@ -331,16 +336,10 @@ def test_curves_are_drawn_the_right_way_round():
     scored_counts = {"bonafide_scored": 3, "spoof_scored": 2}
     summary = {"metrics": {"auc": 1, "eer": 0}, "intervals_95": {"auc": [0, 1], "eer": [0, 1]}}
     summary["counts"] = scored_counts
-    roc = (
-        plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"])
-        .axes[0]
-        .lines[1]
-        .get_xydata()
-        .tolist()
-    )
+    roc = plots.plot_roc({"x": points}, {"x": summary}).axes[0].lines[1].get_xydata().tolist()
     assert [0.5, 1.0] in roc  # half of the fakes accepted, and all real clips
     assert [0.0, pytest.approx(2 / 3)] in roc
-    far, frr = plots.plot_det(points, summary).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
+    far, frr = plots.plot_det({"x": points}, {"x": summary}).axes[0].lines[1].get_xydata()[2]  # threshold 1.5
     assert (far, frr) == (pytest.approx(0), pytest.approx(scipy.stats.norm.ppf(1 / 3)))
 
 
@@ -356,7 +355,7 @@ def test_few_clips_below_chance_are_mentioned_without_a_warning():
 
 @pytest.mark.parametrize(
     "bad",
-    [["--threshold", "nan"], ["--batch-size", "0"], ["--seed", "x"], ["--workers", "-1"], ["--offset", "-1"]],
+    [["--threshold", "nan"], ["--batch-size", "0"], ["--hop", "x"], ["--workers", "-1"], ["--offset", "-1"]],
 )
 def test_options_that_make_no_sense_are_refused(bad, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -418,7 +417,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     ]
     assert run(*options, "--timeline", "--hop", "1.5") == 0
     shown = capsys.readouterr().out
-    assert "Timelines, detector: real if score >= the threshold given" in shown
+    assert "Timelines, detector: a window is real if score >= 0.1, the threshold given" in shown
     assert "no timeline: Fake/cut short.flac: " in shown
     folder = workplace / "out" / "detector" / "timelines"
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}

@@ -1,20 +1,20 @@
-"""Metrics against the official evaluation code and scikit-learn; intervals and the direction check."""
+"""Metrics against the official evaluation code and scikit-learn."""
 
 import json
 
 import numpy as np
 import pytest
-import scipy.stats
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import roc_curve
 from weights import REFERENCE
 
 from antispoofing.metrics import (
-    bootstrap_intervals,
+    calibration_costs,
+    compute_auc,
+    compute_eer,
     compute_metrics,
     confusion_at,
     error_rates,
-    paired_differences,
-    shown_direction,
 )
 
 CASES = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
@@ -24,8 +24,10 @@ CASES = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
 def test_official_figures(name):
     case = CASES[name]
     values = compute_metrics(case["bonafide"], case["spoof"])
+    values |= calibration_costs(case["bonafide"], case["spoof"])
     for key in ("auc", "min_dcf", "act_dcf", "cllr", "n_bonafide", "n_spoof"):
         assert values[key] == pytest.approx(case[key], abs=1e-12), key
+    assert values["min_cllr"] <= values["cllr"] + 1e-12
     if name in ("ties", "constant"):  # the official code breaks ties by the order of the scores
         return
     assert values["eer"] == pytest.approx(case["eer"], abs=1e-12)
@@ -78,76 +80,21 @@ def test_perfect_separation_is_exactly_one_at_every_size():
 
 def test_extreme_scores_do_not_overflow():
     values = compute_metrics([1000.0, -1000.0], [-1e6, 1e3])
+    assert np.isfinite([values[name] for name in ("eer", "auc", "min_dcf", "min_cllr")]).all()
+    values = calibration_costs([1000.0, -1000.0], [-1e6, 1e3])
     assert np.isfinite(list(values.values())).all()
     assert values["cllr"] == pytest.approx((1000 + 1000) / 2 / 2 / np.log(2))
 
 
-@pytest.mark.parametrize("function", [compute_metrics, error_rates, bootstrap_intervals])
+@pytest.mark.parametrize(
+    "function", [compute_metrics, compute_auc, compute_eer, calibration_costs, error_rates]
+)
 @pytest.mark.parametrize(
     ("bonafide", "spoof"), [([], [1.0]), ([1.0], []), ([np.nan], [1.0]), ([1.0], [np.inf])]
 )
 def test_no_figure_without_scores(function, bonafide, spoof):
     with pytest.raises(ValueError, match=r"no .* scores|not a finite number"):
         function(bonafide, spoof)
-
-
-def test_intervals_are_seeded_and_contain_the_estimate():
-    rng = np.random.default_rng(3)
-    bonafide, spoof = rng.normal(1, 1, 80), rng.normal(0, 1, 120)
-    first = bootstrap_intervals(bonafide, spoof, seed=7)
-    assert first == bootstrap_intervals(bonafide, spoof, seed=7)
-    assert first != bootstrap_intervals(bonafide, spoof, seed=8)
-    values = compute_metrics(bonafide, spoof)
-    for name in ("auc", "eer"):
-        assert first[name][0] < values[name] < first[name][1]
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    # The AUC of N(1, 1) against N(0, 1) is Phi(1 / sqrt(2)) = 0.7602.
-    rng = np.random.default_rng(4)
-    sets = [(rng.normal(1, 1, 60), rng.normal(0, 1, 60)) for _ in range(200)]
-    intervals = [bootstrap_intervals(b, s, n_resamples=200, seed=i)["auc"] for i, (b, s) in enumerate(sets)]
-    covered = np.mean([low <= 0.7602 <= high for low, high in intervals])
-    assert 0.89 <= covered <= 0.99
-
-
-def test_auc_interval_width_agrees_with_hanley_and_mcneil():
-    # The standard error of the AUC is that of Hanley & McNeil (1982), from U-statistics.
-    rng = np.random.default_rng(5)
-    bonafide, spoof = rng.normal(1, 1, 300), rng.normal(0, 1, 300)
-    a = roc_auc_score(np.r_[np.ones(300), np.zeros(300)], np.r_[bonafide, spoof])
-    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
-    error = np.sqrt((a * (1 - a) + 299 * (q1 - a * a) + 299 * (q2 - a * a)) / 300**2)
-    low, high = bootstrap_intervals(bonafide, spoof)["auc"]
-    assert (high - low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
-
-
-def direction(bonafide, spoof, seed=0):
-    return shown_direction(bonafide, spoof, bootstrap_intervals(bonafide, spoof, seed=seed)["auc"])
-
-
-def test_a_planted_direction_is_shown():
-    rng = np.random.default_rng(6)
-    assert direction(rng.normal(0, 1, 50), rng.normal(1, 1, 50)) == -1
-    assert direction(rng.normal(1, 1, 50), rng.normal(0, 1, 50)) == 1
-    assert direction(rng.normal(0, 1, 50), rng.normal(0, 1, 50)) == 0
-    assert direction(CASES["inverted"]["bonafide"], CASES["inverted"]["spoof"]) == -1
-
-
-def test_a_handful_of_clips_shows_nothing():
-    assert bootstrap_intervals([0.0, 0.1], [1.0, 1.1])["auc"][1] == 0  # the interval is narrow, and yet
-    assert bootstrap_intervals([0.0], [1.0, 2.0]) == {"auc": (0, 1), "eer": (0, 1)}
-    assert direction([0.0], [1.0]) == 0
-    assert direction([0.0, 0.1], [1.0, 1.1]) == direction([1.0, 1.1], [0.0, 0.1]) == 0
-    assert direction(np.arange(6.0), np.arange(6.0) + 10) == -1  # 1 in 924 by chance
-
-
-@pytest.mark.parametrize("n", [3, 8, 20])
-def test_a_detector_at_chance_is_rarely_accused_or_praised(n):
-    rng = np.random.default_rng(n)
-    shown = np.array([direction(rng.normal(size=n), rng.normal(size=n), seed=i) for i in range(200)])
-    assert np.mean(shown < 0) <= 0.06  # 2.5 % is nominal
-    assert np.mean(shown > 0) <= 0.06
 
 
 def test_confusion_counts():
@@ -164,43 +111,53 @@ def test_confusion_counts():
     }
 
 
-def test_a_detector_does_not_differ_from_itself():
-    rng = np.random.default_rng(8)
-    pair = (rng.normal(1, 1, 40), rng.normal(0, 1, 30))
-    for found in paired_differences(pair, pair).values():
-        assert found == {"difference": 0.0, "interval": (0.0, 0.0), "p_value": 1.0}
+def test_the_best_calibration_of_perfect_and_of_useless_scores():
+    assert compute_metrics([1.0, 2.0], [-1.0, 0.0])["min_cllr"] == 0
+    assert compute_metrics([0.0, 1.0], [0.0, 1.0])["min_cllr"] == pytest.approx(1)
+    assert compute_metrics([-1.0, 0.0], [1.0, 2.0])["min_cllr"] == pytest.approx(1)  # nothing is flipped
 
 
-def test_paired_differences_use_the_pairing():
-    rng = np.random.default_rng(9)
-    bonafide, spoof = rng.normal(1, 1, 100), rng.normal(0, 1, 100)
-    after = (bonafide + 0.3 + 0.1 * rng.normal(size=100), spoof + 0.1 * rng.normal(size=100))
-    found = paired_differences((bonafide, spoof), after, seed=1)
-    values = [compute_metrics(*pair) for pair in ((bonafide, spoof), after)]
-    for name in ("auc", "eer"):
-        assert found[name]["difference"] == pytest.approx(values[1][name] - values[0][name], abs=1e-12)
-        low, high = found[name]["interval"]
-        assert low <= found[name]["difference"] <= high
-    # The p-value follows from the spread of the same resamples.
-    low, high = found["auc"]["interval"]
-    expected = 2 * scipy.stats.norm.sf(found["auc"]["difference"] / ((high - low) / (2 * 1.96)))
-    assert np.log(found["auc"]["p_value"]) == pytest.approx(np.log(expected), rel=0.2)
-    # Between two similar detectors, a small gain is certain that separate intervals cannot show.
-    assert found["auc"]["interval"][0] > 0
-    separate = [bootstrap_intervals(*pair)["auc"] for pair in ((bonafide, spoof), after)]
-    assert separate[0][1] > separate[1][0]
-    unpaired = (rng.permutation(after[0]), rng.permutation(after[1]))
-    low, high = paired_differences((bonafide, spoof), unpaired, seed=1)["auc"]["interval"]
-    assert high - low > 2 * np.diff(found["auc"]["interval"])
+def test_min_cllr_is_that_of_the_true_ratios_and_below_any_other():
+    """For normal classes with means 1 and -1 and variance 1, the log-likelihood ratio is 2 * score."""
+    rng = np.random.default_rng(7)
+    bonafide, spoof = rng.normal(1, 1, 20000), rng.normal(-1, 1, 20000)
+    best = compute_metrics(bonafide, spoof)["min_cllr"]
+    true = calibration_costs(2 * bonafide, 2 * spoof)["cllr"]
+    assert true - 0.003 < best < true < calibration_costs(bonafide, spoof)["cllr"]
+    assert compute_metrics(np.exp(bonafide), np.exp(spoof))["min_cllr"] == pytest.approx(best, abs=1e-12)
 
 
-def test_differences_of_other_clips_or_none_are_refused():
-    with pytest.raises(ValueError, match="same clips"):
-        paired_differences(([1.0], [0.0]), ([1.0, 2.0], [0.0]))
-    with pytest.raises(ValueError, match="no spoof scores"):
-        paired_differences(([1.0], []), ([1.0], []))
-    assert paired_differences(([1.0], [0.0]), ([0.0], [1.0]))["auc"] == {
-        "difference": -1.0,
-        "interval": (-1.0, 1.0),
-        "p_value": 1.0,
-    }
+def test_min_cllr_is_that_of_scikit_learns_isotonic_regression():
+    rng = np.random.default_rng(11)
+    bonafide, spoof = rng.integers(0, 40, 300) / 10, rng.integers(-10, 25, 700) / 10
+    labels, scores = np.r_[np.ones(300), np.zeros(700)], np.r_[bonafide, spoof]
+    weights = np.r_[np.full(300, 1 / 300), np.full(700, 1 / 700)]
+    real = IsotonicRegression().fit(scores, labels, weights).predict(scores)
+    expected = np.mean([-np.log2(real[:300]).mean(), -np.log2(1 - real[300:]).mean()])
+    assert compute_metrics(bonafide, spoof)["min_cllr"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_frr_at_a_low_far_needs_enough_fakes():
+    spoof = np.arange(1000.0)
+    found = compute_metrics([500.0, 990.0, 995.5, 2000.0], spoof)["frr_at_far"]
+    assert found == {0.01: 0.25, 0.001: 0.75}  # thresholds 990, with 10 of 1000 above, and 2000
+    assert compute_metrics([500.0], spoof[:999])["frr_at_far"][0.001] is None
+
+
+@pytest.mark.parametrize(("n_bonafide", "n_spoof"), [(20, 40), (21, 43), (300, 600), (7, 5)])
+def test_of_two_thresholds_equally_close_the_eer_takes_the_official_one(n_bonafide, n_spoof):
+    """As in the official ASVspoof 5 code: the first smallest difference, in floating point."""
+    rng = np.random.default_rng(n_bonafide)
+    for _ in range(100):
+        bonafide, spoof = rng.normal(1, 1, n_bonafide), rng.normal(0, 1, n_spoof)
+        is_bonafide = np.r_[np.ones(n_bonafide, int), np.zeros(n_spoof, int)][
+            np.argsort(np.r_[bonafide, spoof])
+        ]
+        misses = np.cumsum(is_bonafide)
+        frr = np.r_[0, misses / n_bonafide]
+        far = np.r_[1, (n_spoof - (np.arange(1, len(misses) + 1) - misses)) / n_spoof]
+        at = np.argmin(np.abs(frr - far))
+        found = compute_eer(bonafide, spoof)
+        assert found.eer == pytest.approx((frr[at] + far[at]) / 2, abs=1e-15)
+        assert (found.frr, found.far) == (frr[at], far[at])
+        assert found == (found.eer, compute_metrics(bonafide, spoof)["threshold"], found.frr, found.far)

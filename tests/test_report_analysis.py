@@ -1,5 +1,7 @@
 """The words of the analysis follow the intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,10 +10,13 @@ from helpers import PRESETS, write_by_ffmpeg
 
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
+from antispoofing.report import screen
 from antispoofing.report.analysis import analyse, hundredths, misjudged, share
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
 from antispoofing.report.groups import clip_properties, is_whole, property_groups, with_other_class
 from antispoofing.report.summary import summarise
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Calibration, Rule
 from antispoofing.scoring.score import score_recordings
 from antispoofing.scoring.scored import Scored
 from model import Detector
@@ -40,8 +45,16 @@ def properties_of(scored, **values) -> dict[str, list[str]]:
     return {"format": ["WAV"] * len(scored.utterances)} | values
 
 
-def words_on(scored, properties=None, **options) -> str:
-    text = analyse("d", scored, summarise(scored), properties or properties_of(scored), **options)
+def summary_of(scored) -> dict:
+    return summarise(scored, find_clusters(scored.utterances))
+
+
+def compared(before, after) -> dict:
+    return compare(before, after, find_clusters(before.utterances))
+
+
+def words_on(scored, properties=None, threshold=None) -> str:
+    text = analyse("d", scored, summary_of(scored), properties or properties_of(scored), Rule(threshold))
     return " ".join(text.split())
 
 
@@ -58,11 +71,11 @@ def words_on(scored, properties=None, **options) -> str:
             normal(0.2, 20, 0),
             normal(0, 20, 1),
             "do not show that the detector can tell real from fake",
-            "entirely",
+            "more than chance explains",
         ),
         (normal(0, 60, 0), normal(2, 60, 1), "the scores point the wrong way", "can tell real from fake"),
-        ([-1.0, -2.0], [1.0, 2.0], "the order of the scores may be due to chance", "point the wrong way"),
-        ([1.0, 2.0], [-1.0, -2.0], "the order of the scores may be due to chance", "on this data, the"),
+        ([-1.0, -2.0], [1.0, 2.0], "That may be due to chance", "point the wrong way"),
+        ([1.0, 2.0], [-1.0, -2.0], "That may be due to chance", "on this data, the"),
     ],
 )
 def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
@@ -75,25 +88,37 @@ def test_only_all_is_rounded_to_all_and_only_nothing_to_nothing():
     parts = (0, 1e-6, 0.0051, 0.5, 0.994, 0.9951, 1 - 1e-6, 1)
     rounded = ["0", "less than 1", "1", "50", "99", "more than 99", "more than 99", "100"]
     assert [hundredths(part) for part in parts] == rounded
-    assert share(599, 600) == "599 of 600 (more than 99 % [99, 100])"
+    hits = np.arange(600) > 0
+    assert share(hits, np.ones(600, bool), None) == "599 of 600 (more than 99 % [99, 100])"
     almost = scored_of(np.r_[np.full(99, 1.0), -2.0], np.full(100, -1.0))
     almost.logits[0, 1] = -0.5
-    assert "in 99 of 100 cases (AUC 0.990" in words_on(almost)
+    assert "in 99 of 100 cases (AUC 0.9900," in words_on(almost)
     almost = scored_of(np.r_[np.full(99, 1.0), -2.0], np.r_[-3.0 * np.ones(99), -1.0])
-    assert "in more than 99 of 100 cases (AUC 1.000" in words_on(almost)
+    assert "in more than 99 of 100 cases (AUC 0.9999," in words_on(almost)
 
 
 def test_decisions_count_both_errors_and_lean_only_beyond_chance():
     real, fake = [-1.0] * 12 + [1.0] * 48, [-1.0] * 58 + [1.0] * 2
     words = words_on(scored_of(real, fake))
     low, high = scipy.stats.binomtest(12, 60).proportion_ci(method="wilson")
-    assert f"of the real clips, 12 of 60 (20 % [{100 * low:.0f}, {100 * high:.0f}]) are rejected" in words
-    assert "of the fake clips, 2 of 60 (3 % [1, 11]) are accepted." in words
+    assert f"of the real clips, 12 of 60 (20 % [{100 * low:.0f}, {100 * high:.0f}]) are called fake" in words
+    assert "of the fake clips, 2 of 60 (3 % [1, 11]) are called real." in words
     assert "The detector leans towards calling clips fake." in words
     words = words_on(scored_of(real, fake), threshold=0.5)
-    assert "at threshold 0.5, chosen on other data: of the real clips, 12 of 60" in words
+    assert (
+        "(real if score >= 0.5, the threshold given, otherwise fake; uncalibrated: this does not say" in words
+    )
     words = words_on(scored_of([-1.0] * 2 + [1.0] * 10, [-1.0] * 11 + [1.0]))
     assert "do not show that one kind of error is more frequent" in words
+
+
+def test_clips_that_are_not_sure_are_counted_apart():
+    scored = scored_of([9.0] * 50 + [1.0] * 10, [-9.0] * 40 + [9.0] * 2 + [0.0] * 18)
+    rule = Rule(calibration=Calibration(1.0, 0.0, 9.0, "x", real_from=0.0, fake_to=0.0))
+    text = analyse("d", scored, summary_of(scored), properties_of(scored), rule)
+    words = " ".join(text.split())
+    assert "of the real clips, 0 of 60 (0 % [0, 6]) are called fake; of the fake clips, 2 of 60" in words
+    assert "Of all clips, 28 of 120 (23 % [17, 32]) are not sure." in words
 
 
 def test_a_group_stands_out_only_beyond_chance():
@@ -119,14 +144,54 @@ def test_a_single_comparison_needs_no_correction():
     attacks = [""] * 40 + ["A07", "A08"] * 20
     words = words_on(scored, properties_of(scored, attack=attacks))
     assert "beyond chance (Fisher's exact test at 5 %)." in words
+    assert "To stand out in 80 % of such sets, half of the groups would need an error rate of" in words
+
+
+def test_a_bad_group_beside_a_good_one_is_not_passed_over():
+    """Two groups are each compared with all other clips, unless they are each other's rest."""
+    scored = scored_of(np.r_[np.full(16, -5.0), np.full(4, 5.0), np.full(220, 5.0)], np.full(60, -6.0))
+    channels = ["B"] * 20 + ["A"] * 20 + [""] * 200 + [""] * 60
+    words = words_on(scored, properties_of(scored, channel=channels), threshold=0.0)
+    assert "- channel B: of its real clips, 16 of 20" in words
+    assert "Bonferroni-corrected for 2 comparisons" in words
+    channels = ["B"] * 20 + ["A"] * 220 + [""] * 60
+    words = words_on(scored, properties_of(scored, channel=channels), threshold=0.0)
+    assert "Fisher's exact test at 5 %)" in words
+
+
+def test_groups_are_compared_by_speakers_where_these_are_known():
+    scored = scored_of(np.r_[np.full(10, -5.0), np.full(230, 5.0)], np.full(240, -6.0))
+    for i, utterance in enumerate(scored.utterances):
+        columns = {"speaker": f"{i // 10}", "codec": "ab"[i % 240 >= 120]}
+        scored.utterances[i] = replace(utterance, columns=columns)
+    words = words_on(scored, {"codec": [u.columns["codec"] for u in scored.utterances]}, threshold=0.0)
+    assert "No group stands out" in words  # all 10 errors are one speaker's, of 12 in each group
+    assert "the 240 real clips form 24 groups by speaker" in words
+
+
+def test_too_few_speakers_have_no_interval_and_the_words_say_so():
+    scored = scored_of(normal(2, 60, 0), normal(0, 60, 1))
+    for i, utterance in enumerate(scored.utterances):
+        scored.utterances[i] = replace(utterance, columns={"speaker": f"{i // 20}"})
+    words = words_on(scored)
+    assert "(AUC 0.9" in words
+    assert "95 % interval" not in words
+    assert "**There are no intervals**: the 60 real clips form 3 groups by speaker" in words
+    assert "too few to tell whether one kind of error is more frequent" in words
+    figures = screen.results({"d": summary_of(scored)})
+    assert "d: too few for intervals, since the 60 real clips form 3 groups by speaker" in figures
+    assert "[0." not in figures
 
 
 def test_properties_that_go_with_the_class_are_named():
     scored = scored_of(normal(1, 40, 0), normal(0, 40, 1))
-    split = ["MP3"] * 40 + ["WAV"] * 40
-    words = words_on(scored, properties_of(scored, format=split, subfolder=split))
-    assert "**A caution about the data.** Real and fake clips differ in format" in words
-    assert "clips differ in format (Cramér's V 1.00). Cramér's V is 0" in words
+    mostly = ["MP3"] * 35 + ["WAV"] * 5 + ["WAV"] * 40
+    values = {"format": mostly, "subfolder": mostly, "speaker": mostly, "Attack": mostly}
+    words = words_on(scored, properties_of(scored, **values))
+    v = scipy.stats.contingency.association([[35, 0], [5, 40]])
+    assert f"clips differ in format (Cramér's V {v:.2f}). Cramér's V is 0" in words
+    split = ["MP3"] * 40 + ["WAV"] * 40  # each group holds one class, as a column of file names would
+    assert "A caution" not in words_on(scored, properties_of(scored, format=split))
     assert "subfolder (Cramér's" not in words  # since subfolders often name the synthesis system
 
 
@@ -203,37 +268,39 @@ EPOCH = {
     "validation_auc_high": 1.0,
     "validation_eer": 0.02,
     "validation_threshold": 0.0,
+    "validation_bonafide": 200,
+    "validation_spoof": 200,
+    "validation_rejected": 4,
+    "validation_accepted": 4,
 }
 
 
 def words_on_change(before, after, properties=None, **epoch) -> str:
-    text = change(before, after, summarise(after), properties or properties_of(before), EPOCH | epoch)
+    text = change(before, after, summary_of(after), properties or properties_of(before), EPOCH | epoch)
     return " ".join(text.split())
 
 
 @pytest.mark.parametrize(
     ("shifts", "n", "said"),
     [
-        ((2, 0), 80, "AUC difference excludes 0: on clips like these, B is the better of the two."),
-        ((0, 2), 80, "AUC difference excludes 0: on clips like these, A is the better of the two."),
+        ((2, 0), 80, "more than chance explains: on clips like these, B is the better of the two."),
+        ((0, 2), 80, "more than chance explains: on clips like these, A is the better of the two."),
         ((3, 3), 80, "By AUC, these clips do not show that either is better"),
-        ((9, 0), 9, "With fewer than 10 clips of a class, such intervals are too narrow"),
+        ((9, 0), 1, "There are too few clips, or groups of clips that belong together, to tell which"),
     ],
 )
-def test_a_difference_is_claimed_only_where_the_interval_excludes_0(shifts, n, said):
+def test_a_difference_is_claimed_only_beyond_chance(shifts, n, said):
     before, after = pair(*shifts, n=n)
-    paired = compare(before, after)
+    paired = compared(before, after)
     assert said in difference("A", "B", paired)
-    low, high = paired["auc"]["interval"]
-    assert low <= paired["auc"]["difference"] <= high
     assert paired["auc"]["after"] - paired["auc"]["before"] == pytest.approx(paired["auc"]["difference"])
 
 
 def test_of_several_comparisons_each_must_hold_against_all():
-    values = {"interval": (0.01, 0.2), "p_value": 0.03}
+    values = {"difference": 0.1, "p_value": 0.03}
     assert [shown_side(values, comparisons) for comparisons in (1, 2)] == [1, 0]
-    assert shown_side({"interval": (-0.2, -0.1), "p_value": 0.001}, 10) == -1
-    assert shown_side({"interval": (-0.2, 0.1), "p_value": 0.001}, 10) == 0
+    assert shown_side({"difference": -0.1, "p_value": 0.001}, 10) == -1
+    assert shown_side({"difference": -0.1, "p_value": None}, 1) is None
     before, after = pair(2, 0)
     sections = compare_all({"A": before, "B": after, "C": before})
     assert [section.splitlines()[0] for section in sections] == [
@@ -242,8 +309,8 @@ def test_of_several_comparisons_each_must_hold_against_all():
         "## C against B",
     ]
     assert (
-        "excludes 0 (at 5 %, Bonferroni-corrected for 3 comparisons): on clips like these, B is the better "
-        "of the two." in sections[0]
+        "more than chance explains (at 5 %, Bonferroni-corrected for 3 comparisons): on clips like these, B "
+        "is the better of the two." in sections[0]
     )
     assert "do not show that either is better" in sections[1]
 
@@ -252,7 +319,7 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     before = scored_of([1.0, 2.0, 3.0, -9.0], [-1.0, -2.0, -3.0, 9.0])
     after = scored_of([1.0, 2.0, 3.0, 4.0], [-1.0, -2.0, -3.0, -4.0])
     after.logits[0] = np.nan
-    paired = compare(before, after)
+    paired = compared(before, after)
     assert paired["counts"] == {"bonafide": 3, "spoof": 4}
     assert paired["errors"] == {"mended": 2, "made": 0, "p_value": 0.5}
     assert (
@@ -262,14 +329,14 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     both = [1, 2, 3, 4, 5, 6, 7]
     rank = scipy.stats.spearmanr(before.scores[both], after.scores[both]).statistic
     assert paired["spearman"] == pytest.approx(rank)
-    assert compare(before, before)["errors"] == {"mended": 0, "made": 0, "p_value": 1.0}
+    assert compared(before, before)["errors"] == {"mended": 0, "made": 0, "p_value": 1.0}
     constant = scored_of([1.0, 1.0], [1.0, 1.0])
-    assert compare(constant, constant)["spearman"] is None
+    assert compared(constant, constant)["spearman"] is None
     with pytest.raises(ValueError, match="same recordings"):
-        compare(before, scored_of([1.0], [0.0]))
+        compared(before, scored_of([1.0], [0.0]))
     before.logits[1:4] = np.nan
     with pytest.raises(DataError, match="has a score from both"):
-        compare(before, after)
+        compared(before, after)
 
 
 @pytest.mark.parametrize(
@@ -277,27 +344,43 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     [
         (0.95, 0.99, "what it learnt carries over only in part"),
         (0.5, 0.55, "these clips are easier for it"),
-        (0.6, 0.99, "the intervals overlap, so no loss is shown"),
+        (0.6, 0.99, "no loss is shown"),
     ],
 )
-def test_carrying_over_follows_both_intervals(low, high, said):
+def test_carrying_over_follows_the_interval_of_the_difference(low, high, said):
     before, after = pair(1, 0)
-    assert said in words_on_change(before, after, validation_auc_low=low, validation_auc_high=high)
+    there = {"validation_auc": (low + high) / 2, "validation_auc_low": low, "validation_auc_high": high}
+    assert said in words_on_change(before, after, **there)
     _, chance = pair(-0.5, 0)
     assert "these clips do not show that it can tell real from fake at all" in words_on_change(before, chance)
 
 
-def test_a_threshold_holds_where_the_intervals_include_the_validation_error():
+def test_a_threshold_holds_unless_the_error_rates_differ_beyond_chance():
     before, after = pair(1, 0)
     words = words_on_change(before, after, validation_threshold=-9.0)
     assert (
-        "Here, of the real clips, 0 of 80 (0 % [0, 5]) are rejected, and of the fake clips, 80 of 80" in words
+        "(-9), 0 of 80 (0 % [0, 5]) of the real clips are rejected (there, 4 of 200), and 80 of 80" in words
     )
-    assert "the second interval excludes that rate, so the threshold does not hold here" in words
-    eer = summarise(after)["metrics"]
-    threshold, rate = eer["threshold_at_eer_chosen_on_this_set"], eer["eer"]
-    words = words_on_change(before, after, validation_threshold=threshold, validation_eer=rate)
-    assert "neither interval excludes that rate" in words
+    assert (
+        "for fake clips, that differs by more than chance explains, so the threshold does not hold here"
+        in words
+    )
+    threshold = summary_of(after)["metrics"]["threshold_at_eer_chosen_on_this_set"]
+    wrong = misjudged(after, threshold)
+    rejected, accepted = int(wrong[:80].sum()), int(wrong[80:].sum())
+    there = {"validation_bonafide": 80, "validation_spoof": 80}
+    there |= {"validation_rejected": rejected, "validation_accepted": accepted}
+    words = words_on_change(before, after, validation_threshold=threshold, **there)
+    assert "that may be chance, so these clips do not show that the threshold is off" in words
+
+
+def test_a_file_without_counts_of_errors_leaves_open_whether_its_threshold_holds():
+    """As earlier versions wrote it."""
+    before, after = pair(1, 0)
+    earlier = {name: value for name, value in EPOCH.items() if name.count("_") == 1 or "auc" in name}
+    earlier.pop("validation_rejected"), earlier.pop("validation_accepted")
+    text = change(before, after, summary_of(after), properties_of(before), earlier)
+    assert "whether the threshold holds here cannot be told from so little" in " ".join(text.split())
 
 
 def test_where_it_changed_names_the_groups_that_are_shown_to_have():
@@ -305,14 +388,14 @@ def test_where_it_changed_names_the_groups_that_are_shown_to_have():
     formats = (["MP3"] * 40 + ["WAV"] * 40) * 2
     properties = properties_of(before, format=formats)
     words = words_on_change(before, after, properties)
-    assert "Groups with at least 10 clips of each class: 2. A change in AUC (at 5 %, Bonferroni" in words
+    assert "in which a change can be told: 2. A change in AUC (at 5 %, Bonferroni" in words
     assert "is shown in none of them." in words
     after.logits[:40, 1] += 3
     words = words_on_change(before, after, properties)
     assert "for 2 comparisons) is shown in format MP3 (better)." in words
     assert "| MP3 | 40 | 40 |" in words
     by_class = properties_of(before, format=["MP3"] * 80 + ["WAV"] * 80)
-    assert "of each class: 0." in words_on_change(before, after, by_class)  # each is the whole set over again
+    assert "can be told: 0." in words_on_change(before, after, by_class)  # each is the whole set over again
     assert is_whole(after, np.ones(160, bool))
 
 

@@ -13,12 +13,13 @@ from helpers import ROOT
 from sklearn.metrics import roc_auc_score
 
 import evaluate_custom
-from antispoofing import metrics
+from antispoofing import metrics, uncertainty
 from antispoofing.commands.metrics import main
 from antispoofing.data.labels import read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
 from antispoofing.files import file_sha256
+from antispoofing.report import results
 from antispoofing.scoring.score_files import FORMATS, names_in, read_scores, with_keys, write_scores
 from antispoofing.scoring.scored import Scored
 
@@ -153,7 +154,7 @@ def test_what_is_wrong_with_a_score_file_is_said_row_by_row(tmp_path):
 
 @pytest.fixture
 def asvspoof_like(tmp_path, monkeypatch):
-    """Scores and keys of 600 trials, two attacks and two codecs, the second attack the harder one."""
+    """Scores and keys of 600 trials of 20 speakers, two attacks and two codecs; A08 is the harder one."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = []
@@ -161,7 +162,10 @@ def asvspoof_like(tmp_path, monkeypatch):
         label, attack = (("bonafide", "-"), ("spoof", "A07"), ("spoof", "A08"))[i % 3]
         mean = {"-": 2, "A07": -1, "A08": 1}[attack]
         rows.append((f"LA_E_{i}", ("alaw", "none")[i % 2], attack, label, rng.normal(mean, 1)))
-    keys = "".join(f"S {n} {codec} x {attack} {label} notrim eval\n" for n, codec, attack, label, _ in rows)
+    keys = "".join(
+        f"S{i // 30} {name} {codec} x {attack} {label} notrim eval\n"
+        for i, (name, codec, attack, label, _) in enumerate(rows)
+    )
     Path("keys.txt").write_text(keys, encoding="utf-8")
     Path("scores.txt").write_text("".join(f"{row[0]} {row[-1]}\n" for row in rows), encoding="utf-8")
     return rows
@@ -179,7 +183,7 @@ def test_the_command_on_scores_and_keys(asvspoof_like, capsys):
         chosen = is_real | np.array([row[2] == attack for row in asvspoof_like])
         expected = roc_auc_score(is_real[chosen], scores[chosen])
         assert written["by"]["attack"][attack]["metrics"]["auc"] == pytest.approx(expected, abs=1e-12)
-        assert re.search(rf"^{attack} +{expected:.3f} \[", shown, re.MULTILINE)
+        assert re.search(rf"^{attack} +{expected:.4f} \[", shown, re.MULTILINE)
     for codec in ("alaw", "none"):  # each codec has both classes
         chosen = np.array([row[1] == codec for row in asvspoof_like])
         expected = roc_auc_score(is_real[chosen], scores[chosen])
@@ -196,7 +200,7 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
     flipped = "\n".join(f"{line.split()[0]} {-float(line.split()[1])}" for line in lines if line)
     Path("flipped.txt").write_text(flipped, encoding="utf-8")
     assert main(["flipped.txt", "--keys", "keys.txt"]) == 0
-    assert "entirely below 0.5" in " ".join(capsys.readouterr().out.split())
+    assert "below 0.5 by more than chance explains. Either" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -295,10 +299,12 @@ def test_a_detector_over_a_published_set_and_its_score_files(tmp_path, monkeypat
 def test_no_figure_depends_on_the_order():
     rng = np.random.default_rng(0)
     bonafide, spoof = rng.normal(1, 1, 80), rng.normal(0, 1, 90)
-    for function in (metrics.bootstrap_intervals, metrics.compute_metrics):
-        expected = function(bonafide, spoof)
-        for _ in range(20):
-            assert function(rng.permutation(bonafide), rng.permutation(spoof)) == expected
+    expected, bounds = metrics.compute_metrics(bonafide, spoof), uncertainty.intervals(bonafide, spoof)
+    for _ in range(20):
+        shuffled = rng.permutation(bonafide), rng.permutation(spoof)
+        assert metrics.compute_metrics(*shuffled) == expected
+        assert uncertainty.intervals(*shuffled)["auc"] == pytest.approx(bounds["auc"], abs=1e-12)
+        assert uncertainty.intervals(*shuffled)["eer"] == pytest.approx(bounds["eer"], abs=1e-12)
 
 
 def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
@@ -313,9 +319,99 @@ def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
     with open("out/scores.csv", encoding="utf-8", newline="") as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert rows == [
-        ["a.wav", "bonafide", "1.5", "0.5", "bonafide", "A"],
-        ["b.wav", "spoof", "-1.0", "2.0", "spoof", "A"],
-        ["c.wav", "spoof", "", "", "", "B"],
+        ["a.wav", "bonafide", "1.5", "0.5", "real", "1.0", "larger logit", "A"],
+        ["b.wav", "spoof", "-1.0", "2.0", "fake", "-3.0", "larger logit", "A"],
+        ["c.wav", "spoof", "", "", "", "", "", "B"],
     ]
     found = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
     assert found["scores_sha256"] == file_sha256("scores.csv")
+
+
+def test_attacks_by_codecs_and_the_worst_of_them(asvspoof_like, capsys):
+    assert main(["scores.txt", "--keys", "keys.txt"]) == 0
+    shown = capsys.readouterr().out
+    eers = {}
+    for attack in ("A07", "A08"):
+        for codec in ("alaw", "none"):
+            chosen = [row for row in asvspoof_like if row[1] == codec and row[2] in ("-", attack)]
+            real, fake = (
+                [row[-1] for row in chosen if (row[3] == "bonafide") == is_real] for is_real in (1, 0)
+            )
+            eers[attack, codec] = metrics.compute_eer(real, fake).eer
+    for attack in ("A07", "A08"):
+        row = rf"^{attack} +{100 * eers[attack, 'alaw']:.2f} +{100 * eers[attack, 'none']:.2f}$"
+        assert re.search(row, shown, re.MULTILINE)
+    pooled = [
+        metrics.compute_eer(
+            [row[-1] for row in asvspoof_like if row[3] == "bonafide"],
+            [row[-1] for row in asvspoof_like if row[2] == attack],
+        ).eer
+        for attack in ("A07", "A08")
+    ]
+    assert f"mean EER over these {100 * sum(pooled) / 2:.2f} %; the worst is A08" in shown
+
+
+def test_precision_where_few_clips_are_fake(asvspoof_like, capsys):
+    args = ["scores.txt", "--keys", "keys.txt", "--threshold", "1", "--output", "out"]
+    assert main([*args, "--prevalence", "0.02"]) == 0
+    at = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))["at_threshold"]
+    called = {True: [], False: []}
+    for row in asvspoof_like:
+        called[row[-1] >= 1].append(row[3] == "bonafide")
+    n_real = sum(row[3] == "bonafide" for row in asvspoof_like)
+    weights = {True: 0.98 / n_real, False: 0.02 / (len(asvspoof_like) - n_real)}
+    for is_real, name in ((True, "bonafide"), (False, "spoof")):
+        weight = [weights[true] for true in called[is_real]]
+        right = [w for w, true in zip(weight, called[is_real], strict=True) if true == is_real]
+        assert at["precision"][name] == pytest.approx(sum(right) / sum(weight))
+    shown = capsys.readouterr().out
+    assert (
+        f"where 2 % of all clips are fake: {100 * at['precision']['bonafide']:.1f} % of those called" in shown
+    )
+    with pytest.raises(SystemExit):
+        main(["scores.txt", "--keys", "keys.txt", "--prevalence", "0.02"])
+    assert "--prevalence needs --threshold" in capsys.readouterr().err
+    for wrong in ("0", "1", "x"):
+        with pytest.raises(SystemExit):
+            main([*args, "--prevalence", wrong])
+
+
+def test_several_files_are_compared_on_the_recordings_that_all_have(asvspoof_like, capsys):
+    lines = Path("scores.txt").read_text(encoding="utf-8").splitlines()
+    worse = [f"{name} {float(score) * (-1) ** i}" for i, (name, score) in enumerate(map(str.split, lines))]
+    Path("worse.txt").write_text("\n".join(worse[100:]), encoding="utf-8")
+    assert (
+        main(["scores.txt", "worse.txt", "--keys", "keys.txt", "--output", "out", "--pictures", "svg"]) == 0
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "## worse against scores" in shown
+    assert "on clips like these, scores is the better of the two" in shown
+    for name in ("roc.svg", "det.svg", "scores/roc.svg", "worse/metrics.json", "worse/scores.csv"):
+        assert Path("out", name).is_file()
+    assert not list(Path("out").rglob("*.png"))
+    with open("out/table.csv", encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for name in ("scores", "worse"):
+        written = json.loads(Path(f"out/{name}/metrics.json").read_text(encoding="utf-8"))
+        assert float(rows[name]["eer"]) == written["metrics"]["eer"]
+        assert [float(rows[name][f"auc_{end}"]) for end in ("low", "high")] == written["intervals_95"]["auc"]
+    latex = Path("out/table.tex").read_text(encoding="utf-8")
+    assert latex.count("\\\\\n") == 3
+    assert f"worse & {float(rows['worse']['auc']):.4f} [" in latex
+
+
+def test_files_that_cannot_be_compared_are_named(asvspoof_like, capsys):
+    Path("other.csv").write_text("path,score,label\na,1,real\nb,0,fake\n", encoding="utf-8")
+    Path("two.csv").write_text("path,score,label\na,1,fake\nb,0,real\n", encoding="utf-8")
+    Path("three.csv").write_text("path,score,label\nc,1,fake\nd,0,real\n", encoding="utf-8")
+    for args, words in (
+        (["other.csv", "three.csv"], "no recording is in all of these files of scores"),
+        (["other.csv", "two.csv"], "two: a has another label than in other"),
+        (["other.csv", "./other.csv"], "the same file of scores is named twice"),
+    ):
+        assert main(args) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_name_means_nothing_to_latex():
+    assert results._latex("a_b$1%\\x~") == "a\\_b\\$1\\%\\textbackslash{}x\\textasciitilde{}"

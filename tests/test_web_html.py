@@ -68,7 +68,10 @@ def stand_in():
 
 
 def named(stand_in, name="stand-in", calibration=None):
-    return NamedDetector(name, stand_in, Rule(calibration))
+    return NamedDetector(name, stand_in, Rule(calibration=calibration))
+
+
+SURE = Calibration(1.0, 0.0, 50.0, "9 clips", real_from=0.0, fake_to=0.0)
 
 
 def recording(detectors, margins, name="a.wav"):
@@ -86,19 +89,29 @@ def recording(detectors, margins, name="a.wav"):
         ([3.0], "✓ Sounds real", "real"),
         ([-3.0], "✗ Sounds synthetic (fake)", "fake"),
         ([1.0], "? Not sure", "not-sure"),
-        ([5.0, -5.0], "≠ Mixed: parts sound real, parts synthetic", "mixed"),
+        ([5.0] * 3 + [-5.0] * 3, "≠ Mixed: parts sound real, parts synthetic", "mixed"),
     ],
 )
 def test_the_verdict_in_words(stand_in, margins, words, kind):
-    detectors = [named(stand_in)]
+    detectors = [named(stand_in, calibration=SURE)]
     page = Page(web_page.timeline_html(recording(detectors, margins), detectors))
     assert words in page.text
     assert [section["class"] for section in page.all("section")] == [f"judged {kind}"]
-    assert "No probability: this detector's file stores no calibration." in page.text
-    assert "Nobody has calibrated" in page.text
     assert stand_in.sha256 in page.text
     assert "EER 5.9 %" in page.text
     assert "do not judge real recordings by it" in page.text
+
+
+@pytest.mark.parametrize(
+    ("margins", "kind"), [([1.0], "real"), ([-0.1], "fake"), ([5.0] * 3 + [-6.0] * 3, "fake")]
+)
+def test_nothing_is_sure_without_a_calibration(stand_in, margins, kind):
+    detectors = [named(stand_in)]
+    page = Page(web_page.timeline_html(recording(detectors, margins), detectors))
+    assert [section["class"] for section in page.all("section")] == [f"judged {kind}"]
+    assert "No probability: this detector is not calibrated." in page.text
+    assert "uncalibrated: this does not say how sure that is" in page.text
+    assert "surely" not in page.text
 
 
 def test_score_threshold_and_probability(stand_in):
@@ -113,13 +126,13 @@ def test_score_threshold_and_probability(stand_in):
 
 
 def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
-    detectors = [named(stand_in)]
+    detectors = [named(stand_in, calibration=SURE)]
     page = Page(web_page.timeline_html(recording(detectors, [5, -1, -9, -9, 40]), detectors))
     assert "5 windows with scores from -9.00 to 40.00" in page.text
-    assert "mixed where some windows are surely real and some surely fake" in page.text
+    assert "mixed where windows in a row, at least two without overlap, are surely real" in page.text
     assert "0:03.0 to 0:05.0 leans towards synthetic, lowest score -1.00" in page.text
     (picture,) = page.all("img")
-    assert picture["alt"] == "Waveform, spectrogram, and the score over 0:12.0 (stand-in: mixed)"
+    assert picture["alt"] == "Waveform, spectrogram, and the score over 0:12.0 (stand-in: real)"
     with Image.open(io.BytesIO(content(picture["src"]))) as image:
         assert min(image.size) > 300
     players = page.all("audio")
@@ -145,7 +158,7 @@ def test_a_silent_recording_gets_a_caution(stand_in):
 
 
 def test_detectors_side_by_side(stand_in):
-    detectors = [named(stand_in, "one"), named(stand_in, "two", Calibration(1.0, 0.0, 5.0, "x"))]
+    detectors = [named(stand_in, "one"), named(stand_in, "two", SURE)]
     page = Page(web_page.timeline_html(recording(detectors, [-5.0, -5.0]), detectors))
     assert len(page.all("section")) == 2
     for name in ("one", "two"):
@@ -229,7 +242,8 @@ def test_an_archive_with_labels_gets_auc_and_eer(service, tmp_path):
             clips[f"set/{folder}/{path.name}"] = path.read_bytes()
     archive = write_zip(tmp_path / "set.zip", clips)
     page = Page(web_page.results_html(service, [archive], ["stand-in"]))
-    assert re.search(r"stand-in\s+\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", page.text)
+    assert re.search(r"stand-in\s+\d\.\d{4}\s+\d+\.\d\d\s", page.text)
+    assert "too few for intervals, since the 10 real clips form 2 groups by how their file names" in page.text
     assert [picture["alt"] for picture in page.all("img")] == [
         f"{what} of stand-in" for what in ("roc", "det", "histogram")
     ]

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antispoofing import distributed, metrics
+from antispoofing import distributed
 from antispoofing.classes import FAKE, REAL
 from antispoofing.commands import tasks
 from antispoofing.commands.options import ScoringOptions
@@ -20,9 +20,12 @@ from antispoofing.detectors.provenance import read_fine_tuning
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.report import plots, results, screen
+from antispoofing.report import results, screen
+from antispoofing.report.summary import summarise
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import counted, printable
+from antispoofing.text import auc_text, counted, eer_text, printable
 from antispoofing.training.history import FINAL, LAST, STATE, EpochResult
 from antispoofing.training.recipe import TrainingConfig, steps_of_an_epoch
 from antispoofing.training.stopping import Stopped
@@ -240,15 +243,14 @@ class Progress:
         result = history[-1]
         print(
             f"epoch {result.epoch}: loss {result.train_loss:.4f}; validation loss "
-            f"{result.validation_loss:.4f}, AUC {result.validation_auc:.3f}, "
-            f"EER {100 * result.validation_eer:.1f} %, {len(scored.failures)} not scored "
+            f"{result.validation_loss:.4f}, AUC {auc_text(result.validation_auc)}, "
+            f"EER {eer_text(result.validation_eer)} %, {len(scored.failures)} not scored "
             f"({result.seconds:.0f} s)"
         )
         if self.tracker.is_on:
-            points = metrics.error_rates(scored.bonafide, scored.spoof)
-            interval = (result.validation_auc_low, result.validation_auc_high)
-            roc = plots.plot_roc(points, result.validation_auc, interval)
-            self.tracker.log_epoch(result, self.step, roc)
+            title = f"validation, epoch {result.epoch}"
+            drawn = results.pictures(scored, summarise(scored, find_clusters(scored.utterances)), title)
+            self.tracker.log_epoch(result, self.step, drawn["roc"])
 
     def _remove_earlier_results(self) -> None:
         """Remove what belongs to the weights of an earlier run, which the first epoch has replaced."""
@@ -263,12 +265,12 @@ def score_test_splits(
 ) -> None:
     """Score the test splits with the best epoch's weights; print, write and log the results.
 
-    Decisions are taken at the threshold that was chosen on the validation split.
+    Errors are counted at the threshold that was chosen on the validation split.
     """
     if not splits.testing:
         return
     final = distributed.on_all_ranks(lambda: tasks.load(output / FINAL, options))
-    epoch = read_fine_tuning(final).epoch
+    epoch, rule = read_fine_tuning(final).epoch, Rule.from_detector(final)
     threshold, summaries, has_several = epoch["validation_threshold"], {}, len(splits.testing) > 1
     end = "\n" if has_several else ""
     print(f"\nTesting the weights of epoch {epoch['epoch']} (lowest validation EER, then loss)", end=end)
@@ -276,12 +278,14 @@ def score_test_splits(
         folder = output / TESTING / name if has_several else output / TESTING
         if has_several:
             print(f"\nTest split of {name}:", end="")
-        result = tasks.evaluate(TESTED_AS, final, found, folder, options, invocation, threshold=threshold)
+        result = tasks.evaluate(
+            TESTED_AS, final, rule, found, folder, options, invocation, threshold=threshold
+        )
         if result is not None:
             summaries[name] = result.summary
     if not distributed.is_main():
         return
     rows = {f"{TESTED_AS}, {name}" if has_several else TESTED_AS: s for name, s in summaries.items()}
     print(f"\n{screen.results(rows)}")
-    print("\nThe threshold was chosen on the validation split.")
+    print("\nThat threshold was chosen on the validation split.")
     tracker.log_testing(summaries)

@@ -1,7 +1,8 @@
-"""Compute AUC, EER and other metrics from a file of scores, whatever system produced it.
+"""Compute AUC, EER and other metrics from files of scores, whatever systems produced them.
 
     python -m antispoofing metrics results/custom/LA_model/scores.csv
     python -m antispoofing metrics scores.txt --keys keys/LA/CM/trial_metadata.txt --by attack codec
+    python -m antispoofing metrics a/scores.csv b/scores.csv --output compared    # and which is better
 
 In every format that is read, a higher score means more likely real.
 """
@@ -9,7 +10,7 @@ In every format that is read, a higher score means more likely real.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from antispoofing.commands import options
@@ -18,12 +19,18 @@ from antispoofing.data.labels import EVAL, PHASES, read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
 from antispoofing.files import file_sha256
+from antispoofing.metrics import precision
 from antispoofing.project import Invocation
 from antispoofing.report import results, screen
-from antispoofing.report.groups import property_groups, with_other_class
-from antispoofing.report.summary import summarise
+from antispoofing.report.comparison import compare_all
+from antispoofing.report.groups import crossed, property_groups, with_other_class
+from antispoofing.report.summary import over_groups, summarise
+from antispoofing.scoring.asv_scores import read_asv_rates
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score_files import as_scored, read_scores, with_keys
 from antispoofing.scoring.scored import Scored
+from antispoofing.tdcf import AsvRates, min_tdcf
 from antispoofing.text import printable
 
 USUAL_BREAKDOWN = ("attack", "codec")
@@ -33,12 +40,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m antispoofing metrics",
-        description="Compute AUC, EER and more from a file of scores. Higher score = more likely real.",
+        description="Compute AUC, EER and more from files of scores. Higher score = more likely real.",
     )
     parser.add_argument(
         "scores",
         type=Path,
-        help="file of scores: lines of UTT SCORE, or a CSV or TSV with columns path and score",
+        nargs="+",
+        help="file of scores: lines of UTT SCORE, or a CSV or TSV with columns path and score; several files "
+        "of the same recordings are compared",
     )
     parser.add_argument(
         "--keys",
@@ -56,14 +65,32 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         f"{' and '.join(USUAL_BREAKDOWN)}, if there are such columns)",
     )
     parser.add_argument(
+        "--asv-scores",
+        type=Path,
+        metavar="FILE",
+        help="scores of the speaker verification system of ASVspoof 2019 or 2021 LA: also report the min "
+        "t-DCF",
+    )
+    parser.add_argument(
+        "--prevalence",
+        type=options.share,
+        metavar="SHARE",
+        help="with --threshold: also report how often each decision is right where this share of all clips "
+        "is fake, such as 0.01",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder to write scores, metrics and plots to (default: write nothing)",
+        help="folder to write scores, metrics, plots, and the table as CSV and LaTeX to (default: write "
+        "nothing)",
     )
     options.add_threshold_option(parser)
-    options.add_seed_option(parser)
-    return parser.parse_args(argv)
+    options.add_pictures_option(parser)
+    args = parser.parse_args(argv)
+    if args.prevalence is not None and args.threshold is None:
+        parser.error("--prevalence needs --threshold")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,47 +105,104 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         DataError: If scores or labels cannot be read, do not belong together, or lack a class.
         OSError: If the results cannot be written.
     """
-    if args.output and (args.output / "scores.csv").resolve() == args.scores.resolve():
-        raise DataError(f"{args.scores} would be overwritten by the results: name another --output")
-    scored = _read(args)
-    columns = _columns_to_break_down(scored, args.by)
+    names = _names(args.scores)
+    several = len(names) > 1
+    folders = {name: args.output / name if args.output and several else args.output for name in names}
+    for name, path in names.items():
+        if folders[name] and (folders[name] / "scores.csv").resolve() == path.resolve():
+            raise DataError(f"{path} would be overwritten by the results: name another --output")
+    scored = {name: _read(path, args) for name, path in names.items()}
+    columns = {name: _columns_to_break_down(of_file, args.by) for name, of_file in scored.items()}
+    asv = read_asv_rates(args.asv_scores, args.phase) if args.asv_scores else None
+    summaries = {name: _summarise(names[name], of_file, args, asv) for name, of_file in scored.items()}
+    for folder in filter(None, folders.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+    for of_file in scored.values():
+        if of_file.failures:
+            listed = "see failures.csv" if args.output else "with --output, failures.csv lists them all"
+            print(screen.failures_list(of_file, listed))
+    print(f"\n{screen.results(summaries)}")
+    for name, of_file in scored.items():
+        groups = {column: dict(_by_group(of_file, column, args)) for column in columns[name]}
+        _print_groups(groups, name if several else "")
+        if crossed_eers := crossed(of_file, *USUAL_BREAKDOWN) if args.by is None else None:
+            print(f"\nEER %, attacks by codecs\n{screen.crossed_table(crossed_eers)}")
+        if groups:
+            summaries[name]["by"] = groups
+        if folders[name]:
+            about = _about(names[name], args)
+            results.write_results(
+                folders[name],
+                of_file,
+                summaries[name],
+                Rule(args.threshold),
+                about,
+                invocation,
+                title=name,
+                formats=args.pictures,
+            )
+    if several:
+        print(f"\n{screen.analysis_text(compare_all(_same_recordings(scored)))}")
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-    summary = summarise(scored, threshold=args.threshold, seed=args.seed)
-    if "metrics" not in summary:
-        raise DataError(f"{args.scores}: AUC and EER need scores of both real and fake recordings")
-    name = args.scores.stem
-    if scored.failures:
-        listed = "see failures.csv" if args.output else "with --output, failures.csv lists them all"
-        print(screen.failures_list(scored, listed))
-    print(f"\n{screen.results({name: summary})}")
-    groups = {}
-    for column in columns:
-        groups[column] = dict(_by_group(scored, column, args))
-        print(f"\n{screen.results_table(groups[column], column)}")
-    if groups:
-        print("\nA group of a single class is compared with all clips of the other class.")
-    if args.output:
-        about = {"scores": str(args.scores), "scores_sha256": file_sha256(args.scores)}
-        if args.keys:
-            about |= {"keys": str(args.keys), "keys_sha256": file_sha256(args.keys)}
-        verdicts = scored.verdicts(args.threshold)
-        summary |= {"by": groups} if groups else {}
-        results.write_results(args.output, scored, summary, verdicts, about, invocation, title=name)
+        results.write_tables(args.output, summaries)
+        if several:
+            results.write_overlaid(args.output, scored, summaries, args.pictures)
         print(f"\nScores, metrics and plots are in {args.output}")
     return 0
 
 
-def _read(args: argparse.Namespace) -> Scored:
-    """Read the scores and their labels, and print what was found."""
-    scores = read_scores(args.scores)
+def _names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return a name for each file of scores: its own, or its folder's if it is one of this project's."""
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError("the same file of scores is named twice")
+    names: dict[str, Path] = {}
+    for path in paths:
+        name = path.parent.name if path.name == "scores.csv" and path.parent.name else path.stem
+        names[name if name not in names else f"{name}-{len(names) + 1}"] = path
+    return names
+
+
+def _summarise(
+    path: Path, scored: Scored, args: argparse.Namespace, asv: tuple[AsvRates, str] | None
+) -> dict:
+    """Return the figures of a file of scores."""
+    summary = summarise(scored, find_clusters(scored.utterances), threshold=args.threshold)
+    if "metrics" not in summary:
+        raise DataError(f"{path}: AUC and EER need scores of both real and fake recordings")
+    if asv:
+        rates, formula = asv
+        try:
+            cost = min_tdcf(scored.bonafide, scored.spoof, rates, formula)
+        except ValueError as error:
+            raise DataError(f"{args.asv_scores}: {error}") from error
+        summary["min_tdcf"] = {"value": cost, "formula": formula, "asv": rates._asdict()}
+    if args.prevalence is not None:
+        at = summary["at_threshold"]
+        at["prevalence"] = args.prevalence
+        at["precision"] = precision(at["frr"], at["far"], args.prevalence)
+    return summary
+
+
+def _about(path: Path, args: argparse.Namespace) -> dict[str, str]:
+    """Return which files the figures are of."""
+    files = {"scores": path, "keys": args.keys, "asv_scores": args.asv_scores}
+    about: dict[str, str] = {}
+    for what, file in files.items():
+        if file:
+            about |= {what: str(file), f"{what}_sha256": file_sha256(file)}
+    return about
+
+
+def _read(path: Path, args: argparse.Namespace) -> Scored:
+    """Read a file of scores and their labels, and print what was found."""
+    scores = read_scores(path)
     if not scores:
-        raise DataError(f"{args.scores} has a header but no rows")
+        raise DataError(f"{path} has a header but no rows")
     if args.keys is None:
         if args.phase:
             raise DataError("--phase selects a phase of the keys: name their file with --keys")
         if not any(score.label for score in scores):
-            raise DataError(f"{args.scores} has no labels: name a list of labels with --keys")
+            raise DataError(f"{path} has no labels: name a list of labels with --keys")
         utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
         return as_scored(utterances, scores)
     keys = read_labels(args.keys, args.phase)
@@ -129,6 +213,27 @@ def _read(args: argparse.Namespace) -> Scored:
     if without:
         print(f"Scores left out because the keys do not list their trials: {without} of {len(scores)}")
     return scored
+
+
+def _same_recordings(scored: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return the scores of the recordings that all files have, in the same order.
+
+    Raises:
+        DataError: If no recordings are in all of them, or one has different labels.
+    """
+    places = [{u.name: i for i, u in enumerate(of_file.utterances)} for of_file in scored.values()]
+    names = [name for name in places[0] if all(name in of_file for of_file in places)]
+    if not names:
+        raise DataError("no recording is in all of these files of scores, so they cannot be compared")
+    chosen, first = {}, next(iter(scored.values()))
+    for (title, of_file), place in zip(scored.items(), places, strict=True):
+        indices = [place[name] for name in names]
+        for name, index in zip(names, indices, strict=True):
+            if of_file.utterances[index].label != first.utterances[places[0][name]].label:
+                raise DataError(f"{title}: {name} has another label than in {next(iter(scored))}")
+        utterances = [first.utterances[places[0][name]] for name in names]
+        chosen[title] = Scored(utterances, of_file.logits[indices], {})
+    return chosen
 
 
 def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list[str]:
@@ -144,6 +249,19 @@ def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list
 def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
     """Yield the name and the summary of each group of a column."""
     values = {column: [utterance.columns.get(column, "") for utterance in scored.utterances]}
+    clustering = find_clusters(scored.utterances, without=[column])
     for group, members in property_groups(scored, values, fewest=1, most=None).get(column, {}).items():
-        chosen = scored.subset(with_other_class(scored, members))
-        yield printable(group), summarise(chosen, threshold=args.threshold, seed=args.seed)
+        chosen = with_other_class(scored, members)
+        together = clustering.subset(chosen) if clustering else None
+        yield printable(group), summarise(scored.subset(chosen), together, threshold=args.threshold)
+
+
+def _print_groups(groups: Mapping[str, Mapping[str, dict]], name: str) -> None:
+    for column, summaries in groups.items():
+        print(f"\n{name}\n" if name else "")
+        print(screen.results_table(summaries, column))
+        if len(summaries) > 1:
+            macro, worst = over_groups(summaries)
+            print(f"mean EER over these {100 * macro:.2f} %; the worst is {worst}")
+    if groups:
+        print("\nA group of a single class is compared with all clips of the other class.")

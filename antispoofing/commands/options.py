@@ -11,6 +11,8 @@ from pathlib import Path
 from antispoofing.data.labels import EVAL, PHASES
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
 
+PICTURE_FORMATS = ("png", "svg", "pdf")
+
 
 @dataclass(frozen=True)
 class ScoringOptions:
@@ -22,7 +24,6 @@ class ScoringOptions:
         engine: The library that computes XLS-R, see `detectors.loading.load_detector`.
         batch_size: Clips in a batch; None to choose for the device.
         workers: Processes that decode audio in advance; None to choose for the device.
-        seed: Seed of the bootstrap resampling.
     """
 
     device: str = "auto"
@@ -30,12 +31,11 @@ class ScoringOptions:
     engine: str = "transformers"
     batch_size: int | None = None
     workers: int | None = None
-    seed: int = 0
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> ScoringOptions:
-        """Take the options of `add_machine_options`, and --seed, from a parsed command line."""
-        return cls(args.device, args.precision, args.frontend, args.batch_size, args.workers, args.seed)
+        """Take the options of `add_machine_options` from a parsed command line."""
+        return cls(args.device, args.precision, args.frontend, args.batch_size, args.workers)
 
 
 def finite(text: str) -> float:
@@ -62,6 +62,18 @@ def positive(text: str) -> float:
     if finite(text) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return finite(text)
+
+
+def share(text: str) -> float:
+    """Parse a share between 0 and 1, both excluded, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is no such number.
+    """
+    number = finite(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
 
 
 def not_negative(text: str) -> float:
@@ -149,14 +161,29 @@ def add_output_option(parser: argparse.ArgumentParser, default: Path) -> None:
     )
 
 
-def add_threshold_option(parser: argparse.ArgumentParser) -> None:
-    """Add --threshold."""
+def add_threshold_option(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add --threshold, with `several` one for each detector."""
     parser.add_argument(
         "--threshold",
         type=finite,
+        nargs="+" if several else None,
         metavar="X",
-        help="decision threshold, chosen on other data: a recording with score >= X is called real; adds "
-        "accuracy and a confusion table (default: none; write a negative one as --threshold=-1e-3)",
+        help="decision threshold, chosen on other data"
+        + (", one for each detector, in their order" if several else "")
+        + ": a recording with score >= X is called real; adds accuracy and a confusion table (default: none; "
+        "write a negative one as --threshold=-1e-3)",
+    )
+
+
+def add_pictures_option(parser: argparse.ArgumentParser) -> None:
+    """Add --pictures."""
+    parser.add_argument(
+        "--pictures",
+        nargs="+",
+        choices=PICTURE_FORMATS,
+        default=PICTURE_FORMATS[:1],
+        metavar="FORMAT",
+        help=f"file formats of the plots: {', '.join(PICTURE_FORMATS)} (default: {PICTURE_FORMATS[0]})",
     )
 
 
@@ -194,13 +221,6 @@ def add_scores_as_option(parser: argparse.ArgumentParser, formats: Collection[st
         metavar="FORMAT",
         help=f"also write the scores in these formats, which other programs read: {', '.join(formats)} "
         "(default: none)",
-    )
-
-
-def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    """Add --seed, of the bootstrap resampling."""
-    parser.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="seed of the bootstrap resampling (default: 0)"
     )
 
 

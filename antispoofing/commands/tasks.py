@@ -23,6 +23,8 @@ from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
 from antispoofing.report import results, screen
 from antispoofing.report.summary import summarise
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import counted, printable
 from antispoofing.training.history import FINAL
@@ -59,10 +61,12 @@ class Evaluation(NamedTuple):
     Attributes:
         scored: From `score_recordings`.
         summary: From `summarise`.
+        rule: How the scores become verdicts.
     """
 
     scored: Scored
     summary: dict
+    rule: Rule
 
 
 def known_checkpoints() -> list[Path]:
@@ -260,6 +264,7 @@ def print_analysis(folder: Path, figures: str, words: Sequence[str]) -> None:
 def evaluate(
     name: str,
     detector: Detector,
+    rule: Rule,
     found: Recordings,
     folder: Path,
     options: ScoringOptions,
@@ -273,11 +278,12 @@ def evaluate(
     Args:
         name: The detector's name in tables and plots.
         detector: In evaluation mode.
+        rule: How its scores become verdicts.
         found: The recordings.
         folder: Where to write the results; created if it does not exist.
         options: How to score.
         invocation: Recorded with the results.
-        threshold: A decision threshold chosen on other data; None for the network's own decision.
+        threshold: A threshold chosen on other data, for accuracy and confusion counts; None for neither.
         offset: Where in each recording its clip begins, in seconds.
 
     Returns:
@@ -297,15 +303,15 @@ def evaluate(
     )
     if not distributed.is_main():
         return None
-    summary = summarise(scored, threshold=threshold, seed=options.seed)
+    summary = summarise(scored, find_clusters(found.utterances), threshold=threshold)
     about = {
         "data_root": str(found.root),
         "data_sha256": found.sha256(),
         "offset_seconds": offset,
         "detector": {"name": name} | detector.describe(),
+        "verdicts": rule.describe(),
     }
-    verdicts = scored.verdicts(threshold)
-    results.write_results(folder, scored, summary, verdicts, about, invocation, title=name)
+    results.write_results(folder, scored, summary, rule, about, invocation, title=name)
     if scored.failures:
         print(screen.failures_list(scored))
     counts = summary["counts"]
@@ -314,4 +320,4 @@ def evaluate(
     for label, count in (("real", counts["bonafide_scored"]), ("fake", counts["spoof_scored"])):
         if all(u.label for u in found.utterances) and count == 0:
             raise DataError(f"none of the {label} recordings could be scored, so there is no AUC or EER")
-    return Evaluation(scored, summary)
+    return Evaluation(scored, summary, rule)

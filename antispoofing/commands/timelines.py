@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from antispoofing.data.recordings import Utterance
 from antispoofing.report import results, screen
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.timeline import cautions, overall
+from antispoofing.scoring.timeline import cautions, describe_overall
 from antispoofing.text import printable
 from data_utils import AudioError, load_audio
 
@@ -52,8 +52,8 @@ def write_timelines(
     from antispoofing.scoring.score import score_windows
 
     folder, rate = results_folder / FOLDER, detector.config.sample_rate
-    print(f"\nTimelines, {name}: {printable(rule.describe())}.")
-    print(f"The whole recording is {overall(rule)}.")
+    print(f"\nTimelines, {name}: a window is {printable(rule.describe())}.")
+    print(f"The whole recording is {describe_overall(rule)}.")
     for number, utterance in enumerate(utterances):
         try:
             wave = load_audio(utterance.path, rate)

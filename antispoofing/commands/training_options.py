@@ -178,7 +178,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         type=whole(0),
         metavar="N",
         help="seed of everything random: which recordings are held out, their order, crops, augmentation, "
-        "dropout, bootstrap resampling (default: %(default)s)",
+        "dropout (default: %(default)s)",
     )
 
 

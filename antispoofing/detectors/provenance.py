@@ -25,6 +25,13 @@ VALIDATION_FIGURES = (
     "validation_eer",
     "validation_threshold",
 )
+# How many of its clips were misjudged at that threshold; files of earlier versions lack these.
+VALIDATION_COUNTS = (
+    "validation_bonafide",
+    "validation_spoof",
+    "validation_rejected",
+    "validation_accepted",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class FineTuning:
     Attributes:
         started_from: Where the run started.
         training: The recipe (see `training.recipe.TrainingConfig`), and how many clips there were ("clips").
-        epoch: The figures of the epoch that was kept, VALIDATION_FIGURES among them.
+        epoch: The figures of the epoch that was kept, VALIDATION_FIGURES and usually VALIDATION_COUNTS among
+            them.
     """
 
     started_from: Start
@@ -94,6 +102,7 @@ def read_fine_tuning(detector: Detector) -> FineTuning:
             and isinstance(start.sha256, str | None)
             and isinstance(start.provenance, dict)
             and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+            and _are_counts(*(epoch.get(name) for name in VALIDATION_COUNTS))
         )
     except (KeyError, TypeError, OverflowError):
         known = False
@@ -103,6 +112,14 @@ def read_fine_tuning(detector: Detector) -> FineTuning:
         )
     training = provenance.get("training")
     return FineTuning(start, training if isinstance(training, dict) else {}, epoch)
+
+
+def _are_counts(bonafide: object, spoof: object, rejected: object, accepted: object) -> bool:
+    """Check that all are missing, or that so many clips may have been misjudged."""
+    pairs = ((rejected, bonafide), (accepted, spoof))
+    if all(number is None for pair in pairs for number in pair):
+        return True
+    return all(type(k) is int and type(n) is int and 0 <= k <= n > 0 for k, n in pairs)
 
 
 def kept_epoch(provenance: dict) -> dict:

@@ -1,27 +1,34 @@
 """An analysis of one detector in words: how good it is, how sure that is, and where it fails.
 
-Every sentence follows an interval or a test, never the sign of a figure alone. AUC and EER have bootstrap
-intervals (`metrics.py`), and shares of clips have Wilson's. Two shares are compared by Fisher's exact test at
-5 %, divided by the number of comparisons where several are made at once (Bonferroni).
+Every sentence follows an interval or a test of `antispoofing/uncertainty.py`, never the sign of a figure
+alone. Shares are compared at 5 %, divided by the number of comparisons where several are made at once
+(Bonferroni).
 
 Convention: a score is logit 1 (bona fide), higher = more likely real.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # scipy.stats, which takes half a second to import, is loaded on first use
 from tqdm import tqdm
 
-from antispoofing import metrics
+from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
+from antispoofing.data.labels import plain
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
+from antispoofing.scoring import clusters
+from antispoofing.scoring.clusters import Clustering, find_clusters
+from antispoofing.scoring.decision import NOT_SURE, Rule
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import printable
+from antispoofing.text import auc_text, eer_text, printable, with_interval
 
 LEVEL = 0.05  # significance level of every test
+POWER = 0.8  # how often a group must stand out before its error rate counts as one that would be noticed
 MOST_CLIPS = 5  # number of misjudged clips of each class to name
 
 
@@ -30,8 +37,7 @@ def analyse(
     scored: Scored,
     summary: dict,
     properties: Mapping[str, Sequence[str]],
-    threshold: float | None = None,
-    seed: int = 0,
+    rule: Rule,
 ) -> str:
     """Write an analysis of one detector in Markdown.
 
@@ -40,133 +46,255 @@ def analyse(
         scored: Its scores of recordings of both classes.
         summary: The figures of these scores, from `summarise`.
         properties: Properties of the recordings, from `groups.clip_properties`.
-        threshold: A threshold chosen on other data; None counts errors by group at the EER threshold.
-        seed: Seed of the bootstrap resampling.
+        rule: How scores become verdicts; by the larger logit, errors by group are those at the EER threshold.
     """
+    clustering = find_clusters(scored.utterances)
     at_eer = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
-    limit = at_eer if threshold is None else threshold
-    at = "the EER threshold" if threshold is None else f"threshold {threshold:g}"
+    limit = at_eer if rule.common_threshold is None else rule.common_threshold
+    at = (
+        "the EER threshold" if rule.common_threshold is None else f"threshold {limit:.4g}, the {rule.basis}'s"
+    )
     parts = [
         f"## {printable(name)}",
-        _how_good(summary),
-        _decisions(scored, threshold),
-        *_where(scored, properties, limit, at, seed),
-        *_unlike_classes(scored, properties),
+        _how_good(scored, summary, clustering),
+        _decisions(scored, clustering, rule),
+        *_where(scored, properties, limit, at),
+        *_unlike_classes(scored, clustering, properties),
         _worst_clips(scored, limit),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _how_good(summary: dict) -> str:
+def _how_good(scored: Scored, summary: dict, clustering: Clustering | None) -> str:
     auc, eer = summary["metrics"]["auc"], summary["metrics"]["eer"]
-    (low, high), (eer_low, eer_high) = (summary["intervals_95"][name] for name in ("auc", "eer"))
+    interval, of_eer = (summary["intervals_95"][name] for name in ("auc", "eer"))
     words = (
         f"**How good is it?** Given a random real clip and a random fake one, the real one scores higher in "
-        f"{hundredths(auc)} of 100 cases (AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}; guessing "
-        "gives 0.5). "
+        f"{hundredths(auc)} of 100 cases (AUC {auc_text(auc)}"
     )
+    if interval:
+        words += f", 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
+    words += "; guessing gives 0.5). "
     if summary["reversed"]:
         words += (
-            "The interval lies entirely below 0.5: the scores point the wrong way. Either the labels or the "
-            "scores are reversed, or the detector fails on this data; the figures alone cannot tell which."
+            "That is below 0.5 by more than chance explains: the scores point the wrong way. Either the "
+            "labels or the scores are reversed, or the detector fails on this data; the figures alone cannot "
+            "tell which."
         )
     elif summary["better_than_chance"]:
-        words += "The interval lies entirely above 0.5: on this data, the detector can tell real from fake."
-    elif low <= 0.5 <= high:
-        words += (
-            "The interval includes 0.5: these clips do not show that the detector can tell real from fake."
-        )
+        words += "That is more than chance explains: on this data, the detector can tell real from fake."
     else:
         words += (
-            "With so few clips, that interval is too narrow, and by a Mann-Whitney test the order of the "
-            "scores may be due to chance: these clips do not show that the detector can tell real from fake."
+            "That may be due to chance: these clips do not show that the detector can tell real from fake."
         )
     words += (
         " At the threshold where both kinds of error are equally frequent, "
-        f"{_percent(eer, eer_low, eer_high)} of the clips of each class are misjudged (EER)"
+        f"{with_interval(f'{eer_text(eer)} %', of_eer, eer_text)} of the clips of each class "
+        "are misjudged (EER)"
     )
     if eer < 0.5:
         words += "; that threshold was chosen on this very set, so expect more errors on new clips"
-    return words + (
-        ". The intervals assume that the clips are independent, which clips of the same speaker or the same "
-        "synthesis system are not."
+    return f"{words}. {_certainty(scored, summary, clustering)}"
+
+
+def _certainty(scored: Scored, summary: dict, clustering: Clustering | None) -> str:
+    """Say which clips were taken as belonging together, and what follows from that."""
+    told = summary["intervals_95"]["clips"]
+    if min(len(scored.bonafide), len(scored.spoof)) < 2:
+        return "With a single clip in a class, there is no telling how certain these figures are."
+    if clustering is None:
+        return (
+            f"The intervals hold only if the clips are independent: {told}. Clips of the same speaker or of "
+            "the same synthesis system are not, and then the intervals are too narrow."
+        )
+    if clustering.is_enough(scored):
+        return f"The intervals allow for clips that belong together: {told}."
+    return (
+        f"**There are no intervals**: {told}. That is too few to say how certain the figures are for other "
+        f"voices and systems: it takes {uncertainty.FEWEST_CLUSTERS} groups of equal size in each class, or "
+        "more that are unequal. If the names mislead, a list of labels with a column called speaker tells "
+        "which clips belong together."
     )
 
 
-def _decisions(scored: Scored, threshold: float | None) -> str:
+def _decisions(scored: Scored, clustering: Clustering | None, rule: Rule) -> str:
     """Say how many real clips are rejected and fake ones accepted, and whether one is more frequent."""
-    verdicts = np.array(scored.verdicts(threshold))
-    errors = {}
-    for label, other in ((REAL.label, FAKE.label), (FAKE.label, REAL.label)):
-        called = verdicts[scored.mask(label)]
-        errors[label] = (int((called == other).sum()), len(called))
-    how = "by the larger of the two logits"
-    if threshold is not None:
-        how = f"at threshold {threshold:g}, chosen on other data"
+    verdicts, numbers = np.array(rule.verdicts(scored.logits)), _numbers(clustering)
+    is_wrong = {
+        REAL.label: scored.mask(REAL.label) & (verdicts == FAKE.word),
+        FAKE.label: scored.mask(FAKE.label) & (verdicts == REAL.word),
+    }
+    if not (verdicts[scored.labelled] != "").any():
+        return ""  # scores from elsewhere, with nothing to decide by
+    rejected, accepted = (share(is_wrong[label], scored.mask(label), numbers) for label in is_wrong)
     words = (
-        f"**Its decisions**, {how}: of the real clips, {share(*errors[REAL.label])} are rejected; of the "
-        f"fake clips, {share(*errors[FAKE.label])} are accepted. "
+        f"**Its verdicts** ({printable(rule.describe())}): of the real clips, {rejected} are called fake; of "
+        f"the fake clips, {accepted} are called real. "
     )
-    if p_value(errors[REAL.label], errors[FAKE.label]) >= LEVEL:
+    if rule.can_be_sure:
+        unsure = share(verdicts == NOT_SURE, scored.labelled, numbers)
+        words += f"Of all clips, {unsure} are not sure. "
+    members = scored.labelled
+    wrong = is_wrong[REAL.label] | is_wrong[FAKE.label]
+    p_value = uncertainty.p_of_shares(
+        wrong[members], scored.mask(REAL.label)[members], None if numbers is None else numbers[members]
+    )
+    if p_value is None:
+        return words + "The groups of clips are too few to tell whether one kind of error is more frequent."
+    if p_value >= LEVEL:
         return words + "The data do not show that one kind of error is more frequent than the other."
-    more = max(errors, key=lambda label: errors[label][0] / errors[label][1])
-    return words + f"The detector leans towards calling clips {'fake' if more == REAL.label else 'real'}."
+    rates = {label: wrong[scored.mask(label)].mean() for label in is_wrong}
+    side = FAKE if rates[REAL.label] > rates[FAKE.label] else REAL
+    return words + f"The detector leans towards calling clips {side.word}."
 
 
-def _where(
-    scored: Scored, properties: Mapping[str, Sequence[str]], threshold: float, at: str, seed: int
-) -> list[str]:
+def _where(scored: Scored, properties: Mapping[str, Sequence[str]], threshold: float, at: str) -> list[str]:
     """Return a table of errors for each property, and a paragraph on the groups that stand out."""
     wrong = misjudged(scored, threshold)
-    tables, found, comparisons = [], [], []
+    tables: list[str] = []
+    comparisons: list[_Comparison] = []
     for title, groups in property_groups(scored, properties).items():
+        clustering = find_clusters(scored.utterances, without=[title])
         rows = [[title, "real", "rejected", "fake", "accepted", "AUC [95 %]"]]
-        for number, (group, members) in enumerate(with_progress(title, groups)):
+        for group, members in with_progress(title, groups):
             row = [group]
             for label, _, _ in CLASSES:
-                inside, outside = members & scored.mask(label), ~members & scored.mask(label)
-                errors = _count(wrong, inside), _count(wrong, outside)
-                row += [str(errors[0][1]), share(*errors[0]) if errors[0][1] else ""]
-                if errors[0][1] and errors[1][1] and (number == 0 or len(groups) > 2):
-                    comparisons.append((title, group, label, *errors))
-            rows.append([*row, _auc(scored, members, seed)])
+                inside = members & scored.mask(label)
+                row += [str(inside.sum()), share(wrong, inside, _numbers(clustering)) if inside.any() else ""]
+                outside = scored.mask(label) & ~inside
+                comparison = _Comparison(title, group, label, inside, outside, clustering)
+                if inside.any() and outside.any() and not comparison.is_known(comparisons):
+                    comparisons.append(comparison)
+            rows.append([*row, _auc(scored, members, clustering)])
         tables.append(table(rows))
     if not tables:
         return []
-    for title, group, label, inside, outside in comparisons:
-        if p_value(inside, outside) * len(comparisons) >= LEVEL:
-            continue
-        word, error = next((word, error) for known, word, error in CLASSES if known == label)
-        found.append(
-            f"- {title} {printable(group)}: of its {word} clips, {share(*inside)} are {error}; of all other "
-            f"{word} clips, {share(*outside)}."
-        )
     words = (
-        f"**Where it fails.** The tables count errors at {at}, with 95 % intervals. For a group with clips "
-        "of only one class, the AUC compares these with all clips of the other class."
+        f"**Where it fails.** The tables count errors at {at}, with 95 % intervals where there are enough "
+        "clips, or groups of clips that belong together. For a group with clips of only one class, the AUC "
+        "compares these with all clips of the other class."
     )
-    test = f"Fisher's exact test {at_level(len(comparisons))}"
-    if found:
-        verdict = "\n".join([f"These groups stand out ({test}):", "", *found])
-    elif comparisons:
-        verdict = f"No group stands out from the other clips of its class beyond chance ({test})."
-    else:
-        verdict = "All clips of each class fall into one group, so there is nothing to compare."
-    return [words, *tables, verdict]
+    return [words, *tables, standing_out(wrong, comparisons)]
 
 
-def _unlike_classes(scored: Scored, properties: Mapping[str, Sequence[str]]) -> list[str]:
-    """Caution against properties in which the classes differ: the score may measure these instead."""
+class _Comparison(NamedTuple):
+    """A group of clips of one class, and the other clips of that class; masks [n] of the recordings."""
+
+    title: str
+    group: str
+    label: str
+    inside: np.ndarray
+    outside: np.ndarray
+    clustering: Clustering | None
+
+    def is_known(self, others: Sequence[_Comparison]) -> bool:
+        """Whether one of the others compares the same clips the other way round."""
+        return any(
+            other.title == self.title and np.array_equal(other.outside, self.inside) for other in others
+        )
+
+    def p_value(self, wrong: np.ndarray) -> float | None:
+        members, numbers = self.inside | self.outside, _numbers(self.clustering)
+        return uncertainty.p_of_shares(
+            wrong[members], self.inside[members], None if numbers is None else numbers[members]
+        )
+
+
+def standing_out(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
+    """Say in which groups errors are more, or less, frequent than elsewhere, beyond chance.
+
+    Args:
+        wrong: Which recordings are misjudged, bool [n].
+        comparisons: The groups.
+    """
+    if not comparisons:
+        return "All clips of each class fall into one group, so there is nothing to compare."
+    p_values = [comparison.p_value(wrong) for comparison in comparisons]
+    tested = [(c, p) for c, p in zip(comparisons, p_values, strict=True) if p is not None]
+    untold = len(comparisons) - len(tested)
+    left = ""
+    if untold:
+        left = (
+            f" In {untold} of {len(comparisons)} comparisons, the clips belong together in too few groups to "
+            "tell."
+        )
+    if not tested:
+        return f"Whether a group stands out cannot be told.{left}"
     found = []
-    candidates = property_groups(scored, properties)
-    candidates.pop("subfolder", None)  # it often names the synthesis system
+    for comparison, p_value in tested:
+        if p_value * len(tested) >= LEVEL:
+            continue
+        word, error = next((word, error) for label, word, error in CLASSES if label == comparison.label)
+        shares = (
+            share(wrong, part, _numbers(comparison.clustering))
+            for part in (comparison.inside, comparison.outside)
+        )
+        found.append(
+            f"- {comparison.title} {printable(comparison.group)}: of its {word} clips, {next(shares)} are "
+            f"{error}; of all other {word} clips, {next(shares)}."
+        )
+    test = f"Fisher's exact test {at_level(len(tested))}"
+    if any(comparison.clustering for comparison, _ in tested):
+        test += ", and a test that allows for clips that belong together"
+    if found:
+        return "\n".join([f"These groups stand out ({test}):{left}", "", *found])
+    return (
+        f"No group stands out from the other clips of its class beyond chance ({test}). "
+        f"{_power(wrong, [comparison for comparison, _ in tested])}{left}"
+    )
+
+
+def _power(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
+    """Say how many errors it takes for a group to stand out: what the tests would probably have missed."""
+    needed = []
+    for comparison in comparisons:
+        n, outside = int(comparison.inside.sum()), int(comparison.outside.sum())
+        errors = int(wrong[comparison.outside].sum())
+        level = LEVEL / len(comparisons)
+        # The fewest errors in the group that stand out; they get no less significant as they grow.
+        fewest = bisect.bisect_left(
+            range(n + 1),
+            True,
+            key=lambda k: (
+                k / n > errors / outside and uncertainty.p_of_counts((k, n), (errors, outside)) < level
+            ),
+        )
+        needed.append(1.0 if fewest > n else float(scipy.special.betaincinv(fewest, n - fewest + 1, POWER)))
+    least = float(np.median(needed))
+    if least > 0.99:
+        return "But the groups are so small that hardly any number of errors would stand out."
+    return (
+        f"To stand out in {100 * POWER:.0f} % of such sets, half of the groups would need an error rate of "
+        f"{100 * least:.0f} % or more."
+    )
+
+
+def _unlike_classes(
+    scored: Scored, clustering: Clustering | None, properties: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Caution against properties in which the classes differ: the score may measure these instead.
+
+    What names the speaker or the system says so by design, and is passed over.
+    """
+    found, members, numbers = [], scored.labelled, _numbers(clustering)
+    is_real = scored.mask(REAL.label)[members]
+    candidates = {
+        title: groups
+        for title, groups in property_groups(scored, properties).items()
+        if title != "subfolder" and plain(title) not in clusters.COLUMNS
+    }
     for title, groups in candidates.items():
         counts = np.array(
-            [[(members & scored.mask(label)).sum() for label, _, _ in CLASSES] for members in groups.values()]
+            [[(inside & scored.mask(label)).sum() for label, _, _ in CLASSES] for inside in groups.values()]
         )
-        if not counts.sum(axis=0).all():
-            continue  # a property that only one class has, such as the attack
-        if scipy.stats.chi2_contingency(counts, correction=False).pvalue < LEVEL / len(candidates):
+        if not (counts > 0).all(axis=1).any() or not counts.sum(axis=0).all():
+            continue  # its groups hold one class each, or only one class has it
+        p_values = [
+            uncertainty.p_of_shares(is_real, inside[members], None if numbers is None else numbers[members])
+            for inside in groups.values()
+        ]
+        tested = [p_value for p_value in p_values if p_value is not None]
+        if tested and min(tested) * len(tested) * len(candidates) < uncertainty.TAIL:
             found.append(f"{title} (Cramér's V {scipy.stats.contingency.association(counts):.2f})")
     if not found:
         return []
@@ -211,24 +339,23 @@ def misjudged(scored: Scored, threshold: float) -> np.ndarray:
     return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
 
 
-def _count(wrong: np.ndarray, members: np.ndarray) -> tuple[int, int]:
-    return int((wrong & members).sum()), int(members.sum())
+def share(hits: np.ndarray, members: np.ndarray, numbers: np.ndarray | None) -> str:
+    """Write how many of some clips are hits, with a 95 % interval: "12 of 60 (20 % [12, 32])".
+
+    Args:
+        hits: bool [n].
+        members: The clips, bool [n].
+        numbers: Which clips belong together, int [n]; None if none do.
+    """
+    inside = hits[members]
+    k, n = int(inside.sum()), len(inside)
+    interval = uncertainty.share_interval(inside, None if numbers is None else numbers[members])
+    percent = with_interval(f"{hundredths(k / n)} %", interval, lambda x: f"{100 * x:.0f}")
+    return f"{k} of {n} ({percent})"
 
 
-def p_value(a: tuple[int, int], b: tuple[int, int]) -> float:
-    """Return the p value of Fisher's exact test that two shares, each k of n, are the same."""
-    return float(scipy.stats.fisher_exact([[a[0], a[1] - a[0]], [b[0], b[1] - b[0]]]).pvalue)
-
-
-def share(k: int, n: int) -> str:
-    """Write a share with Wilson's 95 % interval: "12 of 60 (20 % [12, 32])"."""
-    return f"{k} of {n} ({_percent(k / n, *wilson(k, n))})"
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share, k of n."""
-    interval = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
-    return interval.low, interval.high
+def _numbers(clustering: Clustering | None) -> np.ndarray | None:
+    return None if clustering is None else clustering.numbers
 
 
 def hundredths(part: float) -> str:
@@ -239,17 +366,16 @@ def hundredths(part: float) -> str:
     return "less than 1" if rounded == 0 and part > 0 else str(rounded)
 
 
-def _percent(value: float, low: float, high: float) -> str:
-    return f"{hundredths(value)} % [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _auc(scored: Scored, members: np.ndarray, seed: int) -> str:
-    members = with_other_class(scored, members)
-    bonafide, spoof = (scored.scores[members & scored.mask(label)] for label, _, _ in CLASSES)
-    if min(len(bonafide), len(spoof)) < 2 or is_whole(scored, members):
+def _auc(scored: Scored, members: np.ndarray, clustering: Clustering | None) -> str:
+    chosen = with_other_class(scored, members)
+    if is_whole(scored, chosen):
         return ""
-    low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)["auc"]
-    return f"{metrics.compute_metrics(bonafide, spoof)['auc']:.3f} [{low:.3f}, {high:.3f}]"
+    part = scored.subset(chosen)
+    if min(len(part.bonafide), len(part.spoof)) < 2:
+        return ""
+    together = clustering.subset(chosen).of(part) if clustering else None
+    interval = uncertainty.intervals(part.bonafide, part.spoof, together)["auc"]
+    return auc_text(metrics.compute_auc(part.bonafide, part.spoof), interval)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -13,43 +13,42 @@ from itertools import combinations
 import numpy as np
 import scipy  # scipy.stats, which takes half a second to import, is loaded on first use
 
-from antispoofing import metrics
+from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.errors import DataError
-from antispoofing.report.analysis import (
-    LEVEL,
-    at_level,
-    misjudged,
-    share,
-    table,
-    wilson,
-    with_progress,
-)
+from antispoofing.report.analysis import LEVEL, at_level, misjudged, share, table, with_progress
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
+from antispoofing.scoring.clusters import Clustering, find_clusters
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import counted, printable
+from antispoofing.text import auc_text, counted, eer_text, printable, with_interval
 
-FEWEST = 10  # with fewer clips of a class, bootstrap intervals exclude the truth far too often
+FEWEST = 10  # groups with fewer clips of a class are not compared
 
 
-def compare_all(detectors: Mapping[str, Scored], seed: int = 0) -> list[str]:
+def compare_all(detectors: Mapping[str, Scored]) -> list[str]:
     """Write a section in Markdown on each pair of detectors, which scored the same recordings."""
     pairs = list(combinations(detectors.items(), 2))
     return [
         f"## {printable(after)} against {printable(before)}\n\n"
-        + difference(before, after, compare(a, b, seed), comparisons=len(pairs))
+        + difference(before, after, compare(a, b, find_clusters(a.utterances)), comparisons=len(pairs))
         for (before, a), (after, b) in pairs
     ]
 
 
-def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
+def compare(before: Scored, after: Scored, clustering: Clustering | None) -> dict:
     """Compare two detectors on the recordings that both scored.
+
+    Args:
+        before: One detector's scores.
+        after: The other's, of the same recordings.
+        clustering: Which recordings belong together.
 
     Returns:
         JSON types: "counts" (bonafide, spoof); "auc" and "eer" (each with before, after, and the values of
-        `metrics.paired_differences`); "errors" (each detector at its own EER threshold: mended, the number of
-        clips that only the first one misjudges; made, the number that only the second one misjudges; and the
-        p_value of McNemar's exact test); and "spearman" (rank correlation of the scores; None if undefined).
+        `uncertainty.paired_differences`); "errors" (each detector at its own EER threshold: mended, the
+        number of clips that only the first one misjudges; made, the number that only the second one
+        misjudges; and the p_value of `uncertainty.p_of_changes`); and "spearman" (rank correlation of the
+        scores; None if undefined).
 
     Raises:
         ValueError: If the two did not score the same recordings.
@@ -62,21 +61,22 @@ def compare(before: Scored, after: Scored, seed: int = 0) -> dict:
     if not all(mask.any() for mask in masks.values()):
         raise DataError("no real, or no fake, recording has a score from both detectors")
     pairs = [(s.scores[masks[REAL.label]], s.scores[masks[FAKE.label]]) for s in (before, after)]
-    values = [metrics.compute_metrics(*pair) for pair in pairs]
-    differences = metrics.paired_differences(pairs[0], pairs[1], seed=seed)
-    wrong = [misjudged(s, v["threshold"]) & both for s, v in zip((before, after), values, strict=True)]
-    mended, made = int((wrong[0] & ~wrong[1]).sum()), int((wrong[1] & ~wrong[0]).sum())
+    numbers = clustering.numbers if clustering else None
+    clusters = None if numbers is None else (numbers[masks[REAL.label]], numbers[masks[FAKE.label]])
+    differences = uncertainty.paired_differences(pairs[0], pairs[1], clusters)
+    eers = [metrics.compute_eer(*pair) for pair in pairs]
+    wrong = [misjudged(s, eer.threshold) & both for s, eer in zip((before, after), eers, strict=True)]
+    mended, made = wrong[0] & ~wrong[1], wrong[1] & ~wrong[0]
     labelled = np.logical_or(*masks.values())
+    aucs = [metrics.compute_auc(*pair) for pair in pairs]
     return {
         "counts": {label: int(mask.sum()) for label, mask in masks.items()},
-        **{
-            name: {"before": values[0][name], "after": values[1][name], **differences[name]}
-            for name in ("auc", "eer")
-        },
+        "auc": {"before": aucs[0], "after": aucs[1], **differences["auc"]},
+        "eer": {"before": eers[0].eer, "after": eers[1].eer, **differences["eer"]},
         "errors": {
-            "mended": mended,
-            "made": made,
-            "p_value": float(scipy.stats.binomtest(mended, mended + made).pvalue) if mended + made else 1.0,
+            "mended": int(mended.sum()),
+            "made": int(made.sum()),
+            "p_value": uncertainty.p_of_changes(mended, made, numbers),
         },
         "spearman": _spearman(before.scores[labelled], after.scores[labelled]),
     }
@@ -93,33 +93,33 @@ def difference(before: str, after: str, paired: dict, comparisons: int = 1) -> s
     """
     before, after = printable(before), printable(after)
     counts, auc, eer = paired["counts"], paired["auc"], paired["eer"]
-    low, high = auc["interval"]
-    eer_low, eer_high = (100 * x for x in eer["interval"])
+    by_auc = with_interval(f"{auc['difference']:+.4f}", auc["interval"], "{:+.4f}".format)
+    by_eer = with_interval(
+        f"{100 * eer['difference']:+.2f} percentage points", eer["interval"], lambda x: f"{100 * x:+.2f}"
+    )
     words = (
         f"On the clips that both scored ({counts['bonafide']} real, {counts['spoof']} fake), the AUC is "
-        f"{auc['before']:.3f} ({before}) and {auc['after']:.3f} ({after}), a difference of "
-        f"{auc['difference']:+.3f} [{low:+.3f}, {high:+.3f}]; the EER is {100 * eer['before']:.1f} % and "
-        f"{100 * eer['after']:.1f} %, a difference of {100 * eer['difference']:+.1f} percentage points "
-        f"[{eer_low:+.1f}, {eer_high:+.1f}] (95 % intervals from a paired bootstrap). "
+        f"{auc_text(auc['before'])} ({before}) and {auc_text(auc['after'])} ({after}), a difference of "
+        f"{by_auc}; the EER is {eer_text(eer['before'])} % and {eer_text(eer['after'])} %, a difference of "
+        f"{by_eer}. "
     )
-    if min(counts.values()) < FEWEST:
+    side = shown_side(auc, comparisons)
+    if side is None:
         words += (
-            f"With fewer than {FEWEST} clips of a class, such intervals are too narrow to tell which is "
-            "better."
+            "There are too few clips, or groups of clips that belong together, to tell which is better on "
+            "other clips like these."
         )
-    elif side := shown_side(auc, comparisons):
+    elif side:
         words += (
-            f"The interval of the AUC difference excludes 0{_corrected(comparisons)}: on clips like these, "
-            f"{after if side > 0 else before} is the better of the two."
+            f"The difference in AUC is more than chance explains{_corrected(comparisons)}: on clips like "
+            f"these, {after if side > 0 else before} is the better of the two."
         )
     else:
         words += "By AUC, these clips do not show that either is better than the other."
     errors = paired["errors"]
-    shown = "more than chance explains" if errors["p_value"] < LEVEL else "which may be chance"
     words += (
         f" With each at its own EER threshold, {counted(errors['mended'], 'clip')} are misjudged by {before} "
-        f"alone, and {errors['made']} by {after} alone ({shown}: McNemar's exact test, "
-        f"p = {errors['p_value']:.2g})."
+        f"alone, and {errors['made']} by {after} alone{_by_chance(errors['p_value'])}."
     )
     if paired["spearman"] is not None:
         words += f" The rank correlation of their scores is {paired['spearman']:.2f} (Spearman)."
@@ -132,7 +132,6 @@ def change(
     summary: dict,
     properties: Mapping[str, Sequence[str]],
     epoch: dict,
-    seed: int = 0,
 ) -> str:
     """Write in Markdown what fine-tuning changed beyond the overall figures.
 
@@ -142,11 +141,11 @@ def change(
         summary: The figures of `after`, from `summarise`.
         properties: Properties of the recordings, from `groups.clip_properties`.
         epoch: Figures of the fine-tuned weights on the validation split, from their provenance.
-        seed: Seed of the bootstrap resampling.
     """
     both = np.isfinite(before.scores) & np.isfinite(after.scores)
     compared, tables = {}, []
     for title, groups in property_groups(after, properties).items():
+        clustering = find_clusters(after.utterances, without=[title])
         rows = [[title, "real", "fake", "AUC before", "AUC after", "difference [95 %]"]]
         for group, members in with_progress(title, groups):
             chosen = with_other_class(after, members)
@@ -155,21 +154,22 @@ def change(
             if min(counts) < 2 or is_whole(after, chosen):
                 rows.append([*row, "", "", ""])
                 continue
-            auc = compare(before.subset(chosen), after.subset(chosen), seed=seed)["auc"]
-            if min(counts) >= FEWEST:
+            together = clustering.subset(chosen) if clustering else None
+            auc = compare(before.subset(chosen), after.subset(chosen), together)["auc"]
+            if min(counts) >= FEWEST and auc["p_value"] is not None:
                 compared[f"{title} {printable(group)}"] = auc
-            low, high = auc["interval"]
-            values = (f"{auc['before']:.3f}", f"{auc['after']:.3f}")
-            rows.append([*row, *values, f"{auc['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"])
+            changed = with_interval(f"{auc['difference']:+.4f}", auc["interval"], "{:+.4f}".format)
+            rows.append([*row, auc_text(auc["before"]), auc_text(auc["after"]), changed])
         tables.append(table(rows))
     parts = [_carried_over(after, summary, epoch)]
     if tables:
         shown = {group: shown_side(auc, len(compared)) for group, auc in compared.items()}
         found = [f"{group} ({'better' if side > 0 else 'worse'})" for group, side in shown.items() if side]
         words = (
-            f"**Where it changed.** Groups with at least {FEWEST} clips of each class: {len(compared)}. A "
-            f"change in AUC{_corrected(len(compared))} is shown in {', '.join(found) or 'none of them'}. For "
-            "a group with clips of only one class, these are compared with all clips of the other class."
+            f"**Where it changed.** Groups with at least {FEWEST} clips of each class, in which a change can "
+            f"be told: {len(compared)}. A change in AUC{_corrected(len(compared))} is shown in "
+            f"{', '.join(found) or 'none of them'}. For a group with clips of only one class, these are "
+            "compared with all clips of the other class."
         )
         parts += [words, *tables]
     return "\n\n".join(parts)
@@ -177,51 +177,81 @@ def change(
 
 def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
     """Say whether the figures of the validation split hold on these recordings."""
-    low, high = summary["intervals_95"]["auc"]
-    there_low, there_high = epoch["validation_auc_low"], epoch["validation_auc_high"]
-    eer, threshold = epoch["validation_eer"], epoch["validation_threshold"]
+    there = epoch["validation_auc_low"], epoch["validation_auc_high"]
+    auc, interval = summary["metrics"]["auc"], summary["intervals_95"]["auc"]
     words = (
         "**Does it carry over?** On the validation split of the data it was fine-tuned on, the detector's "
-        f"AUC is {epoch['validation_auc']:.3f} [{there_low:.3f}, {there_high:.3f}]; here it is "
-        f"{summary['metrics']['auc']:.3f} [{low:.3f}, {high:.3f}]: "
+        f"AUC is {auc_text(epoch['validation_auc'], there)}; here it is {auc_text(auc, interval)}. "
     )
-    if not summary["better_than_chance"]:
-        words += "these clips do not show that it can tell real from fake at all. "
-    elif high < there_low:
-        words += "what it learnt carries over only in part. "
-    elif low > there_high:
-        words += "these clips are easier for it. "
-    else:
-        words += "the intervals overlap, so no loss is shown. "
-    at = metrics.confusion_at(after.bonafide, after.spoof, threshold)
-    rejected = at["bonafide_spoof"], at["bonafide_spoof"] + at["bonafide_bonafide"]
-    accepted = at["spoof_bonafide"], at["spoof_bonafide"] + at["spoof_spoof"]
-    words += (
-        f"At the threshold chosen there ({threshold:.4g}), both error rates were about {100 * eer:.1f} %. "
-        f"Here, of the real clips, {share(*rejected)} are rejected, and of the fake clips, "
-        f"{share(*accepted)} are accepted: "
-    )
-    intervals = {"first": wilson(*rejected), "second": wilson(*accepted)}
-    excluding = [which for which, (low, high) in intervals.items() if not low <= eer <= high]
-    if not excluding:
-        return (
-            words
-            + "neither interval excludes that rate, so these clips do not show that the threshold is off."
+    if interval is None:
+        words += (
+            "Here, there are too few clips, or groups that belong together, to tell whether that is less. "
         )
-    which = "both intervals exclude" if len(excluding) == 2 else f"the {excluding[0]} interval excludes"
-    return words + f"{which} that rate, so the threshold does not hold here."
+    else:
+        low, high = uncertainty.difference_interval(epoch["validation_auc"], there, auc, interval)
+        words += f"The 95 % interval of the difference is {low:+.4f} to {high:+.4f}: "
+        if not summary["better_than_chance"]:
+            words += "these clips do not show that it can tell real from fake at all. "
+        elif high < 0:
+            words += "what it learnt carries over only in part. "
+        elif low > 0:
+            words += "these clips are easier for it. "
+        else:
+            words += "no loss is shown. "
+    return words + _threshold_carried_over(after, epoch)
 
 
-def shown_side(values: dict, comparisons: int) -> int:
+def _threshold_carried_over(after: Scored, epoch: dict) -> str:
+    """Say whether the validation threshold brings error rates here that differ from those it had there."""
+    threshold, clustering = epoch["validation_threshold"], find_clusters(after.utterances)
+    numbers = clustering.numbers if clustering else None
+    wrong, rates, changed, untold = misjudged(after, threshold), [], [], False
+    for label, word, error in CLASSES:
+        members = after.mask(label)
+        here = f"{share(wrong, members, numbers)} of the {word} clips are {error}"
+        if f"validation_{error}" not in epoch:
+            rates.append(here)
+            untold = True
+            continue
+        there = epoch[f"validation_{error}"], epoch[f"validation_{label}"]
+        rates.append(f"{here} (there, {there[0]} of {there[1]})")
+        p_value = uncertainty.p_of_counts_elsewhere(
+            there, wrong[members], None if numbers is None else numbers[members]
+        )
+        if p_value is None:
+            untold = True
+        elif p_value * len(CLASSES) < uncertainty.TAIL:
+            changed.append(word)
+    words = f"At the threshold chosen there ({threshold:.4g}), {rates[0]}, and {rates[1]}: "
+    if changed:
+        return words + (
+            f"for {' and '.join(changed)} clips, that differs by more than chance explains, so the threshold "
+            "does not hold here."
+        )
+    if untold:
+        return words + "whether the threshold holds here cannot be told from so little."
+    return words + "that may be chance, so these clips do not show that the threshold is off."
+
+
+def shown_side(values: dict, comparisons: int) -> int | None:
     """Return on which side of 0 a difference is shown to lie: -1, 1, or 0 for neither.
 
-    It is shown if its 95 % interval excludes 0, and if among several comparisons its p value is below 5 %
-    divided by their number (Bonferroni).
+    It is shown if its p value is below 5 %, divided by the number of comparisons if there are several
+    (Bonferroni). None if there are too few clips, or groups of clips that belong together, to tell.
     """
-    low, high = values["interval"]
-    if comparisons > 1 and values["p_value"] * comparisons >= LEVEL:
+    if values["p_value"] is None:
+        return None
+    if values["p_value"] * comparisons >= LEVEL:
         return 0
-    return int(low > 0) - int(high < 0)
+    return 1 if values["difference"] > 0 else -1
+
+
+def _by_chance(p_value: float | None) -> str:
+    """Say whether chance explains how many more clips changed in one direction than in the other."""
+    if p_value is None:
+        return ""
+    shown = "more than chance explains" if p_value < uncertainty.TAIL else "which may be chance"
+    return f" ({shown}: McNemar's exact test, p = {p_value:.2g})"
 
 
 def _corrected(comparisons: int) -> str:

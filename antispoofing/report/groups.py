@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from antispoofing.data.labels import LABEL_WORDS, plain
+from antispoofing import metrics
+from antispoofing.classes import REAL
+from antispoofing.scoring.clusters import unlabelled
 from antispoofing.scoring.scored import Scored
 from data_utils import CLIP_SAMPLES, LABELS, SAMPLE_RATE
 
@@ -29,7 +30,7 @@ def clip_properties(scored: Scored) -> dict[str, list[str]]:
         "format": _named(infos["format"], bytes.decode),
         "sample rate": _named(infos["sample_rate"], lambda rate: f"{rate} Hz" if rate else ""),
         "duration": _duration_groups(infos),
-        "subfolder": [_subfolder(utterance.name.rpartition("/")[0]) for utterance in utterances],
+        "subfolder": [unlabelled(utterance.name.rpartition("/")[0]) or "(none)" for utterance in utterances],
     }
     for name in dict.fromkeys(name for utterance in utterances for name in utterance.columns):
         values = [utterance.columns.get(name, "") for utterance in utterances]
@@ -72,6 +73,33 @@ def property_groups(
     return result
 
 
+def crossed(scored: Scored, rows: str, columns: str) -> dict[str, dict[str, float | None]]:
+    """Return the EER of each value of one column of a list within each value of another.
+
+    Args:
+        scored: The recordings.
+        rows: A column that only fakes have, such as "attack"; its groups are compared with all real ones.
+        columns: A column that all recordings have, such as "codec".
+
+    Returns:
+        The EERs by both values, None where a class has no clips; {} unless both columns have several.
+    """
+    values = {name: [u.columns.get(name, "") for u in scored.utterances] for name in (rows, columns)}
+    groups = property_groups(scored, values, most=None)
+    if groups.keys() != values.keys():
+        return {}
+    real = scored.mask(REAL.label)
+    table: dict[str, dict[str, float | None]] = {}
+    for row, members in groups[rows].items():
+        table[row] = {}
+        for column, within in groups[columns].items():
+            bonafide, spoof = scored.scores[real & within], scored.scores[members & within & ~real]
+            table[row][column] = (
+                metrics.compute_eer(bonafide, spoof).eer if len(bonafide) and len(spoof) else None
+            )
+    return table
+
+
 def with_other_class(scored: Scored, members: np.ndarray) -> np.ndarray:
     """Add to a group [n] that has clips of only one class all clips of the other."""
     for label in LABELS:
@@ -98,12 +126,6 @@ def _duration_groups(infos: np.ndarray) -> list[str]:
     names = (f"0 to {clip / 2:.1f} s", f"{clip / 2:.1f} to {clip:.1f} s", f"{clip:.1f} s and more", "")
     places = np.where(infos["sample_rate"] > 0, np.searchsorted([clip / 2, clip], infos["seconds"]), 3)
     return [names[place] for place in places.tolist()]
-
-
-@lru_cache  # many recordings are in the same folder
-def _subfolder(folders: str) -> str:
-    """Return those of a recording's folders that do not name its label, or "(none)"."""
-    return "/".join(f for f in folders.split("/") if plain(f) not in LABEL_WORDS) or "(none)"
 
 
 def _natural(text: str) -> list[str | int]:

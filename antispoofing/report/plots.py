@@ -16,6 +16,7 @@ from antispoofing.errors import UserError
 from antispoofing.metrics import ErrorRates
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
+from antispoofing.text import auc_text, eer_text, printable
 from antispoofing.training.history import EpochResult, best_epoch
 
 if TYPE_CHECKING:
@@ -25,47 +26,85 @@ if TYPE_CHECKING:
 REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # colour-blind people can tell these apart
 
 
-def plot_roc(points: ErrorRates, auc: float, interval: Sequence[float]) -> Figure:
-    """Draw the ROC curve: the share of real clips accepted over the share of fake clips accepted.
+def plot_roc(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) -> Figure:
+    """Draw ROC curves: the share of real clips accepted over the share of fake clips accepted.
 
     Args:
-        points: The operating points.
-        auc: Area under the curve.
-        interval: 95 % interval of the AUC.
+        points: The operating points of each detector, by its name.
+        summaries: Their figures, from `report.summary.summarise`.
     """
-    low, high = interval
     figure = _figure(5, 5)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
-    label = f"AUC {auc:.3f} [{low:.3f}, {high:.3f}]"
-    axes.plot(points.far, 1 - points.frr, label=label)
+    for name, of_one in points.items():
+        auc = auc_text(summaries[name]["metrics"]["auc"], summaries[name]["intervals_95"]["auc"])
+        drawn = axes.plot(of_one.far, 1 - of_one.frr, label=_labelled(name, f"AUC {auc}", points))
+        frr, far = _at_eer(of_one)
+        axes.plot(far, 1 - frr, "o", color=drawn[0].get_color(), markersize=5)
+    axes.plot([], [], "o", color="0.3", markersize=5, label="EER")
     axes.set(xlabel="fake accepted (FAR)", ylabel="real accepted (1 - FRR)")
-    axes.legend()
+    axes.legend(loc="lower right")
+    _entitle(figure, summaries)
     return figure
 
 
-def plot_det(points: ErrorRates, summary: dict) -> Figure:
-    """Draw the DET curve: misses over false alarms, on normal deviate scales."""
-    # On such scales, rates of 0 and 1 are infinitely far away; they are drawn half a clip away from 0 and 1.
-    half = 0.5 / max(summary["counts"]["bonafide_scored"], summary["counts"]["spoof_scored"])
-    edge = max(half / 2, 5e-4)
-    far, frr = (scipy.stats.norm.ppf(np.clip(rate, half, 1 - half)) for rate in (points.far, points.frr))
-    ticks = np.array([0.1, 1, 5, 20, 50, 80, 95, 99, 99.9]) / 100
+def plot_det(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) -> Figure:
+    """Draw DET curves: misses over false alarms, on probit axes, where normal scores give straight lines.
+
+    Rates of 0 and 1 are infinitely far away on such axes. They are drawn on the axes' edges, which are beyond
+    half a clip, and the picture says so.
+
+    Args:
+        points: The operating points of each detector, by its name.
+        summaries: Their figures, from `report.summary.summarise`.
+    """
+    counts = [summary["counts"] for summary in summaries.values()]
+    most = max(max(c["bonafide_scored"], c["spoof_scored"]) for c in counts)
+    edge = max(0.25 / most, 5e-5)
+    ticks = np.array([0.01, 0.1, 1, 5, 20, 50, 80, 95, 99, 99.9, 99.99]) / 100
     ticks = ticks[(ticks > edge) & (ticks < 1 - edge)]
     limits = scipy.stats.norm.ppf([edge, 1 - edge])
-    low, high = (100 * rate for rate in summary["intervals_95"]["eer"])
-    figure = _figure(5, 5)
+    figure = _figure(5, 5.3)
     axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
     axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
-    axes.plot(far, frr, label=f"EER {100 * summary['metrics']['eer']:.1f} % [{low:.1f}, {high:.1f}]")
+    for name, of_one in points.items():
+        far, frr = (scipy.stats.norm.ppf(np.clip(rate, edge, 1 - edge)) for rate in (of_one.far, of_one.frr))
+        eer = eer_text(summaries[name]["metrics"]["eer"], summaries[name]["intervals_95"]["eer"])
+        drawn = axes.plot(far, frr, label=_labelled(name, f"EER % {eer}", points))
+        at = [scipy.stats.norm.ppf(np.clip(rate, edge, 1 - edge)) for rate in _at_eer(of_one)]
+        axes.plot(at[1], at[0], "o", color=drawn[0].get_color(), markersize=5)
     axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
     axes.set_yticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
-    axes.set(xlabel="fake accepted, FAR (%)", ylabel="real rejected, FRR (%)")
-    axes.legend()
+    axes.set(xlabel="fake accepted, FAR (%)\n(0 and 100 % are on the edges)", ylabel="real rejected, FRR (%)")
+    axes.legend(loc="upper right")
+    _entitle(figure, summaries)
     return figure
 
 
-def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
+def _at_eer(points: ErrorRates) -> tuple[float, float]:
+    """Return FRR and FAR at the EER."""
+    at = int(np.abs(points.frr - points.far).argmin())
+    return float(points.frr[at]), float(points.far[at])
+
+
+def _labelled(name: str, figure: str, points: Mapping[str, ErrorRates]) -> str:
+    """Return the label of a curve, with the detector's name if there are several."""
+    name = printable(name).replace("$", r"\$")
+    return figure if len(points) == 1 else f"{name}: {figure}"
+
+
+def _entitle(figure: Figure, summaries: Mapping[str, dict]) -> None:
+    """Write above a picture which detector it is of, and how many clips."""
+    counts = [summary["counts"] for summary in summaries.values()]
+    numbers = {(c["bonafide_scored"], c["spoof_scored"]) for c in counts}
+    clips = "; ".join(f"{real} real, {fake} fake clips" for real, fake in sorted(numbers))
+    named = printable(next(iter(summaries))) if len(summaries) == 1 else f"{len(summaries)} detectors"
+    figure.suptitle(
+        f"{named}\n{clips}", parse_math=False, fontsize="medium"
+    )  # a file name may have a $ in it
+
+
+def plot_histogram(title: str, bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
     """Draw the density of each class's scores."""
     bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40).tolist()
     threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
@@ -74,8 +113,12 @@ def plot_histogram(bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Fi
     axes.hist(spoof, bins, alpha=0.6, density=True, color=FAKE_COLOR, label=f"fake ({len(spoof)})")
     axes.hist(bonafide, bins, alpha=0.6, density=True, color=REAL_COLOR, label=f"real ({len(bonafide)})")
     axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
+    if "at_threshold" in summary:
+        at = summary["at_threshold"]["threshold"]
+        axes.axvline(at, color="0.3", linestyle="-", linewidth=1, label="threshold, chosen elsewhere")
     axes.set(xlabel="score (higher = more likely real)", ylabel="density")
-    axes.legend()
+    axes.legend(loc="upper left")
+    _entitle(figure, {title: summary})
     return figure
 
 

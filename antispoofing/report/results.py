@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -25,10 +25,11 @@ from antispoofing.files import remove
 from antispoofing.project import Invocation
 from antispoofing.report import plots
 from antispoofing.report.summary import CONVENTION
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score_files import SCORES_CSV_HEADER
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, Timeline
-from antispoofing.text import printable
+from antispoofing.text import auc_text, eer_text, printable
 from antispoofing.training.history import EpochResult
 from data_utils import SPOOF
 
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "librosa", "soundfile", "soxr")
 PICTURES = ("roc", "det", "histogram")
-RESULT_FILES = ("scores.csv", "failures.csv", "metrics.json", *(f"{name}.png" for name in PICTURES))
+RESULT_FILES = (
+    *("scores.csv", "failures.csv", "metrics.json"),
+    *(f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg", "pdf")),
+)
 LONGEST_NAME = 250  # bytes in a file name that leave room for a suffix
 
 
@@ -45,10 +49,11 @@ def write_results(
     folder: Path,
     scored: Scored,
     summary: dict,
-    verdicts: Sequence[str],
+    rule: Rule,
     about: dict,
     invocation: Invocation,
     title: str,
+    formats: Sequence[str] = ("png",),
 ) -> None:
     """Write scores.csv, failures.csv, metrics.json and, where both classes have scores, pictures.
 
@@ -56,20 +61,26 @@ def write_results(
         folder: Existing folder; results of an earlier run in it are removed.
         scored: The recordings and their scores.
         summary: Their figures, from `report.summary.summarise`.
-        verdicts: Their verdicts, from `Scored.verdicts`.
+        rule: How scores become verdicts.
         about: What was scored, and by which detector, as JSON types for metrics.json.
         invocation: The command, for metrics.json.
         title: Title of the pictures, the detector's name.
+        formats: File formats of the pictures.
     """
     remove(folder, RESULT_FILES)
-    rows = zip(scored.utterances, scored.scores, scored.logits[:, SPOOF], verdicts, strict=True)
+    verdicts = rule.verdicts(scored.logits)
+    numbers = (scored.scores, scored.logits[:, SPOOF], rule.margins(scored.logits))
+    rows = zip(scored.utterances, *numbers, verdicts, strict=True)
     columns = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
     _write_csv(
         folder / "scores.csv",
         (*SCORES_CSV_HEADER, *(f"list_{name}" if name in SCORES_CSV_HEADER else name for name in columns)),
         (
-            (u.name, u.label, _number(score), _number(spoof), verdict, *map(u.columns.get, columns))
-            for u, score, spoof, verdict in rows
+            (
+                *(u.name, u.label, _number(score), _number(spoof), verdict, _number(margin)),
+                *(rule.basis if verdict else "", *map(u.columns.get, columns)),
+            )
+            for u, score, spoof, margin, verdict in rows
         ),
     )
     _write_csv(
@@ -79,8 +90,7 @@ def write_results(
     )
     write_json(folder / "metrics.json", summary | about, invocation)
     if "metrics" in summary:
-        for name, figure in pictures(scored, summary, title).items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+        _save(folder, pictures(scored, summary, title), formats)
 
 
 def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
@@ -95,15 +105,59 @@ def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
         The figures by the names of their files, without suffix.
     """
     bonafide, spoof = scored.bonafide, scored.spoof
-    points = metrics.error_rates(bonafide, spoof)
+    points = {title: metrics.error_rates(bonafide, spoof)}
     figures = (
-        plots.plot_roc(points, summary["metrics"]["auc"], summary["intervals_95"]["auc"]),
-        plots.plot_det(points, summary),
-        plots.plot_histogram(bonafide, spoof, summary),
+        plots.plot_roc(points, {title: summary}),
+        plots.plot_det(points, {title: summary}),
+        plots.plot_histogram(title, bonafide, spoof, summary),
     )
-    for figure in figures:
-        figure.suptitle(title, parse_math=False)  # a file name may have a $ in it
     return dict(zip(PICTURES, figures, strict=True))
+
+
+def _save(folder: Path, figures: Mapping[str, Figure], formats: Sequence[str]) -> None:
+    for name, figure in figures.items():
+        for suffix in formats:
+            figure.savefig(folder / f"{name}.{suffix}", dpi=120)
+
+
+def write_tables(folder: Path, summaries: Mapping[str, dict]) -> None:
+    """Write the figures of each file of scores to table.csv, and to table.tex for LaTeX's booktabs."""
+    header = ("name", "auc", "auc_low", "auc_high", "eer", "eer_low", "eer_high", "min_dcf", "real", "fake")
+    rows, lines = [], []
+    for name, summary in summaries.items():
+        values, intervals, counts = summary["metrics"], summary["intervals_95"], summary["counts"]
+        numbers = counts["bonafide_scored"], counts["spoof_scored"]
+        both = [(values[key], *(intervals[key] or ("", ""))) for key in ("auc", "eer")]
+        rows.append((name, *both[0], *both[1], values["min_dcf"], *numbers))
+        cells = (auc_text(values["auc"], intervals["auc"]), eer_text(values["eer"], intervals["eer"]))
+        lines.append(" & ".join([_latex(name), *cells, f"{values['min_dcf']:.4f}", *map(str, numbers)]))
+    _write_csv(folder / "table.csv", header, rows)
+    heading = r" & AUC [95\,\%] & EER\,\% [95\,\%] & min DCF & real & fake"
+    text = [
+        r"\begin{tabular}{lllrrr}",
+        r"\toprule",
+        rf"{heading} \\",
+        r"\midrule",
+        *(rf"{line} \\" for line in lines),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    (folder / "table.tex").write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def _latex(text: str) -> str:
+    """Escape the characters that mean something to LaTeX."""
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(named.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(text))
+
+
+def write_overlaid(
+    folder: Path, scored: Mapping[str, Scored], summaries: Mapping[str, dict], formats: Sequence[str]
+) -> None:
+    """Draw the ROC and the DET curves of several files of scores over each other."""
+    points = {name: metrics.error_rates(s.bonafide, s.spoof) for name, s in scored.items()}
+    figures = {"roc": plots.plot_roc(points, summaries), "det": plots.plot_det(points, summaries)}
+    _save(folder, figures, formats)
 
 
 def write_analysis(folder: Path, figures: str, text: str) -> None:

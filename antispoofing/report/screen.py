@@ -16,10 +16,9 @@ from antispoofing.classes import CLASSES
 from antispoofing.report.summary import CONVENTION
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.text import aligned, clock, printable
+from antispoofing.text import aligned, auc_text, clock, eer_text, printable
 
 WIDTH = 100  # characters in a line of a paragraph
-FEW_ERRORS = 10  # with fewer errors in the smaller class, bootstrap intervals cover clearly less than 95 %
 
 
 def results(summaries: Mapping[str, dict]) -> str:
@@ -34,6 +33,9 @@ def results(summaries: Mapping[str, dict]) -> str:
     for name, summary in summaries.items():
         if "at_threshold" in summary:
             parts.append(f"{name}, {confusion_table(summary['at_threshold'])}")
+        if "min_tdcf" in summary:
+            cost = summary["min_tdcf"]
+            parts.append(f"{name}: min t-DCF {cost['value']:.4f} ({cost['formula']}'s formula)")
         if summary["reversed"]:
             parts.append(reversal_warning(name, summary))
     return "\n\n".join(parts)
@@ -49,12 +51,11 @@ def results_table(summaries: Mapping[str, dict], what: str = "detector") -> str:
     rows: list[tuple[str, ...]] = [(what, "AUC [95 %]", "EER % [95 %]", "min DCF", "real", "fake", "failed")]
     for name, summary in summaries.items():
         values, intervals, counts = summary["metrics"], summary["intervals_95"], summary["counts"]
-        low, high = (100 * x for x in intervals["eer"])
         rows.append(
             (
                 name,
-                f"{values['auc']:.3f} [{intervals['auc'][0]:.3f}, {intervals['auc'][1]:.3f}]",
-                f"{100 * values['eer']:.1f} [{low:.1f}, {high:.1f}]",
+                auc_text(values["auc"], intervals["auc"]),
+                eer_text(values["eer"], intervals["eer"]),
                 f"{values['min_dcf']:.3f}",
                 str(counts["bonafide_scored"]),
                 str(counts["spoof_scored"]),
@@ -69,18 +70,12 @@ def cautions(name: str, summary: dict) -> list[str]:
     values, counts = summary["metrics"], summary["counts"]
     threshold = values["threshold_at_eer_chosen_on_this_set"]
     lines = [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
-    fewest = min(counts["bonafide_scored"], counts["spoof_scored"])
-    errors = fewest * min(values["eer"], 1 - values["eer"])
-    if fewest == 1:
+    if min(counts["bonafide_scored"], counts["spoof_scored"]) == 1:
         lines.append(f"{name}: with only one clip in a class, these figures say nothing about other clips")
-    elif errors < FEW_ERRORS:
-        side = "wrong" if values["eer"] <= 0.5 else "right"
-        lines.append(
-            f"{name}: the smaller class has about {errors:.0f} of its {fewest} clips on the {side} side of "
-            "that threshold; with so few, the intervals are too narrow"
-        )
-    if summary["intervals_95"]["auc"][1] < 0.5 and not summary["reversed"]:
-        lines.append(f"{name}: the AUC is below 0.5, but by a Mann-Whitney test that may be due to chance")
+    elif summary["intervals_95"]["auc"] is None:
+        lines.append(f"{name}: too few for intervals, since {summary['intervals_95']['clips']}")
+    if values["auc"] < 0.5 and not summary["reversed"]:
+        lines.append(f"{name}: the AUC is below 0.5, but that may be due to chance")
     return lines
 
 
@@ -102,25 +97,22 @@ def failures_list(scored: Scored, listed: str = "see failures.csv", most: int = 
 
 def scores_table(scored: Scored, verdicts: Sequence[str], most: int = 20) -> str:
     """Write a line with score and verdict for each of the first `most` recordings."""
-    words = {label: word for label, word, _ in CLASSES} | {"": "not scored"}
     rows: list[tuple[str, ...]] = [("file", "score", "verdict")]
     for u, score, verdict in islice(zip(scored.utterances, scored.scores, verdicts, strict=True), most):
-        rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", words[verdict]))
+        rows.append((printable(u.name), "" if np.isnan(score) else f"{score:.3f}", verdict or "not scored"))
     left = len(verdicts) - most
     return aligned(rows) + (f"\n... and {left} more in scores.csv" if left > 0 else "")
 
 
 def reversal_warning(name: str, summary: dict) -> str:
     """Write the warning on a detector whose scores point the wrong way on this data."""
-    low, high = summary["intervals_95"]["auc"]
-    other = summary["if_reversed"]
-    value = summary["metrics"]["auc"]
+    other, value = summary["if_reversed"], summary["metrics"]["auc"]
     text = (
-        f"WARNING, {name}: the AUC is {value:.3f}, and its 95 % interval [{low:.3f}, {high:.3f}] lies "
-        "entirely below 0.5. Either the labels or the scores are reversed, or the detector fails on "
-        "this data. Nothing was flipped. In the opposite direction, the figures would be "
-        f"AUC {other['auc']:.3f}, EER {100 * other['eer']:.1f} %: use them only if you find that the labels "
-        "are swapped."
+        f"WARNING, {name}: the AUC is {auc_text(value, summary['intervals_95']['auc'])}, below 0.5 by more "
+        "than chance explains. Either the labels or the scores are reversed, or the detector fails on this "
+        "data. Nothing was flipped. In the opposite direction, the figures would be "
+        f"AUC {auc_text(other['auc'])}, EER {eer_text(other['eer'])} %: use them only if you find that the "
+        "labels are swapped."
     )
     line = "!" * WIDTH
     return "\n".join([line, textwrap.fill(text, WIDTH), line])
@@ -137,10 +129,28 @@ def confusion_table(at: dict) -> str:
         ("real", str(at["bonafide_bonafide"]), str(at["bonafide_spoof"])),
         ("fake", str(at["spoof_bonafide"]), str(at["spoof_spoof"])),
     ]
-    return (
-        f"at threshold {at['threshold']:g}: accuracy {100 * at['accuracy']:.1f} %, "
-        f"FRR {100 * at['frr']:.1f} %, FAR {100 * at['far']:.1f} %\n{aligned(rows)}"
+    words = (
+        f"at threshold {at['threshold']:g}: accuracy {100 * at['accuracy']:.1f} %, balanced "
+        f"{100 * at['balanced_accuracy']:.1f} %, FRR {100 * at['frr']:.1f} %, FAR {100 * at['far']:.1f} %, "
+        f"F1 of real {at['f1_bonafide']:.3f}, of fake {at['f1_spoof']:.3f}\n{aligned(rows)}"
     )
+    if "precision" in at:
+        shares = [
+            f"{100 * share:.1f} % of those called {word} are"
+            for label, word, _ in CLASSES
+            if (share := at["precision"][label]) is not None
+        ]
+        words += f"\nwhere {100 * at['prevalence']:g} % of all clips are fake: {', and '.join(shares)}"
+    return words
+
+
+def crossed_table(eers: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Write EERs by two properties as a table; a cell without clips of a class is empty."""
+    columns = list(next(iter(eers.values())))
+    rows = [["", *columns]]
+    for row, cells in eers.items():
+        rows.append([row, *("" if (eer := cells[c]) is None else eer_text(eer) for c in columns)])
+    return aligned([[printable(cell) for cell in row] for row in rows])
 
 
 def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> list[str]:
@@ -153,7 +163,7 @@ def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> li
     """
     n, mean = len(timeline.scores), timeline.margins.mean()
     windows = "1 window" if n == 1 else f"{n} windows"
-    lines = [f"{printable(name)}: {timeline.verdict.upper()} ({windows}, mean margin {mean:.2f})"]
+    lines = [f"{printable(name)}, as a whole: {timeline.overall.upper()} ({windows}, mean margin {mean:.2f})"]
     lines += [f"  caution: {caution}" for caution in cautions]
     for stretch in timeline.suspicious():
         times = f"{clock(stretch.start)} to {clock(stretch.end)}"

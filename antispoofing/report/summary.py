@@ -6,28 +6,34 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
-from antispoofing import metrics
+from antispoofing import metrics, uncertainty
+from antispoofing.scoring.clusters import Clustering
 from antispoofing.scoring.scored import Scored
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
+INDEPENDENT = (
+    "the clips are taken as independent, since no column and no file name tells which of them belong together"
+)
 
 
-def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) -> dict:
+def summarise(scored: Scored, clustering: Clustering | None, *, threshold: float | None = None) -> dict:
     """Summarise a detector's scores.
 
     Args:
         scored: The recordings and their scores.
+        clustering: Which recordings belong together, from `scoring.clusters.find_clusters`.
         threshold: A threshold chosen on other data, for accuracy and confusion counts; None leaves these out.
-        seed: Seed of the bootstrap resampling.
 
     Returns:
         JSON types. "counts" and "failures" (their number for each reason) are always there. If both classes
-        have scores, so are "metrics", "intervals_95", "better_than_chance" and "reversed" (see
-        `metrics.shown_direction`), and "if_reversed" (AUC and EER in the opposite direction); with a given
-        threshold, also "at_threshold" (see `metrics.confusion_at`).
+        have scores, so are "metrics", "intervals_95" ("auc" and "eer", which are None where clips or clusters
+        are too few, and "clips", which says by what they were taken together), "better_than_chance" and
+        "reversed" (see `uncertainty.shown_direction`), and "if_reversed" (AUC and EER in the opposite
+        direction); with a given threshold, also "at_threshold" (see `metrics.confusion_at`).
     """
     bonafide, spoof = scored.bonafide, scored.spoof
     summary: dict[str, object] = {
@@ -44,26 +50,33 @@ def summarise(scored: Scored, *, threshold: float | None = None, seed: int = 0) 
     if len(bonafide) == 0 or len(spoof) == 0:
         return summary
     values = metrics.compute_metrics(bonafide, spoof)
-    intervals = metrics.bootstrap_intervals(bonafide, spoof, seed=seed)
-    direction = metrics.shown_direction(bonafide, spoof, intervals["auc"])
-    opposite = metrics.compute_metrics(-bonafide, -spoof)
+    clusters = clustering.of(scored) if clustering else None
+    intervals = uncertainty.intervals(bonafide, spoof, clusters)
+    direction = uncertainty.shown_direction(bonafide, spoof, clusters, intervals["auc"])
+    opposite = metrics.compute_eer(-bonafide, -spoof)
     summary |= {
         "metrics": {
             "auc": values["auc"],
             "eer": values["eer"],
             "threshold_at_eer_chosen_on_this_set": values["threshold"],
             "min_dcf": values["min_dcf"],
-            "act_dcf_uncalibrated": values["act_dcf"],
-            "cllr_uncalibrated": values["cllr"],
+            "min_cllr": values["min_cllr"],
+            "frr_at_far": {f"{far:g}": frr for far, frr in values["frr_at_far"].items() if frr is not None},
         },
         "intervals_95": {
-            "method": f"stratified percentile bootstrap, {metrics.N_RESAMPLES} resamples, seed {seed}"
-        }
-        | {name: list(interval) for name, interval in intervals.items()},
+            "clips": clustering.describe(scored) if clustering else INDEPENDENT,
+            **{name: interval and list(interval) for name, interval in intervals.items()},
+        },
         "better_than_chance": direction > 0,
         "reversed": direction < 0,
-        "if_reversed": {name: opposite[name] for name in ("auc", "eer")},
+        "if_reversed": {"auc": 1 - values["auc"], "eer": opposite.eer},
     }
     if threshold is not None:
         summary["at_threshold"] = metrics.confusion_at(bonafide, spoof, threshold)
     return summary
+
+
+def over_groups(summaries: Mapping[str, dict]) -> tuple[float, str]:
+    """Return the mean EER of several groups, and the name of the group with the highest."""
+    eers = {name: summary["metrics"]["eer"] for name, summary in summaries.items()}
+    return sum(eers.values()) / len(eers), max(eers, key=eers.__getitem__)

@@ -1,9 +1,9 @@
 """From a score to a verdict: real, fake or not sure.
 
-A score is logit 1 (bona fide): higher = more likely real. A rule turns scores into margins: above 0 means
-more likely real, below 0 more likely fake. With a calibration, which a detector's file may store, margins are
-log-likelihood ratios and yield probabilities. Without one, the network's two logits are compared; nobody has
-calibrated those, so they yield no probability.
+A score is logit 1 (bona fide): higher = more likely real. Each detector has one rule, which is the same
+wherever a verdict is given. It turns scores into margins: above 0 means more likely real, below 0 more likely
+fake. With a calibration, margins are log-likelihood ratios and yield probabilities, and a verdict can be
+sure, or not sure. By any other rule nobody knows how sure a verdict is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from antispoofing import classes
-from antispoofing.detectors.provenance import stored_calibration
+from antispoofing.detectors.provenance import kept_epoch, stored_calibration
 from antispoofing.errors import CheckpointError
 from data_utils import BONAFIDE, SPOOF
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SURE = 0.95  # if neither class is at least this probable, the verdict is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # SURE as log odds: 2.94 nats
+_UNSURE = math.log(0.94 / 0.06)  # what a margin that is not sure is limited to
 
 _TOLERANCE = 1e-8  # the regression, whose weights sum to 1, stops when its gradient is this small
 _MOST_STEPS = 1000  # the regression usually takes 5 to 25
@@ -33,6 +34,15 @@ _MOST_STEPS = 1000  # the regression usually takes 5 to 25
 logger = logging.getLogger(__name__)
 
 REAL, FAKE, NOT_SURE = classes.REAL.word, classes.FAKE.word, "not sure"
+
+
+# What a rule goes by; the first of these that a detector has.
+GIVEN, CALIBRATION, VALIDATION, LOGITS = (
+    "threshold given",
+    "calibration",
+    "validation threshold",
+    "larger logit",
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +54,17 @@ class Calibration:
         intercept: In nats.
         bound: The largest ratio of either sign, in nats, that the recordings it was fitted on can support.
         fitted_on: The recordings it was fitted on, in words.
+        real_from: The lowest score from which on "real" was right often enough on these recordings to be
+            sure; None if there is no such score.
+        fake_to: The highest score up to which "fake" was; None if there is none.
     """
 
     slope: float
     intercept: float
     bound: float
     fitted_on: str
+    real_from: float | None = None
+    fake_to: float | None = None
 
     @classmethod
     def fit(cls, bonafide: np.ndarray, spoof: np.ndarray, fitted_on: str) -> Calibration | None:
@@ -59,6 +74,11 @@ class Calibration:
         machines", 1999), so that the slope stays finite even if the classes do not overlap. The log odds of
         the mean target (0 for classes of equal size) are not evidence and are subtracted. The bound is
         log(n + 1) for the smaller class: the log odds of its target.
+
+        A line may be wrong about the classes' tails, so to be sure, the recordings themselves must bear a
+        score out: of clips that score at least as high, no more than 5 % may be fake if both classes are
+        equally frequent, where the fakes' share is taken as (k + 1) / (n + 1), the expected share of new
+        fakes beyond the k-th highest of n.
 
         Args:
             bonafide: The scores [n] of bona fide recordings that the detector was not trained on.
@@ -99,7 +119,14 @@ class Calibration:
             return None
         slope = model.coef_[0, 0] / scale
         intercept = model.intercept_[0] - slope * center - special.logit(weights @ targets)
-        return cls(float(slope), float(intercept), math.log(min(numbers) + 1), fitted_on)
+        return cls(
+            float(slope),
+            float(intercept),
+            math.log(min(numbers) + 1),
+            fitted_on,
+            _sure_from(bonafide, spoof),
+            _negative(_sure_from(-spoof, -bonafide)),
+        )
 
     @classmethod
     def from_provenance(cls, provenance: dict) -> Calibration | None:
@@ -115,20 +142,57 @@ class Calibration:
             raise ValueError("not a calibration")
         try:
             slope, intercept, bound = (float(stored[name]) for name in ("slope", "intercept", "bound"))
-            calibration = cls(slope, intercept, bound, str(stored["fitted_on"]))
+            sure = [None if (score := stored.get(name)) is None else float(score) for name in _SURE_SCORES]
+            calibration = cls(slope, intercept, bound, str(stored["fitted_on"]), *sure)
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError("not a calibration") from error
-        if not (np.isfinite([slope, intercept, bound]).all() and slope > 0 and bound > 0):
+        numbers = [slope, intercept, bound, *(score for score in sure if score is not None)]
+        if not (np.isfinite(numbers).all() and slope > 0 and bound > 0):
             raise ValueError("not a calibration")
         return calibration
 
-    def to_dict(self) -> dict[str, float | str]:
+    @property
+    def real_limit(self) -> float:
+        """The lowest score whose verdict is real: the ratio and the recordings must both be sure."""
+        if self.real_from is None or self.bound < LIMIT:
+            return math.inf
+        return max(self.real_from, (LIMIT - self.intercept) / self.slope)
+
+    @property
+    def fake_limit(self) -> float:
+        """The highest score whose verdict is fake."""
+        if self.fake_to is None or self.bound < LIMIT:
+            return -math.inf
+        return min(self.fake_to, (-LIMIT - self.intercept) / self.slope)
+
+    def to_dict(self) -> dict[str, float | str | None]:
         """Return the attributes as JSON types."""
         return asdict(self)
 
     def log_likelihood_ratios(self, scores: np.ndarray) -> np.ndarray:
-        """Return the log-likelihood ratios [n] of scores [n], in nats, limited to the bound."""
-        return np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
+        """Return the log-likelihood ratios [n] of scores [n], in nats, limited to what can be claimed.
+
+        That is the bound, and for scores that are not sure, less than what would be.
+        """
+        ratios = np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
+        ratios = np.where(scores >= self.real_limit, ratios, np.minimum(ratios, _UNSURE))
+        return np.where(scores <= self.fake_limit, ratios, np.maximum(ratios, -_UNSURE))
+
+
+_SURE_SCORES = ("real_from", "fake_to")
+
+
+def _sure_from(bonafide: np.ndarray, spoof: np.ndarray) -> float | None:
+    """Return the lowest score from which on at most 1 - SURE of the clips are spoof, by these recordings."""
+    candidates = np.unique(np.concatenate([bonafide, spoof]))
+    above = [len(scores) - np.searchsorted(np.sort(scores), candidates) for scores in (bonafide, spoof)]
+    accepted = above[0] / (len(bonafide) + 1), (above[1] + 1) / (len(spoof) + 1)
+    found = np.flatnonzero(accepted[1] <= (1 - SURE) / SURE * accepted[0])
+    return float(candidates[found[0]]) if len(found) else None
+
+
+def _negative(score: float | None) -> float | None:
+    return None if score is None else -score
 
 
 class Decision(NamedTuple):
@@ -137,8 +201,9 @@ class Decision(NamedTuple):
     Attributes:
         score: Higher = more likely real.
         threshold: The score at which the margin is 0.
-        margin: Above 0 means more likely real; in nats, unless a threshold was given.
+        margin: Above 0 means more likely real; in nats with a calibration, else in units of the score.
         verdict: REAL, FAKE or NOT_SURE.
+        rule: What the rule goes by: GIVEN, CALIBRATION, VALIDATION or LOGITS.
         probability_real: The probability that the clip is real, if real and fake ones are equally frequent;
             None without a calibration, or if a threshold was given.
     """
@@ -147,21 +212,23 @@ class Decision(NamedTuple):
     threshold: float
     margin: float
     verdict: str
+    rule: str
     probability_real: float | None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule for verdicts: a given threshold, else a calibration, else the larger of the two logits.
+    """The rule for verdicts: the first there is of these three thresholds, else the larger of the two logits.
 
     Attributes:
-        calibration: The detector's calibration, if it has one.
-        threshold: A clip is real if its score >= threshold. Since it was chosen elsewhere, it says nothing
-            about how sure that verdict is.
+        threshold: A threshold that the user gives: a clip is real if its score >= threshold.
+        calibration: The detector's calibration.
+        validation_threshold: The threshold that fine-tuning chose on its validation set.
     """
 
-    calibration: Calibration | None = None
     threshold: float | None = None
+    calibration: Calibration | None = None
+    validation_threshold: float | None = None
 
     @classmethod
     def from_detector(cls, detector: Detector, threshold: float | None = None) -> Rule:
@@ -175,64 +242,109 @@ class Rule:
             CheckpointError: If the stored calibration is damaged.
         """
         try:
-            return cls(Calibration.from_provenance(detector.provenance), threshold)
+            calibration = Calibration.from_provenance(detector.provenance)
         except ValueError as error:
             raise CheckpointError(f"{detector.path}: its calibration is damaged") from error
+        chosen = kept_epoch(detector.provenance).get("validation_threshold")
+        if not (isinstance(chosen, int | float) and math.isfinite(chosen)):
+            chosen = None
+        return cls(threshold, calibration, chosen)
 
-    def margins(self, logits: np.ndarray) -> np.ndarray:
-        """Return the margins [n] of logits [n, 2], in nats unless a threshold was given.
-
-        A margin above 0 means more likely real.
-        """
+    @property
+    def basis(self) -> str:
+        """What the rule goes by: GIVEN, CALIBRATION, VALIDATION or LOGITS."""
         if self.threshold is not None:
-            return logits[:, BONAFIDE] - self.threshold
+            return GIVEN
         if self.calibration is not None:
-            return self.calibration.log_likelihood_ratios(logits[:, BONAFIDE])
-        return logits[:, BONAFIDE] - logits[:, SPOOF]
+            return CALIBRATION
+        return LOGITS if self.validation_threshold is None else VALIDATION
+
+    @property
+    def can_be_sure(self) -> bool:
+        """Whether a verdict says how sure it is."""
+        return self.basis == CALIBRATION
+
+    @property
+    def common_threshold(self) -> float | None:
+        """The score at which the margin of any clip is 0; None by the larger logit, which has none."""
+        if self.threshold is not None:
+            return self.threshold
+        if self.calibration is not None:
+            return -self.calibration.intercept / self.calibration.slope
+        return self.validation_threshold
 
     def thresholds(self, logits: np.ndarray) -> np.ndarray:
         """Return the scores [n] at which the margins of logits [n, 2] would be 0.
 
-        Without a threshold or a calibration that is each recording's own spoof logit.
+        By the larger logit that is each recording's own spoof logit.
         """
-        if self.threshold is not None:
-            return np.full(len(logits), self.threshold)
-        if self.calibration is not None:
-            return np.full(len(logits), -self.calibration.intercept / self.calibration.slope)
-        return logits[:, SPOOF]
+        common = self.common_threshold
+        return logits[:, SPOOF] if common is None else np.full(len(logits), common)
+
+    def margins(self, logits: np.ndarray) -> np.ndarray:
+        """Return the margins [n] of logits [n, 2], in nats with a calibration, else in units of the score.
+
+        A margin above 0 means more likely real.
+        """
+        if self.basis == CALIBRATION:
+            assert self.calibration is not None
+            return self.calibration.log_likelihood_ratios(logits[:, BONAFIDE])
+        return logits[:, BONAFIDE] - self.thresholds(logits)
 
     def verdict(self, margin: float) -> str:
-        """Return REAL for a margin from LIMIT up, FAKE from -LIMIT down, and NOT_SURE in between.
+        """Return the verdict that follows from a margin.
 
-        If a threshold was given, the limit is 0, and the verdict is never NOT_SURE.
+        With a calibration, that is REAL from LIMIT up, FAKE from -LIMIT down, and NOT_SURE in between. By any
+        other rule it is REAL from 0 up, else FAKE.
         """
-        limit = LIMIT if self.threshold is None else 0.0
+        limit = LIMIT if self.can_be_sure else 0.0
         if margin >= limit:
             return REAL
         return FAKE if margin <= -limit else NOT_SURE
+
+    def verdicts(self, logits: np.ndarray) -> list[str]:
+        """Return the verdicts on logits [n, 2]; "" where there is no margin to decide by."""
+        return ["" if np.isnan(margin) else self.verdict(margin) for margin in self.margins(logits).tolist()]
 
     def decide(self, logits: np.ndarray) -> Decision:
         """Decide on a clip by its logits [2]."""
         from scipy import special
 
         margin, threshold = (float(f(logits[None])[0]) for f in (self.margins, self.thresholds))
-        calibrated = self.calibration is not None and self.threshold is None
-        probability = float(special.expit(margin)) if calibrated else None
-        return Decision(float(logits[BONAFIDE]), threshold, margin, self.verdict(margin), probability)
+        probability = float(special.expit(margin)) if self.can_be_sure else None
+        score = float(logits[BONAFIDE])
+        return Decision(score, threshold, margin, self.verdict(margin), self.basis, probability)
 
     def describe(self) -> str:
         """Describe how the rule decides, in words without a full stop at the end."""
-        if self.threshold is not None:
-            return "real if score >= the threshold given, otherwise fake; this does not say how sure that is"
-        sure = f"{100 * SURE:.0f} %"
+        if self.basis == GIVEN:
+            return (
+                f"real if score >= {self.threshold:.4g}, the threshold given, otherwise fake; uncalibrated: "
+                "this does not say how sure that is"
+            )
+        if self.basis == VALIDATION:
+            return (
+                f"real if score >= {self.validation_threshold:.4g}, the threshold at the EER of its "
+                "validation set, otherwise fake; uncalibrated: this does not say how sure that is"
+            )
         if self.calibration is None:
             return (
-                "real or fake if the larger of the two logits, bona fide or spoof, leads by at least "
-                f'{LIMIT:.2f}, otherwise "not sure". With that lead, the network itself is {sure} sure. '
-                "Nobody has calibrated it, so it may be wrong about that"
+                "real or fake by the larger of the two logits, bona fide or spoof; uncalibrated: this does "
+                "not say how sure that is"
             )
-        return (
-            f"real or fake if that is at least {sure} probable, assuming that both are equally frequent, "
-            'otherwise "not sure". These probabilities are calibrated on '
+        words = (
+            f"real or fake if that is at least {100 * SURE:.0f} % probable, assuming that both are equally "
+            'frequent, otherwise "not sure". These probabilities are calibrated on '
             f"{self.calibration.fitted_on}. They may not hold for other kinds of recordings"
         )
+        never = [
+            word
+            for word, limit in ((REAL, self.calibration.real_limit), (FAKE, self.calibration.fake_limit))
+            if math.isinf(limit)
+        ]
+        if never:
+            words += (
+                f". With so few of these, or so many errors among them, it can never be sure that a clip is "
+                f"{' or '.join(never)}"
+            )
+        return words

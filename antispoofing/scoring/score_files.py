@@ -39,7 +39,8 @@ FORMATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "arena": ("scores_arena.txt", " ", ()),  # the Speech DF Arena toolkit, with the file names of its CSV
 }
 
-SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict")  # a list of labels' columns follow
+# The columns of scores.csv, which those of a list of labels follow.
+SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict", "margin", "rule")
 LARGEST = 1e100  # no score may be this large, since sums and products of such scores could overflow
 NO_SCORE = "no score"  # the reason given in failures.csv for a trial of the keys without one
 

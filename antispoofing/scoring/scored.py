@@ -74,14 +74,3 @@ class Scored:
         """Return the recordings that a mask [n] selects, with their scores but without `failures`."""
         chosen = np.flatnonzero(members).tolist()
         return Scored([self.utterances[i] for i in chosen], self.logits[chosen], {}, self.infos[chosen])
-
-    def verdicts(self, threshold: float | None = None) -> list[str]:
-        """Decide on each recording: "bonafide" or "spoof", or "" if there is nothing to decide by.
-
-        Args:
-            threshold: A recording is bona fide if its score >= threshold. None compares its two logits,
-                which is the network's own, uncalibrated decision.
-        """
-        limit = self.logits[:, SPOOF] if threshold is None else threshold
-        words = np.where(self.scores >= limit, LABELS[BONAFIDE], LABELS[SPOOF])
-        return np.where(np.isfinite(self.scores) & np.isfinite(limit), words, "").tolist()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from antispoofing.errors import DataError
-from antispoofing.scoring.decision import FAKE, REAL, Rule
+from antispoofing.scoring.decision import FAKE, REAL, SURE, Rule
 from data_utils import BONAFIDE
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Stretch:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds.
         score: The lowest score of its windows.
-        is_sure: Whether each of its windows has the verdict fake, rather than only leaning that way.
+        is_sure: Whether each of its windows is surely fake, rather than only leaning that way.
     """
 
     start: float
@@ -75,15 +75,39 @@ class Timeline:
 
     @property
     def verdicts(self) -> list[str]:
-        """The verdict on each window."""
-        return [self.rule.verdict(margin) for margin in self.margins.tolist()]
+        """The verdict on each window, which is that on a clip of the same samples."""
+        return self.rule.verdicts(self.logits)
 
     @property
-    def verdict(self) -> str:
-        """The verdict on the whole recording, reached as `overall` describes."""
-        if self.rule.threshold is None and {REAL, FAKE} <= set(self.verdicts):
+    def overall(self) -> str:
+        """The judgement of the whole recording, not the verdict on any clip; see `describe_overall`."""
+        least = self._longest_by_chance
+        if self.rule.can_be_sure and all(self._longest(verdict) >= least for verdict in (REAL, FAKE)):
             return MIXED
         return self.rule.verdict(float(self.margins.mean()))
+
+    def _longest(self, verdict: str) -> float:
+        """Return the longest stretch of windows with a verdict, in window lengths."""
+        runs: list[float] = [0.0]
+        at = 0
+        for found, group in groupby(self.verdicts):
+            last = at + len(list(group)) - 1
+            if found == verdict:
+                runs.append(float((self.ends[last] - self.starts[at]) / (self.ends[0] - self.starts[0])))
+            at = last + 1
+        return max(runs)
+
+    @property
+    def _longest_by_chance(self) -> float:
+        """How many windows in a row, without overlap, chance alone makes sure, and wrong, in 5 % of cases.
+
+        Of windows that are sure, 1 in 19 may be wrong. The longer the recording, the more of them there are.
+        """
+        windows = (self.ends[-1] - self.starts[0]) / (self.ends[0] - self.starts[0])
+        least = 2
+        while windows * ((1 - SURE) / SURE) ** least > 1 - SURE:
+            least += 1
+        return least - 1e-6  # lengths are computed with rounding
 
     def rows(self) -> list[tuple]:
         """Return a row for each window, with the columns COLUMNS."""
@@ -99,8 +123,10 @@ class Timeline:
         """
         middles = (self.starts + self.ends) / 2
         edges = [self.starts[0], *(middles[1:] + middles[:-1]) / 2, self.ends[-1]]
+        can_be_sure = self.rule.can_be_sure
         kinds = [
-            (margin < 0, verdict == FAKE) for margin, verdict in zip(self.margins, self.verdicts, strict=True)
+            (margin < 0, can_be_sure and verdict == FAKE)
+            for margin, verdict in zip(self.margins, self.verdicts, strict=True)
         ]
         stretches = []
         for (is_fake, is_sure), group in groupby(range(len(kinds)), key=kinds.__getitem__):
@@ -114,13 +140,14 @@ class Timeline:
         return stretches
 
 
-def overall(rule: Rule) -> str:
-    """Describe how the windows decide the verdict, in words that follow "the whole recording is"."""
-    if rule.threshold is not None:
+def describe_overall(rule: Rule) -> str:
+    """Describe how the windows decide on a recording, in words that follow "the whole recording is"."""
+    if not rule.can_be_sure:
         return "real or fake by the mean margin of all windows"
     return (
-        "mixed where some windows are surely real and some surely fake; otherwise real, fake or not sure by "
-        "the mean margin of all windows"
+        "mixed where windows in a row, at least two without overlap, are surely real, and others surely fake "
+        "(three in recordings of more than a minute); otherwise real, fake or not sure by the mean margin of "
+        "all windows"
     )
 
 

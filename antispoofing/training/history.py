@@ -18,12 +18,16 @@ class EpochResult:
         train_loss: Mean cross entropy of the training clips in nats, with the recipe's class weights.
         validation_loss: Mean cross entropy of the validation set in nats, without class weights.
         validation_auc: AUC of the validation set.
-        validation_auc_low: Lower end of the AUC's 95 % bootstrap interval.
+        validation_auc_low: Lower end of the AUC's 95 % interval, which takes the clips as independent.
         validation_auc_high: Upper end of that interval.
         validation_eer: EER of the validation set, a fraction.
         validation_threshold: Score threshold at that EER.
         learning_rate: Learning rate of the last step.
         seconds: Duration of the epoch.
+        validation_bonafide: Number of real recordings of the validation set that were scored.
+        validation_spoof: Number of its fake recordings that were scored.
+        validation_rejected: Number of those real ones that score below the threshold.
+        validation_accepted: Number of those fake ones that do not.
     """
 
     epoch: int
@@ -36,10 +40,17 @@ class EpochResult:
     validation_threshold: float
     learning_rate: float
     seconds: float
+    # Results of earlier versions lack these.
+    validation_bonafide: int | None = None
+    validation_spoof: int | None = None
+    validation_rejected: int | None = None
+    validation_accepted: int | None = None
 
     def figures(self) -> dict:
-        """Return all figures but the duration, which differs from run to run."""
-        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+        """Return all figures that there are but the duration, which differs from run to run."""
+        return {
+            name: value for name, value in asdict(self).items() if name != "seconds" and value is not None
+        }
 
 
 def best_epoch(history: Sequence[EpochResult]) -> EpochResult:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from antispoofing import distributed, metrics
+from antispoofing import distributed, metrics, uncertainty
 from antispoofing.classes import CLASSES
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors import checkpoints
@@ -237,7 +237,7 @@ class _TrainingRun:
             rate = learning_rate(self.config, state.epoch * self.steps, self.config.epochs * self.steps)
             train_loss = state.loss / state.weight
             seconds = time.perf_counter() - started
-            result = _epoch_result(state.epoch, train_loss, scored, self.config, rate, seconds)
+            result = _epoch_result(state.epoch, train_loss, scored, rate, seconds)
             state.history.append(result)
             detector.provenance = {
                 "started_from": self.started_from,
@@ -285,9 +285,7 @@ def _calibration(scored: Scored) -> dict | None:
     return calibration.to_dict() if calibration else None
 
 
-def _epoch_result(
-    epoch: int, train_loss: float, scored: Scored, config: TrainingConfig, rate: float, seconds: float
-) -> EpochResult:
+def _epoch_result(epoch: int, train_loss: float, scored: Scored, rate: float, seconds: float) -> EpochResult:
     if NOT_A_NUMBER in scored.failures.values():
         raise TrainingError(
             f"after epoch {epoch}, the network's outputs are not numbers: try a lower --learning-rate"
@@ -297,8 +295,8 @@ def _epoch_result(
         raise DataError(
             "none of the real, or none of the fake, recordings of the validation set can be scored"
         )
-    values = metrics.compute_metrics(bonafide, spoof)
-    low, high = metrics.bootstrap_intervals(bonafide, spoof, seed=config.seed)["auc"]
+    eer = metrics.compute_eer(bonafide, spoof)
+    low, high = uncertainty.intervals(bonafide, spoof)["auc"] or (0.0, 1.0)
     has_score = np.isfinite(scored.scores)
     classes = torch.tensor([LABELS.index(u.label) for u in scored.utterances])[has_score]
     loss = F.cross_entropy(torch.from_numpy(scored.logits[has_score]), classes).item()
@@ -306,11 +304,15 @@ def _epoch_result(
         epoch=epoch,
         train_loss=train_loss,
         validation_loss=loss,
-        validation_auc=values["auc"],
+        validation_auc=metrics.compute_auc(bonafide, spoof),
         validation_auc_low=low,
         validation_auc_high=high,
-        validation_eer=values["eer"],
-        validation_threshold=values["threshold"],
+        validation_eer=eer.eer,
+        validation_threshold=eer.threshold,
         learning_rate=rate,
         seconds=seconds,
+        validation_bonafide=len(bonafide),
+        validation_spoof=len(spoof),
+        validation_rejected=int((bonafide < eer.threshold).sum()),
+        validation_accepted=int((spoof >= eer.threshold).sum()),
     )

@@ -52,8 +52,8 @@ def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> di
         detectors: The names of the detectors to use.
 
     Returns:
-        The file's name, its length in seconds, cautions, and for each detector a verdict, the windows, and
-        the stretches that sound synthetic.
+        The file's name, its length in seconds, cautions, and for each detector what it makes of the whole
+        ("overall"), the windows, and the stretches that sound synthetic.
 
     Raises:
         DataError: If there is no file, or as in `Service.hear`.
@@ -67,7 +67,8 @@ def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> di
             {
                 "detector": named.name,
                 "sha256": named.detector.sha256,
-                "verdict": made.verdict,
+                "overall": made.overall,
+                "rule": named.rule.basis,
                 "mean_margin": float(made.margins.mean()),
                 "windows": [dict(zip(COLUMNS, row, strict=True)) for row in made.rows()],
                 "stretches": [dataclasses.asdict(stretch) for stretch in made.suspicious()],

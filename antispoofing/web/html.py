@@ -24,9 +24,10 @@ from antispoofing.report.analysis import analyse
 from antispoofing.report.detector_card import detector_card
 from antispoofing.report.groups import clip_properties
 from antispoofing.report.summary import CONVENTION, summarise
+from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Decision, Rule
 from antispoofing.scoring.scored import Scored
-from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, overall
+from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, describe_overall
 from antispoofing.text import clock, printable
 from antispoofing.web.service import NOTHING, HeardRecording, NamedDetector, Service
 
@@ -50,9 +51,8 @@ OVER_TIME = (
     "side of the threshold, orange ones on the fake side. Stretches that sound synthetic are shaded, more "
     "strongly where that is sure."
 )
-NO_PROBABILITY = "No probability: this detector's file stores no calibration."
+NO_PROBABILITY = "No probability: this detector is not calibrated."
 NO_COMMON_PROBABILITY = "No probability: none can be computed for several overlapping windows together."
-SURE_FROM = f"{LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake"
 
 CSS = """
 .judged { border: 1px solid var(--border-color-primary); border-left: 8px solid #888; border-radius: 6px;
@@ -102,14 +102,16 @@ def results_html(service: Service, paths: Sequence[str | Path], names: Sequence[
 def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
     """Return the scores of an archive; if it has labels, also AUC, EER, plots and their analysis."""
     rows = table(scored, detectors)
-    summaries = {name: summarise(outcome) for name, outcome in scored.items()}
+    rules = {named.name: named.rule for named in detectors}
+    clustering = find_clusters(next(iter(scored.values())).utterances)
+    summaries = {name: summarise(outcome, clustering) for name, outcome in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):
         return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
     parts = [preformatted(screen.results(summaries))]
     for name, summary in summaries.items():
         drawn = results.pictures(scored[name], summary, name)
         parts.append(pictures({f"{what} of {name}": figure for what, figure in drawn.items()}))
-        words = analyse(name, scored[name], summary, clip_properties(scored[name]))
+        words = analyse(name, scored[name], summary, clip_properties(scored[name]), rules[name])
         parts.append(f'<div class="wide" tabindex="0">{_from_markdown(words)}</div>')
     return "".join([*parts, rows])
 
@@ -118,7 +120,7 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
     """Return each detector's verdict on a recording, its timeline, and the stretches that sound synthetic."""
     timelines, length = recording.timelines, clock(len(recording.wave) / recording.sample_rate)
     several = len(detectors) > 1
-    verdicts = ", ".join(f"{name}: {timeline.verdict}" for name, timeline in timelines.items())
+    verdicts = ", ".join(f"{name}: {timeline.overall}" for name, timeline in timelines.items())
     figure = plots.plot_timeline(recording.wave, recording.sample_rate, timelines)
     picture = _picture(figure, f"Waveform, spectrogram, and the score over {length} ({verdicts})")
     info = recording.info
@@ -141,7 +143,7 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
 
 def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> str:
     """Return a detector's verdict on a recording, and the reasons for it."""
-    rule, verdict = named.rule, timeline.verdict
+    rule, verdict = named.rule, timeline.overall
     first = rule.decide(timeline.logits[0])
     how = [f"Decision rule: {escape(rule.describe())}."]
     if len(timeline.scores) == 1:
@@ -150,11 +152,11 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
         scores, mean = timeline.scores, timeline.margins.mean()
         says = (
             f"{len(scores)} windows with scores from <b>{scores.min():.2f}</b> to <b>{scores.max():.2f}</b> "
-            f"(higher = more likely real); mean margin {mean:.2f} ({SURE_FROM})."
+            f"(higher = more likely real); mean margin {mean:.2f}{_sure_from(rule)}."
         )
         probable = NO_COMMON_PROBABILITY
         how += [
-            f"The whole recording is {escape(overall(rule))}.",
+            f"The whole recording is {escape(describe_overall(rule))}.",
             f"Judged by its first {timeline.ends[0]:.2f} s alone, as by evaluate_custom.py and in "
             f"publications: {first.verdict}. {_score_line(rule, first)}",
         ]
@@ -162,7 +164,7 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
     kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
     return (
         f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
-        f"<p>{says}</p><p>{probable if rule.calibration else NO_PROBABILITY}</p>"
+        f"<p>{says}</p><p>{probable if rule.can_be_sure else NO_PROBABILITY}</p>"
         f"<details><summary>How this was decided</summary>{how_lines}</details>"
         f"{detector_html(named)}</section>"
     )
@@ -171,12 +173,19 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
 def _score_line(rule: Rule, decision: Decision) -> str:
     """Return a clip's score and threshold, and what they mean."""
     side = "real" if decision.margin >= 0 else "fake"
-    which = "" if rule.calibration else ", the spoof logit of this clip"
+    which = ", the spoof logit of this clip" if rule.common_threshold is None else ""
     return (
         f"Score <b>{decision.score:.3f}</b> (higher = more likely real); threshold "
         f"{decision.threshold:.3f}{which}. The score is on the {side} side, with a margin of "
-        f"{decision.margin:.2f} ({SURE_FROM})."
+        f"{decision.margin:.2f}{_sure_from(rule)}."
     )
+
+
+def _sure_from(rule: Rule) -> str:
+    """Return what a margin must be for a sure verdict, in brackets; "" if none is ever sure."""
+    if not rule.can_be_sure:
+        return ""
+    return f" ({LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake)"
 
 
 def _probability(decision: Decision) -> str:
@@ -271,17 +280,18 @@ def pictures(figures: dict[str, Figure]) -> str:
 def scores_csv(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) -> str:
     """Return a CSV file with a row for each recording and detector."""
     rows: list[tuple[object, ...]] = [
-        ("path", "label", "detector", "score", "threshold", "verdict", "reason")
+        ("path", "label", "detector", "score", "threshold", "margin", "verdict", "rule", "reason")
     ]
     for named in detectors:
         outcome = scored[named.name]
         for i, utterance in enumerate(outcome.utterances):
             row = (utterance.name, utterance.label, named.name)
             if i in outcome.failures:
-                rows.append((*row, "", "", "", outcome.failures[i]))
+                rows.append((*row, "", "", "", "", "", outcome.failures[i]))
                 continue
             decision = named.rule.decide(outcome.logits[i])
-            rows.append((*row, decision.score, decision.threshold, decision.verdict, ""))
+            numbers = (decision.score, decision.threshold, decision.margin)
+            rows.append((*row, *numbers, decision.verdict, decision.rule, ""))
     return _csv(rows)
 
 

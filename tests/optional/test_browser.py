@@ -90,7 +90,7 @@ def test_a_real_and_a_synthetic_recording(page):
     judge(page, FAKE)
     heading(page, FAKE.name)
     expect(verdict.get_by_role("heading")).to_have_text("✗ Sounds synthetic (fake)")
-    assert "No probability: this detector's file stores no calibration." in verdict.inner_text()
+    assert "No probability: this detector is not calibrated." in verdict.inner_text()
     verdict.get_by_text("The detector: stand-in").click()
     expect(verdict.get_by_text("EER 5.9 %")).to_be_visible()
     picture = page.locator("img[alt^=Waveform]")
