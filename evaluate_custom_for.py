@@ -128,7 +128,9 @@ def _report(
         ]
     words.append(analyse(AFTER, after.scored, after.summary, properties, after.rule))
     figures = screen.results({name: result.summary for name, result in evaluations.items()})
-    figures += "\n\nThat threshold was chosen on the validation split of the fine-tuning data."
+    figures += (
+        "\n\nThe threshold of the confusion table was chosen on the validation split of the fine-tuning data."
+    )
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, plots and the analysis are in {args.output}")
 

@@ -15,6 +15,7 @@ if not __package__:  # started by its path: Python would look for modules in thi
 
 COMMANDS = {
     "metrics": "AUC, EER and more of a file of scores, also by attack and codec",
+    "calibrate": "fit a detector's calibration, so that its verdicts say how sure they are",
     "audit": "find duplicate recordings in a data set, in both classes or in two splits",
     "download": "fetch a data set, a published detector or a detector of the Hugging Face Hub",
 }

@@ -84,11 +84,9 @@ def min_tdcf(
     points = metrics.error_rates(bonafide_scores, spoof_scores)
     c_spoof = C_FA * P_SPOOF * asv.spoof_false_alarm
     c_asv = C_MISS * P_TARGET * asv.miss + C_FA * P_NONTARGET * asv.false_alarm
+    c_miss = C_MISS * P_TARGET - c_asv
     if formula == ASVSPOOF_2019:
-        c_miss = P_TARGET * (C_MISS - C_MISS * asv.miss) - C_FA * P_NONTARGET * asv.false_alarm
         c_asv = 0.0
-    else:
-        c_miss = C_MISS * P_TARGET - c_asv
     cheaper = c_asv + min(c_miss, c_spoof)
     if c_miss < 0 or cheaper <= 0:
         raise ValueError(

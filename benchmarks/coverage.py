@@ -1,6 +1,6 @@
 """How often intervals cover the truth, and how often sentences of the analysis are wrong, by simulation.
 
-    python benchmarks/coverage.py                           # all of it: 20 minutes on two cores
+    python benchmarks/coverage.py                           # all of it: 35 minutes on two cores
     python benchmarks/coverage.py --sets 300 --claims 100   # roughly, in two minutes
 
 Scores are normal. Where clips belong together, each speaker shifts all of his or her clips' scores, and the
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -29,13 +30,18 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
+from antispoofing.report.screen import timeline_lines
 from antispoofing.report.summary import summarise
+from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.clusters import find_clusters
-from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.decision import FAKE, REAL, Rule
 from antispoofing.scoring.scored import Scored
+from antispoofing.scoring.timeline import Timeline
 from antispoofing.text import aligned
 
 SIZES, AUCS = (20, 50, 200, 1000), (0.6, 0.9, 0.97, 0.998)
+WINDOWS = (7, 16, 30, 150, 300)  # 16 s, half a minute, one, five and ten minutes
+CALIBRATED_ON, SPREADS = (18, 20, 50, 200), ((1.0, 1.0), (2.0, 0.5), (0.5, 2.0))
 SPEAKERS, ICCS, CLUSTERED_AUCS, CLIPS = (20, 60), (0.0, 0.1, 0.3), (0.6, 0.9, 0.97), 25
 
 
@@ -293,6 +299,60 @@ def claimed(
     return dict(zip(words, zip(*shares, strict=True), strict=True))
 
 
+def mixed(windows: int, is_true: bool, sets: int, seed: int = 0) -> float:
+    """Return how often a recording is called mixed, of one voice or with a third of it by another.
+
+    Windows overlap by half, and a voice shifts all of its windows' scores (ICC 0.3). The EER of windows is
+    5 %, and the calibration is fitted on 200 real and 200 fake windows of as many recordings.
+
+    Args:
+        windows: How many windows the recording has.
+        is_true: Whether a third of the recording is of the other class.
+        sets: How many recordings to draw, half of them of people.
+        seed: The seed of the drawing.
+    """
+    rng, distance, count = np.random.default_rng([seed, windows, is_true]), 3.29, 0
+    starts = 2.0 * np.arange(windows)
+    for i in range(sets):
+        if i % 20 == 0:
+            fitted = Calibration.fit(rng.normal(distance, 1, 200), rng.normal(0, 1, 200), "")
+        noise = rng.standard_normal(windows + 1)
+        voices = np.sqrt(0.3) * rng.standard_normal(2) + np.array([0, distance])
+        of_class = np.full(windows, i % 2)
+        if is_true:
+            of_class[windows // 3 : 2 * windows // 3] = 1 - i % 2
+        scores = voices[of_class] + np.sqrt(0.35) * (noise[1:] + noise[:-1])
+        logits = np.stack([np.zeros(windows), scores], axis=1)
+        timeline = Timeline(starts, starts + 4, logits, Rule(calibration=fitted))
+        count += "MIXED" in timeline_lines("x", timeline, [])[0]
+    return count / sets
+
+
+def wrong_if_sure(clips: int, spreads: tuple[float, float], sets: int, seed: int = 0) -> tuple[float, float]:
+    """Return how often new clips that are surely real, or surely fake, are not, and how many are sure.
+
+    Args:
+        clips: How many of each class the calibration is fitted on.
+        spreads: The standard deviations of spoof and bona fide scores; their means are 4 apart.
+        sets: How many calibrations to fit; each judges 1000 new clips of each class.
+        seed: The seed of the drawing.
+
+    Returns:
+        The share of errors, of the verdict that errs more, and the share of all clips that are sure.
+    """
+    rng, given, wrong = np.random.default_rng([seed, clips]), Counter(), Counter()
+    for _ in range(sets):
+        spoof, bonafide = (rng.normal(4 * i, spreads[i], clips) for i in (0, 1))
+        fitted = Calibration.fit(bonafide, spoof, "")
+        for i, verdict in ((0, FAKE), (1, REAL)):
+            scores = rng.normal(4 * i, spreads[i], 1000)
+            verdicts = Rule(calibration=fitted).verdicts(np.stack([scores, scores], axis=1))
+            given.update(verdicts)
+            wrong.update(found for found in verdicts if found != verdict)
+    sure = given[REAL] + given[FAKE]
+    return max(wrong[v] / max(given[v], 1) for v in (REAL, FAKE)), sure / (2000 * sets)
+
+
 def cells() -> Iterator[tuple[Voices, float]]:
     """Yield the clips and the true AUC of each cell of the table of intervals."""
     for n in SIZES:
@@ -320,7 +380,7 @@ def main() -> None:
     table: list[tuple[str, ...]] = [
         ("clips of each class", "AUC", "covers AUC", "width", "covers EER", "width")
     ]
-    results: dict[str, list] = {"intervals": [], "claims": []}
+    results: dict[str, list] = {"intervals": [], "claims": [], "mixed": [], "sure": []}
     texts = list(dict.fromkeys(claim.text for claim in CLAIMS))
     with ProcessPoolExecutor() as pool:
         of_cells = [(cell, pool.submit(coverage, *cell, args.sets)) for cell in cells()]
@@ -339,6 +399,14 @@ def main() -> None:
             results["intervals"].append({"clips": str(voices), "true_auc": auc} | found)
             print("  ".join(table[-1]), flush=True)
         print(f"\n{aligned(table)}\n\n{args.sets} sets a line\n", flush=True)
+        of_windows = {
+            n: [pool.submit(mixed, n, is_true, args.claims) for is_true in (False, True)] for n in WINDOWS
+        }
+        of_sure = {
+            (clips, spreads): pool.submit(wrong_if_sure, clips, spreads, max(1, args.claims // 10))
+            for clips in CALIBRATED_ON
+            for spreads in SPREADS
+        }
         shares = {
             (str(voices), words): share
             for voices, future in of_claims
@@ -353,7 +421,19 @@ def main() -> None:
         table.append(
             (claim.words, claim.alternative, *(f"{false:.3f}, {true:.2f}" for false, true in of_claim))
         )
-    print(f"{aligned(table)}\n\n{args.claims} sets a figure")
+    print(f"{aligned(table)}\n\n{args.claims} sets a figure\n")
+    table = [("windows of a recording", "called mixed, of one voice", "a third of it by another")]
+    for windows, futures in of_windows.items():
+        of_one, of_two = (future.result() for future in futures)
+        table.append((str(windows), f"{of_one:.3f}", f"{of_two:.2f}"))
+        results["mixed"].append({"windows": windows, "one_voice": of_one, "two_voices": of_two})
+    print(f"{aligned(table)}\n")
+    table = [("calibrated on clips of each class", "spread of fake, real", "wrong if sure", "sure")]
+    for (clips, spreads), future in of_sure.items():
+        wrong, sure = future.result()
+        table.append((str(clips), "{:g}, {:g}".format(*spreads), f"{wrong:.3f}", f"{sure:.2f}"))
+        results["sure"].append({"clips": clips, "spreads": spreads, "wrong": wrong, "sure": sure})
+    print(aligned(table))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -5,8 +5,8 @@
 
 Each recording is made by joining clips of one person and inserting a stretch of one synthetic voice between
 two of them. Its windows are scored, and the AUC is the chance that a window without any synthetic sample has
-a higher margin (more likely real) than one whose middle is synthetic. The interval comes from resampling
-whole recordings. These share clips, people and synthetic voices, so it is too narrow.
+a higher margin (more likely real) than one whose middle is synthetic. The interval allows for windows of the
+same recording, but recordings share clips, people and synthetic voices, so it is too narrow.
 
 A clip's voice is the speaker that a list of labels names, or else the file's name without its final number.
 """
@@ -25,13 +25,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from antispoofing import metrics, project
+from antispoofing import metrics, project, uncertainty
 from antispoofing.commands import tasks
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_windows
 from antispoofing.scoring.timeline import Timeline
+from antispoofing.text import auc_text
 from data_utils import load_audio
 
 
@@ -103,31 +104,6 @@ def splice(
     at = rng.integers(1, len(real))
     before = np.concatenate(real[:at])
     return Spliced(np.concatenate([before, fake, *real[at:]]), len(before), len(before) + len(fake))
-
-
-def auc_by_recording(inside: list[np.ndarray], outside: list[np.ndarray], seed: int) -> tuple[float, ...]:
-    """Compute the AUC of all windows, and its 95 % percentile interval over resampled recordings.
-
-    A resample that lacks one kind of window has no AUC and is left out.
-
-    Args:
-        inside: For each recording, the margins of the windows with a synthetic middle.
-        outside: For each recording, the margins of the windows that are entirely real.
-        seed: The seed of the resampling.
-
-    Returns:
-        The AUC, and the lower and upper bound of its interval.
-    """
-
-    def auc(chosen: np.ndarray) -> float:
-        synthetic, real = (np.concatenate([scores[i] for i in chosen]) for scores in (inside, outside))
-        if len(synthetic) == 0 or len(real) == 0:
-            return np.nan
-        return metrics.compute_metrics(real, synthetic)["auc"]
-
-    rng = np.random.default_rng(seed)
-    resampled = [auc(rng.integers(0, len(inside), len(inside))) for _ in range(metrics.N_RESAMPLES)]
-    return auc(np.arange(len(inside))), *np.nanquantile(resampled, [0.025, 0.975])
 
 
 def parse_args() -> argparse.Namespace:
@@ -202,11 +178,16 @@ def main() -> None:
                 f"a stretch of {seconds:g} s: no AUC, since there are {counts[0]} windows with a synthetic "
                 f"middle and {counts[1]} real ones; make more recordings, or choose a shorter --hop"
             )
-        auc, low, high = auc_by_recording(inside, outside, args.seed)
+        scores = np.concatenate(outside), np.concatenate(inside)
+        of_recordings = tuple(
+            np.repeat(np.arange(len(of)), [len(windows) for windows in of]) for of in (outside, inside)
+        )
+        interval = uncertainty.intervals(*scores, of_recordings)["auc"]
+        auc = auc_text(metrics.compute_auc(*scores), interval)
         print(
-            f"a stretch of {seconds:g} s: AUC of windows {auc:.3f} [{low:.3f}, {high:.3f}] ({counts[0]} with "
-            f"a synthetic middle, {counts[1]} real); the most suspicious window overlaps the stretch in "
-            f"{found} of {args.recordings} recordings"
+            f"a stretch of {seconds:g} s: AUC of windows {auc} ({counts[0]} with a synthetic middle, "
+            f"{counts[1]} real); the most suspicious window overlaps the stretch in {found} of "
+            f"{args.recordings} recordings"
         )
 
 

@@ -46,7 +46,7 @@ def test_the_whole_run(not_logged_in, workplace, capsys):
     assert "training: 6 real, 7 fake\nThe published training split has 6978 of each" in shown
     assert "2 epochs, 8 steps" in shown
     assert "fine-tuned, at threshold" in shown
-    assert "That threshold was chosen on the validation split." in shown
+    assert "The threshold of the confusion table was chosen on the validation split." in shown
     assert "left out of training: fake/bad.wav: libsndfile" in shown
     assert "not scored: real/bad.wav: libsndfile" in shown
 

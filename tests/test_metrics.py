@@ -15,6 +15,7 @@ from antispoofing.metrics import (
     compute_metrics,
     confusion_at,
     error_rates,
+    precision,
 )
 
 CASES = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
@@ -102,6 +103,9 @@ def test_confusion_counts():
     assert at == {
         "threshold": 1.0,
         "accuracy": pytest.approx(3 / 5),
+        "balanced_accuracy": pytest.approx((2 / 3 + 1 / 2) / 2),
+        "f1_bonafide": pytest.approx(2 / 3),  # precision 2/3, recall 2/3
+        "f1_spoof": pytest.approx(1 / 2),
         "frr": pytest.approx(1 / 3),
         "far": 0.5,
         "bonafide_bonafide": 2,
@@ -109,6 +113,13 @@ def test_confusion_counts():
         "spoof_bonafide": 1,
         "spoof_spoof": 1,
     }
+
+
+def test_precision_follows_bayes():
+    """Of 1000 clips 10 are fake: 9 are called so, and so are 99 of the 990 real ones."""
+    found = precision(frr=0.1, far=0.1, prevalence=0.01)
+    assert found == {"bonafide": pytest.approx(891 / 892), "spoof": pytest.approx(9 / 108)}
+    assert precision(frr=0.0, far=1.0, prevalence=0.5)["spoof"] is None
 
 
 def test_the_best_calibration_of_perfect_and_of_useless_scores():

@@ -15,8 +15,9 @@ from antispoofing.report.analysis import analyse, hundredths, misjudged, share
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
 from antispoofing.report.groups import clip_properties, is_whole, property_groups, with_other_class
 from antispoofing.report.summary import summarise
+from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.clusters import find_clusters
-from antispoofing.scoring.decision import Calibration, Rule
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_recordings
 from antispoofing.scoring.scored import Scored
 from model import Detector
@@ -74,8 +75,8 @@ def words_on(scored, properties=None, threshold=None) -> str:
             "more than chance explains",
         ),
         (normal(0, 60, 0), normal(2, 60, 1), "the scores point the wrong way", "can tell real from fake"),
-        ([-1.0, -2.0], [1.0, 2.0], "That may be due to chance", "point the wrong way"),
-        ([1.0, 2.0], [-1.0, -2.0], "That may be due to chance", "on this data, the"),
+        ([-1.0, -2.0], [1.0, 2.0], "that may be due to chance", "point the wrong way"),
+        ([1.0, 2.0], [-1.0, -2.0], "that may be due to chance", "on this data, the"),
     ],
 )
 def test_how_good_it_is_follows_the_interval(bonafide, spoof, said, not_said):
@@ -176,8 +177,8 @@ def test_too_few_speakers_have_no_interval_and_the_words_say_so():
     words = words_on(scored)
     assert "(AUC 0.9" in words
     assert "95 % interval" not in words
-    assert "**There are no intervals**: the 60 real clips form 3 groups by speaker" in words
-    assert "too few to tell whether one kind of error is more frequent" in words
+    assert "**AUC and EER have no interval**: the 60 real clips form 3 groups by speaker" in words
+    assert "too few speakers, sources or systems to tell whether one kind of error" in words
     figures = screen.results({"d": summary_of(scored)})
     assert "d: too few for intervals, since the 60 real clips form 3 groups by speaker" in figures
     assert "[0." not in figures
@@ -323,8 +324,8 @@ def test_a_comparison_counts_clips_both_scored_and_changed_verdicts():
     assert paired["counts"] == {"bonafide": 3, "spoof": 4}
     assert paired["errors"] == {"mended": 2, "made": 0, "p_value": 0.5}
     assert (
-        "With each at its own EER threshold, 2 clips are misjudged by A alone, and 0 by B alone (which may "
-        "be chance: McNemar's exact test, p = 0.5)."
+        "With each at its own EER threshold, the clips misjudged by A alone are 2, and those by B alone 0 "
+        "(which may be chance: McNemar's test, p = 0.5)."
     ) in difference("A", "B", paired)
     both = [1, 2, 3, 4, 5, 6, 7]
     rank = scipy.stats.spearmanr(before.scores[both], after.scores[both]).statistic
@@ -380,7 +381,7 @@ def test_a_file_without_counts_of_errors_leaves_open_whether_its_threshold_holds
     earlier = {name: value for name, value in EPOCH.items() if name.count("_") == 1 or "auc" in name}
     earlier.pop("validation_rejected"), earlier.pop("validation_accepted")
     text = change(before, after, summary_of(after), properties_of(before), earlier)
-    assert "whether the threshold holds here cannot be told from so little" in " ".join(text.split())
+    assert "so whether the threshold holds is not known" in " ".join(text.split())
 
 
 def test_where_it_changed_names_the_groups_that_are_shown_to_have():

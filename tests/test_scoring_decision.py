@@ -10,8 +10,9 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from antispoofing.errors import CheckpointError
-from antispoofing.scoring import decision
-from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Calibration, Rule
+from antispoofing.scoring import calibration as calibrating
+from antispoofing.scoring.calibration import LIMIT, Calibration
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from model import Detector
 
 RNG = np.random.default_rng(0)
@@ -41,7 +42,7 @@ def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spo
 
 
 def test_a_fit_that_does_not_converge_gives_none_and_is_logged(monkeypatch, caplog):
-    monkeypatch.setattr(decision, "_MOST_STEPS", 1)
+    monkeypatch.setattr(calibrating, "_MOST_STEPS", 1)
     assert Calibration.fit(RNG.normal(3, 2, 50), RNG.normal(-1, 1, 20), "70 clips") is None
     reason = "so the two logits are compared instead: lbfgs failed to converge"
     assert f"the calibration on 70 clips failed, {reason}" in caplog.text
@@ -158,10 +159,10 @@ def test_a_score_must_be_borne_out_to_be_sure():
 def test_too_few_recordings_can_never_be_sure_and_the_words_say_so():
     few = Rule(calibration=Calibration.fit(RNG.normal(5, 1, 18), RNG.normal(-5, 1, 18), "18 of each"))
     assert few.verdicts(np.array([[0, 1e3], [0, -1e3]])) == [NOT_SURE, NOT_SURE]
-    assert "it can never be sure that a clip is real or fake" in few.describe()
+    assert "no clip can get the verdict real or fake" in few.describe()
     enough = Rule(calibration=Calibration.fit(RNG.normal(5, 1, 30), RNG.normal(-5, 1, 30), "30 of each"))
     assert enough.verdicts(np.array([[0, 1e3], [0, -1e3]])) == [REAL, FAKE]
-    assert "never" not in enough.describe()
+    assert "no clip can" not in enough.describe()
     earlier = Rule(calibration=Calibration(1.0, 0.0, 9.0, "files of earlier versions"))
     assert earlier.verdicts(np.array([[0, 1e3]])) == [NOT_SURE]
 

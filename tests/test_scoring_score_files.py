@@ -218,7 +218,10 @@ def test_a_reversed_file_is_announced(asvspoof_like, capsys):
         (["scores.txt", "--keys", "real.txt"], "need scores of both real and fake"),
         (["scores.txt", "--phase", "eval"], "--phase selects a phase of the keys"),
         (["scores.txt", "--keys", "real.txt", "--phase", "eval"], "real.txt has no phases"),
-        (["scores.csv", "--output", "."], "scores.csv would be overwritten"),
+        (
+            ["scores.csv", "--output", "."],
+            "scores.csv is in the folder of the results, which could overwrite it",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(args, words, asvspoof_like, capsys):
@@ -307,20 +310,21 @@ def test_no_figure_depends_on_the_order():
         assert uncertainty.intervals(*shuffled)["eer"] == pytest.approx(bounds["eer"], abs=1e-12)
 
 
-def test_our_own_scores_keep_the_networks_decision(tmp_path, monkeypatch):
-    """Spoof logits are read back, so the verdicts written again are those of the first time."""
+def test_our_own_scores_keep_their_verdicts(tmp_path, monkeypatch):
+    """They are those of the detector's own rule, which these scores alone do not tell."""
     monkeypatch.chdir(tmp_path)
     Path("scores.csv").write_text(
-        "path,label,score,spoof_logit,verdict,speaker\n"
-        "a.wav,bonafide,1.5,0.5,bonafide,A\nb.wav,spoof,-1.0,2.0,spoof,A\nc.wav,spoof,,,,B\n",
+        "path,label,score,spoof_logit,verdict,margin,rule,speaker\n"
+        "a.wav,bonafide,1.5,0.5,not sure,0.1,calibration,A\nb.wav,spoof,-1.0,2.0,fake,-3.0,calibration,A\n"
+        "c.wav,spoof,,,,,,B\n",
         encoding="utf-8",
     )
     assert main(["scores.csv", "--output", "out"]) == 0
     with open("out/scores.csv", encoding="utf-8", newline="") as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert rows == [
-        ["a.wav", "bonafide", "1.5", "0.5", "real", "1.0", "larger logit", "A"],
-        ["b.wav", "spoof", "-1.0", "2.0", "fake", "-3.0", "larger logit", "A"],
+        ["a.wav", "bonafide", "1.5", "0.5", "not sure", "0.1", "calibration", "A"],
+        ["b.wav", "spoof", "-1.0", "2.0", "fake", "-3.0", "calibration", "A"],
         ["c.wav", "spoof", "", "", "", "", "", "B"],
     ]
     found = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
@@ -413,5 +417,55 @@ def test_files_that_cannot_be_compared_are_named(asvspoof_like, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_what_the_figures_are_of_is_never_overwritten(asvspoof_like, capsys):
+    Path("here").mkdir()
+    scores = "path,score,label\na,1,real\nb,0,fake\n"
+    for name in ("scores.csv", "table.csv", "other.csv"):
+        Path("here", name).write_text(scores, encoding="utf-8")
+        assert main([f"here/{name}", "--output", "here"]) == 2
+        assert "name another --output" in capsys.readouterr().err
+        assert Path("here", name).read_text(encoding="utf-8") == scores
+    assert main(["scores.txt", "--keys", "keys.txt", "--output", "."]) == 2
+
+
+def test_names_of_files_are_told_apart_and_stay_in_the_folder(tmp_path, monkeypatch, capsys):
+    scores = "path,score,label\na,1,real\nb,0,fake\nc,2,real\n"
+    for folder, name in (
+        ("x", "b-2.csv"),
+        ("x", "b.csv"),
+        ("y", "b.csv"),
+        ("z/deep", "s.csv"),
+        ("z", "scores.csv"),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / name).write_text(scores, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["x/b-2.csv", "x/b.csv", "y/b.csv", "--output", "out"]) == 0
+    assert {path.name for path in Path("out").iterdir() if path.is_dir()} == {"b-2", "b", "b-3"}
+    monkeypatch.chdir(tmp_path / "z" / "deep")
+    assert main(["../scores.csv", "s.csv", "--output", str(tmp_path / "new")]) == 0
+    assert {path.name for path in (tmp_path / "new").iterdir() if path.is_dir()} == {"z", "s"}
+
+
+def test_results_of_one_file_do_not_stay_beside_those_of_several(asvspoof_like, capsys):
+    lines = Path("scores.txt").read_text(encoding="utf-8").splitlines()
+    Path("half.txt").write_text("\n".join(lines[300:]), encoding="utf-8")
+    assert main(["scores.txt", "--keys", "keys.txt", "--output", "out", "--pictures", "svg", "pdf"]) == 0
+    assert main(["scores.txt", "half.txt", "--keys", "keys.txt", "--output", "out"]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        *("det.png", "half", "roc.png", "scores", "table.csv", "table.tex"),
+    ]
+
+
+def test_scores_that_are_all_equal_say_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("same.csv").write_text("path,score,label\na,1,real\nb,1,fake\nc,1,real\n", encoding="utf-8")
+    assert main(["same.csv", "--output", "out"]) == 0
+    assert "same: all scores are equal, so this detector says nothing" in capsys.readouterr().out
+    Path("near.csv").write_text("path,score,label\na,1,real\nb,0.9999999999999999,fake\n", encoding="utf-8")
+    assert main(["near.csv", "--output", "out"]) == 0
+
+
 def test_a_name_means_nothing_to_latex():
+    assert results._latex("[a]") == "{[}a]"
     assert results._latex("a_b$1%\\x~") == "a\\_b\\$1\\%\\textbackslash{}x\\textasciitilde{}"

@@ -15,7 +15,8 @@ from antispoofing import text
 from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.errors import DataError, UserError
 from antispoofing.report import plots, screen
-from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Calibration, Rule
+from antispoofing.scoring.calibration import Calibration
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.score import score_windows
 from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, describe_overall, window_starts
 from data_utils import AudioError, load_audio, pad

@@ -100,6 +100,7 @@ def test_perfect_asv_scores_have_a_threshold():
     [
         ([], "asv.txt is empty"),
         (["a target"], "asv.txt, row 1: 2 columns instead of 3"),
+        (["a target 1", "b"], "asv.txt, row 2: 1 column instead of 3"),
         (["a target 1", "b nontarget x"], "asv.txt, row 2: the score 'x' is not a usable number"),
         (["a target 1", "b nontarget inf"], "asv.txt, row 2: the score 'inf' is not a usable number"),
         (["a target 1", "b nontarget 0"], "asv.txt has no scores of spoof trials"),
@@ -111,6 +112,12 @@ def test_what_is_wrong_with_asv_scores_is_said(lines, words, tmp_path):
     with pytest.raises(DataError) as caught:
         read_asv_rates(tmp_path / "asv.txt")
     assert words in str(caught.value)
+
+
+def test_asv_scores_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "asv.txt").write_bytes("a target 1\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"asv\.txt is not a text file in UTF-8"):
+        read_asv_rates(tmp_path / "asv.txt")
 
 
 def test_a_phase_without_trials_is_named(files):

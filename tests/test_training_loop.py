@@ -14,7 +14,7 @@ from antispoofing.detectors.loading import load_detector, save_detector
 from antispoofing.errors import DataError, TrainingError
 from antispoofing.files import file_sha256
 from antispoofing.metrics import compute_metrics
-from antispoofing.scoring.decision import Calibration
+from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.score import score_recordings
 from antispoofing.training.loop import Hooks, fine_tune
 from antispoofing.training.recipe import TrainingConfig

@@ -19,7 +19,8 @@ from antispoofing.errors import DataError
 from antispoofing.project import SAMPLES
 from antispoofing.report.detector_card import detector_card
 from antispoofing.sandbox import Sandbox
-from antispoofing.scoring.decision import Calibration, Rule
+from antispoofing.scoring.calibration import Calibration
+from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.web import html as web_page

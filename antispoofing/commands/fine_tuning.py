@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antispoofing import distributed
+from antispoofing import distributed, metrics
 from antispoofing.classes import FAKE, REAL
 from antispoofing.commands import tasks
 from antispoofing.commands.options import ScoringOptions
@@ -20,7 +20,7 @@ from antispoofing.detectors.provenance import read_fine_tuning
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.report import results, screen
+from antispoofing.report import plots, results, screen
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import Rule
@@ -249,8 +249,9 @@ class Progress:
         )
         if self.tracker.is_on:
             title = f"validation, epoch {result.epoch}"
-            drawn = results.pictures(scored, summarise(scored, find_clusters(scored.utterances)), title)
-            self.tracker.log_epoch(result, self.step, drawn["roc"])
+            summary = summarise(scored, find_clusters(scored.utterances))
+            points = {title: metrics.error_rates(scored.bonafide, scored.spoof)}
+            self.tracker.log_epoch(result, self.step, plots.plot_roc(points, {title: summary}))
 
     def _remove_earlier_results(self) -> None:
         """Remove what belongs to the weights of an earlier run, which the first epoch has replaced."""
@@ -287,5 +288,5 @@ def score_test_splits(
         return
     rows = {f"{TESTED_AS}, {name}" if has_several else TESTED_AS: s for name, s in summaries.items()}
     print(f"\n{screen.results(rows)}")
-    print("\nThat threshold was chosen on the validation split.")
+    print("\nThe threshold of the confusion table was chosen on the validation split.")
     tracker.log_testing(summaries)

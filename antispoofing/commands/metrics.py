@@ -10,7 +10,8 @@ In every format that is read, a higher score means more likely real.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 from antispoofing.commands import options
@@ -108,13 +109,12 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     names = _names(args.scores)
     several = len(names) > 1
     folders = {name: args.output / name if args.output and several else args.output for name in names}
-    for name, path in names.items():
-        if folders[name] and (folders[name] / "scores.csv").resolve() == path.resolve():
-            raise DataError(f"{path} would be overwritten by the results: name another --output")
+    _check_output({args.output, *folders.values()}, [*args.scores, args.keys, args.asv_scores])
     scored = {name: _read(path, args) for name, path in names.items()}
     columns = {name: _columns_to_break_down(of_file, args.by) for name, of_file in scored.items()}
     asv = read_asv_rates(args.asv_scores, args.phase) if args.asv_scores else None
     summaries = {name: _summarise(names[name], of_file, args, asv) for name, of_file in scored.items()}
+    compared = screen.analysis_text(compare_all(_same_recordings(scored))) if several else ""
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     for of_file in scored.values():
@@ -131,22 +131,23 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             summaries[name]["by"] = groups
         if folders[name]:
             about = _about(names[name], args)
+            keeps = results.has_verdicts({column for u in of_file.utterances for column in u.columns})
             results.write_results(
                 folders[name],
                 of_file,
                 summaries[name],
-                Rule(args.threshold),
+                None if keeps and args.threshold is None else Rule(args.threshold),
                 about,
                 invocation,
                 title=name,
                 formats=args.pictures,
             )
-    if several:
-        print(f"\n{screen.analysis_text(compare_all(_same_recordings(scored)))}")
+    if compared:
+        print(f"\n{compared}")
     if args.output:
-        results.write_tables(args.output, summaries)
         if several:
             results.write_overlaid(args.output, scored, summaries, args.pictures)
+        results.write_tables(args.output, summaries)
         print(f"\nScores, metrics and plots are in {args.output}")
     return 0
 
@@ -157,9 +158,25 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
         raise DataError("the same file of scores is named twice")
     names: dict[str, Path] = {}
     for path in paths:
-        name = path.parent.name if path.name == "scores.csv" and path.parent.name else path.stem
-        names[name if name not in names else f"{name}-{len(names) + 1}"] = path
+        folder = path.resolve().parent.name
+        plain = printable(folder if path.name == "scores.csv" and folder else path.stem)
+        plain = plain.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
+        free = (f"{plain}-{number}" for number in count(2))
+        names[plain if plain not in names else next(name for name in free if name not in names)] = path
     return names
+
+
+def _check_output(folders: Collection[Path | None], inputs: Sequence[Path | None]) -> None:
+    """Check that no results will overwrite what they are computed from.
+
+    Raises:
+        DataError: If one of the input files is in a folder that results are written to.
+    """
+    written = {folder.resolve() for folder in folders if folder}
+    if found := next((path for path in inputs if path and path.resolve().parent in written), None):
+        raise DataError(
+            f"{found} is in the folder of the results, which could overwrite it: name another --output"
+        )
 
 
 def _summarise(

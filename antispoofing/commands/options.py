@@ -10,8 +10,7 @@ from pathlib import Path
 
 from antispoofing.data.labels import EVAL, PHASES
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
-
-PICTURE_FORMATS = ("png", "svg", "pdf")
+from antispoofing.report.results import PICTURE_FORMATS
 
 
 @dataclass(frozen=True)
@@ -167,11 +166,13 @@ def add_threshold_option(parser: argparse.ArgumentParser, *, several: bool = Fal
         "--threshold",
         type=finite,
         nargs="+" if several else None,
+        action="extend" if several else "store",
         metavar="X",
         help="decision threshold, chosen on other data"
         + (", one for each detector, in their order" if several else "")
         + ": a recording with score >= X is called real; adds accuracy and a confusion table (default: none; "
-        "write a negative one as --threshold=-1e-3)",
+        "write a negative one as --threshold=-1e-3"
+        + (", and repeat the option for the next)" if several else ")"),
     )
 
 

@@ -303,7 +303,7 @@ def evaluate(
     )
     if not distributed.is_main():
         return None
-    summary = summarise(scored, find_clusters(found.utterances), threshold=threshold)
+    summary = summarise(scored, find_clusters(found.utterances), threshold=threshold, rule=rule)
     about = {
         "data_root": str(found.root),
         "data_sha256": found.sha256(),

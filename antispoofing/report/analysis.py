@@ -1,8 +1,9 @@
 """An analysis of one detector in words: how good it is, how sure that is, and where it fails.
 
 Every sentence follows an interval or a test of `antispoofing/uncertainty.py`, never the sign of a figure
-alone. Shares are compared at 5 %, divided by the number of comparisons where several are made at once
-(Bonferroni).
+alone. Tests are two-sided. A sentence with a direction ("better", "leans towards fake") needs p < 5 %, so
+that each direction is claimed wrongly in 2.5 % of cases; one without ("the threshold does not hold") needs p
+< 2.5 %. Where several comparisons are made at once, the level is divided by their number (Bonferroni).
 
 Convention: a score is logit 1 (bona fide), higher = more likely real.
 """
@@ -22,12 +23,14 @@ from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.data.labels import plain
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.scoring import clusters
-from antispoofing.scoring.clusters import Clustering, find_clusters
+from antispoofing.scoring.clusters import FILE_NAMES, Clustering, find_clusters
 from antispoofing.scoring.decision import NOT_SURE, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import auc_text, eer_text, printable, with_interval
 
-LEVEL = 0.05  # significance level of every test
+LEVEL = 0.05  # of the tests behind sentences with a direction
+UNDIRECTED = 0.025  # of those behind sentences without one
+ANOTHER_WAY = " If the file names mislead, name the speakers in a list of labels, in a column called speaker."
 POWER = 0.8  # how often a group must stand out before its error rate counts as one that would be noticed
 MOST_CLIPS = 5  # number of misjudged clips of each class to name
 
@@ -51,9 +54,7 @@ def analyse(
     clustering = find_clusters(scored.utterances)
     at_eer = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     limit = at_eer if rule.common_threshold is None else rule.common_threshold
-    at = (
-        "the EER threshold" if rule.common_threshold is None else f"threshold {limit:.4g}, the {rule.basis}'s"
-    )
+    at = "the EER threshold" if rule.common_threshold is None else f"threshold {limit:.4g} ({rule.basis})"
     parts = [
         f"## {printable(name)}",
         _how_good(scored, summary, clustering),
@@ -83,9 +84,15 @@ def _how_good(scored: Scored, summary: dict, clustering: Clustering | None) -> s
         )
     elif summary["better_than_chance"]:
         words += "That is more than chance explains: on this data, the detector can tell real from fake."
+    elif interval is None:
+        words += (
+            "There are too few clips, or speakers, sources or systems that they come from, to show that this "
+            "is more than chance."
+        )
     else:
         words += (
-            "That may be due to chance: these clips do not show that the detector can tell real from fake."
+            "By a Mann-Whitney test, that may be due to chance: these clips do not show that the detector "
+            "can tell real from fake."
         )
     words += (
         " At the threshold where both kinds of error are equally frequent, "
@@ -101,7 +108,7 @@ def _certainty(scored: Scored, summary: dict, clustering: Clustering | None) -> 
     """Say which clips were taken as belonging together, and what follows from that."""
     told = summary["intervals_95"]["clips"]
     if min(len(scored.bonafide), len(scored.spoof)) < 2:
-        return "With a single clip in a class, there is no telling how certain these figures are."
+        return "With only one clip in a class, it is impossible to say how certain these figures are."
     if clustering is None:
         return (
             f"The intervals hold only if the clips are independent: {told}. Clips of the same speaker or of "
@@ -110,10 +117,10 @@ def _certainty(scored: Scored, summary: dict, clustering: Clustering | None) -> 
     if clustering.is_enough(scored):
         return f"The intervals allow for clips that belong together: {told}."
     return (
-        f"**There are no intervals**: {told}. That is too few to say how certain the figures are for other "
-        f"voices and systems: it takes {uncertainty.FEWEST_CLUSTERS} groups of equal size in each class, or "
-        "more that are unequal. If the names mislead, a list of labels with a column called speaker tells "
-        "which clips belong together."
+        f"**AUC and EER have no interval**: {told}. That is too few to say how certain the figures are for "
+        f"other voices and systems: it takes {uncertainty.FEWEST_CLUSTERS} groups of equal size in each "
+        "class, or more that are unequal."
+        + (ANOTHER_WAY if FILE_NAMES in clustering.told_by.values() else "")
     )
 
 
@@ -140,7 +147,10 @@ def _decisions(scored: Scored, clustering: Clustering | None, rule: Rule) -> str
         wrong[members], scored.mask(REAL.label)[members], None if numbers is None else numbers[members]
     )
     if p_value is None:
-        return words + "The groups of clips are too few to tell whether one kind of error is more frequent."
+        return words + (
+            "The clips come from too few speakers, sources or systems to tell whether one kind of error is "
+            "more frequent."
+        )
     if p_value >= LEVEL:
         return words + "The data do not show that one kind of error is more frequent than the other."
     rates = {label: wrong[scored.mask(label)].mean() for label in is_wrong}
@@ -215,11 +225,11 @@ def standing_out(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
     left = ""
     if untold:
         left = (
-            f" In {untold} of {len(comparisons)} comparisons, the clips belong together in too few groups to "
-            "tell."
+            f" In {untold} of {len(comparisons)} comparisons, the clips come from too few speakers, sources "
+            "or systems."
         )
     if not tested:
-        return f"Whether a group stands out cannot be told.{left}"
+        return f"It cannot be told whether a group stands out.{left}"
     found = []
     for comparison, p_value in tested:
         if p_value * len(tested) >= LEVEL:
@@ -265,7 +275,12 @@ def _power(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
         return "But the groups are so small that hardly any number of errors would stand out."
     return (
         f"To stand out in {100 * POWER:.0f} % of such sets, half of the groups would need an error rate of "
-        f"{100 * least:.0f} % or more."
+        f"{100 * least:.0f} % or more"
+        + (
+            ", or even higher, since clips belong together."
+            if any(c.clustering for c in comparisons)
+            else "."
+        )
     )
 
 
@@ -294,7 +309,7 @@ def _unlike_classes(
             for inside in groups.values()
         ]
         tested = [p_value for p_value in p_values if p_value is not None]
-        if tested and min(tested) * len(tested) * len(candidates) < uncertainty.TAIL:
+        if tested and min(tested) * len(tested) * len(candidates) < UNDIRECTED:
             found.append(f"{title} (Cramér's V {scipy.stats.contingency.association(counts):.2f})")
     if not found:
         return []

@@ -16,11 +16,11 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.errors import DataError
-from antispoofing.report.analysis import LEVEL, at_level, misjudged, share, table, with_progress
+from antispoofing.report.analysis import LEVEL, UNDIRECTED, at_level, misjudged, share, table, with_progress
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.scoring.clusters import Clustering, find_clusters
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import auc_text, counted, eer_text, printable, with_interval
+from antispoofing.text import auc_text, eer_text, printable, with_interval
 
 FEWEST = 10  # groups with fewer clips of a class are not compared
 
@@ -115,11 +115,14 @@ def difference(before: str, after: str, paired: dict, comparisons: int = 1) -> s
             f"these, {after if side > 0 else before} is the better of the two."
         )
     else:
-        words += "By AUC, these clips do not show that either is better than the other."
+        words += (
+            f"By AUC, these clips do not show that either is better than the other{_corrected(comparisons)}."
+        )
     errors = paired["errors"]
     words += (
-        f" With each at its own EER threshold, {counted(errors['mended'], 'clip')} are misjudged by {before} "
-        f"alone, and {errors['made']} by {after} alone{_by_chance(errors['p_value'])}."
+        f" With each at its own EER threshold, the clips misjudged by {before} alone are "
+        f"{errors['mended']}, and those by {after} alone "
+        f"{errors['made']}{_by_chance(errors['p_value'], comparisons)}."
     )
     if paired["spearman"] is not None:
         words += f" The rank correlation of their scores is {paired['spearman']:.2f} (Spearman)."
@@ -189,7 +192,10 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
         )
     else:
         low, high = uncertainty.difference_interval(epoch["validation_auc"], there, auc, interval)
-        words += f"The 95 % interval of the difference is {low:+.4f} to {high:+.4f}: "
+        words += (
+            f"The 95 % interval of the difference is {low:+.4f} to {high:+.4f}, if the clips of the "
+            "validation split are independent: "
+        )
         if not summary["better_than_chance"]:
             words += "these clips do not show that it can tell real from fake at all. "
         elif high < 0:
@@ -211,7 +217,6 @@ def _threshold_carried_over(after: Scored, epoch: dict) -> str:
         here = f"{share(wrong, members, numbers)} of the {word} clips are {error}"
         if f"validation_{error}" not in epoch:
             rates.append(here)
-            untold = True
             continue
         there = epoch[f"validation_{error}"], epoch[f"validation_{label}"]
         rates.append(f"{here} (there, {there[0]} of {there[1]})")
@@ -220,9 +225,14 @@ def _threshold_carried_over(after: Scored, epoch: dict) -> str:
         )
         if p_value is None:
             untold = True
-        elif p_value * len(CLASSES) < uncertainty.TAIL:
+        elif p_value * len(CLASSES) < UNDIRECTED:
             changed.append(word)
-    words = f"At the threshold chosen there ({threshold:.4g}), {rates[0]}, and {rates[1]}: "
+    words = f"At the threshold chosen there ({threshold:.4g}), {rates[0]}, and {rates[1]}"
+    if "validation_rejected" not in epoch:
+        return (
+            f"{words}. How many were there is not in the file, so whether the threshold holds is not known."
+        )
+    words += ": "
     if changed:
         return words + (
             f"for {' and '.join(changed)} clips, that differs by more than chance explains, so the threshold "
@@ -246,12 +256,12 @@ def shown_side(values: dict, comparisons: int) -> int | None:
     return 1 if values["difference"] > 0 else -1
 
 
-def _by_chance(p_value: float | None) -> str:
+def _by_chance(p_value: float | None, comparisons: int) -> str:
     """Say whether chance explains how many more clips changed in one direction than in the other."""
     if p_value is None:
         return ""
-    shown = "more than chance explains" if p_value < uncertainty.TAIL else "which may be chance"
-    return f" ({shown}: McNemar's exact test, p = {p_value:.2g})"
+    shown = "more than chance explains" if p_value * comparisons < UNDIRECTED else "which may be chance"
+    return f" ({shown}: McNemar's test, p = {p_value:.2g})"
 
 
 def _corrected(comparisons: int) -> str:

@@ -90,7 +90,8 @@ def _at_eer(points: ErrorRates) -> tuple[float, float]:
 def _labelled(name: str, figure: str, points: Mapping[str, ErrorRates]) -> str:
     """Return the label of a curve, with the detector's name if there are several."""
     name = printable(name).replace("$", r"\$")
-    return figure if len(points) == 1 else f"{name}: {figure}"
+    # Matplotlib leaves labels out that begin with "_".
+    return figure if len(points) == 1 else f"{' ' * name.startswith('_')}{name}: {figure}"
 
 
 def _entitle(figure: Figure, summaries: Mapping[str, dict]) -> None:
@@ -106,7 +107,11 @@ def _entitle(figure: Figure, summaries: Mapping[str, dict]) -> None:
 
 def plot_histogram(title: str, bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
     """Draw the density of each class's scores."""
-    bins = np.histogram_bin_edges(np.concatenate([bonafide, spoof]), bins=40).tolist()
+    scores = np.concatenate([bonafide, spoof])
+    low, high = float(scores.min()), float(scores.max())
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):  # too close together for 40 bins
+        low, high = low - 0.5, high + 0.5
+    bins = np.linspace(low, high, 41).tolist()
     threshold = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     figure = _figure(6, 4)
     axes = figure.add_subplot()

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "librosa", "soundfile", "soxr")
+DECISIONS = ("verdict", "margin", "rule")  # columns of scores.csv
 PICTURES = ("roc", "det", "histogram")
+PICTURE_FORMATS = ("png", "svg", "pdf")
 RESULT_FILES = (
     *("scores.csv", "failures.csv", "metrics.json"),
-    *(f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg", "pdf")),
+    *(f"{name}.{suffix}" for name in PICTURES for suffix in PICTURE_FORMATS),
 )
 LONGEST_NAME = 250  # bytes in a file name that leave room for a suffix
 
@@ -49,7 +51,7 @@ def write_results(
     folder: Path,
     scored: Scored,
     summary: dict,
-    rule: Rule,
+    rule: Rule | None,
     about: dict,
     invocation: Invocation,
     title: str,
@@ -61,26 +63,28 @@ def write_results(
         folder: Existing folder; results of an earlier run in it are removed.
         scored: The recordings and their scores.
         summary: Their figures, from `report.summary.summarise`.
-        rule: How scores become verdicts.
+        rule: How scores become verdicts; None to keep those that the recordings' columns have.
         about: What was scored, and by which detector, as JSON types for metrics.json.
         invocation: The command, for metrics.json.
         title: Title of the pictures, the detector's name.
         formats: File formats of the pictures.
     """
     remove(folder, RESULT_FILES)
-    verdicts = rule.verdicts(scored.logits)
-    numbers = (scored.scores, scored.logits[:, SPOOF], rule.margins(scored.logits))
-    rows = zip(scored.utterances, *numbers, verdicts, strict=True)
     columns = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
+    if has_verdicts(columns):  # these scores are from a scores.csv, with a verdict by the detector's own rule
+        columns = [name for name in columns if name not in DECISIONS]
+    if rule is None:
+        decisions = [tuple(u.columns.get(name, "") for name in DECISIONS) for u in scored.utterances]
+    else:
+        pairs = zip(rule.verdicts(scored.logits), rule.margins(scored.logits).tolist(), strict=True)
+        decisions = [(verdict, _number(margin), rule.basis if verdict else "") for verdict, margin in pairs]
+    rows = zip(scored.utterances, scored.scores, scored.logits[:, SPOOF], decisions, strict=True)
     _write_csv(
         folder / "scores.csv",
         (*SCORES_CSV_HEADER, *(f"list_{name}" if name in SCORES_CSV_HEADER else name for name in columns)),
         (
-            (
-                *(u.name, u.label, _number(score), _number(spoof), verdict, _number(margin)),
-                *(rule.basis if verdict else "", *map(u.columns.get, columns)),
-            )
-            for u, score, spoof, margin, verdict in rows
+            (u.name, u.label, _number(score), _number(spoof), *decision, *map(u.columns.get, columns))
+            for u, score, spoof, decision in rows
         ),
     )
     _write_csv(
@@ -91,6 +95,11 @@ def write_results(
     write_json(folder / "metrics.json", summary | about, invocation)
     if "metrics" in summary:
         _save(folder, pictures(scored, summary, title), formats)
+
+
+def has_verdicts(columns: Collection[str]) -> bool:
+    """Whether recordings have the columns of a scores.csv that say what was decided."""
+    return set(DECISIONS) <= set(columns)
 
 
 def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
@@ -148,13 +157,15 @@ def write_tables(folder: Path, summaries: Mapping[str, dict]) -> None:
 def _latex(text: str) -> str:
     """Escape the characters that mean something to LaTeX."""
     named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(named.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(text))
+    escaped = "".join(named.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(text))
+    return f"{{[}}{escaped[1:]}" if escaped.startswith("[") else escaped  # which would be an option of \\
 
 
 def write_overlaid(
     folder: Path, scored: Mapping[str, Scored], summaries: Mapping[str, dict], formats: Sequence[str]
 ) -> None:
-    """Draw the ROC and the DET curves of several files of scores over each other."""
+    """Draw the ROC and DET curves of several files over each other; a single one's results are removed."""
+    remove(folder, RESULT_FILES)
     points = {name: metrics.error_rates(s.bonafide, s.spoof) for name, s in scored.items()}
     figures = {"roc": plots.plot_roc(points, summaries), "det": plots.plot_det(points, summaries)}
     _save(folder, figures, formats)

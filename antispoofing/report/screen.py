@@ -74,6 +74,18 @@ def cautions(name: str, summary: dict) -> list[str]:
         lines.append(f"{name}: with only one clip in a class, these figures say nothing about other clips")
     elif summary["intervals_95"]["auc"] is None:
         lines.append(f"{name}: too few for intervals, since {summary['intervals_95']['clips']}")
+    else:
+        lines.append(f"{name}: in the intervals, {summary['intervals_95']['clips']}")
+    if calibrated := summary.get("calibrated"):
+        clips = counts["bonafide_scored"] + counts["spoof_scored"]
+        lines.append(
+            f"{name}: calibrated, it has a Cllr of {calibrated['cllr']:.3f} bits here (the least possible is "
+            f"{values['min_cllr']:.3f}, and 1 is useless) and an actual DCF of {calibrated['act_dcf']:.3f}; "
+            f"{clips - calibrated['sure']} of {clips} verdicts are not sure, and of the others, "
+            f"{calibrated['wrong']} are wrong"
+        )
+    if summary.get("constant"):
+        lines.append(f"{name}: all scores are equal, so this detector says nothing about these clips")
     if values["auc"] < 0.5 and not summary["reversed"]:
         lines.append(f"{name}: the AUC is below 0.5, but that may be due to chance")
     return lines
@@ -125,7 +137,7 @@ def confusion_table(at: dict) -> str:
         at: The decisions, from `metrics.confusion_at`.
     """
     rows: list[tuple[str, ...]] = [
-        ("", "called real", "called fake"),
+        ("", ">= threshold", "< threshold"),
         ("real", str(at["bonafide_bonafide"]), str(at["bonafide_spoof"])),
         ("fake", str(at["spoof_bonafide"]), str(at["spoof_spoof"])),
     ]
@@ -136,12 +148,20 @@ def confusion_table(at: dict) -> str:
     )
     if "precision" in at:
         shares = [
-            f"{100 * share:.1f} % of those called {word} are"
+            f"{_rounded(share)} % of those called {word} are"
             for label, word, _ in CLASSES
             if (share := at["precision"][label]) is not None
         ]
         words += f"\nwhere {100 * at['prevalence']:g} % of all clips are fake: {', and '.join(shares)}"
     return words
+
+
+def _rounded(share: float) -> str:
+    """Write a share in per cent with one decimal; only 1 becomes "100.0", and only 0 becomes "0.0"."""
+    text = f"{100 * share:.1f}"
+    if text == "100.0" and share < 1:
+        return "more than 99.9"
+    return "less than 0.1" if text == "0.0" and share > 0 else text
 
 
 def crossed_table(eers: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from antispoofing import metrics, uncertainty
+from antispoofing.classes import CLASSES
 from antispoofing.scoring.clusters import Clustering
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.scored import Scored
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
@@ -20,20 +22,29 @@ INDEPENDENT = (
 )
 
 
-def summarise(scored: Scored, clustering: Clustering | None, *, threshold: float | None = None) -> dict:
+def summarise(
+    scored: Scored,
+    clustering: Clustering | None,
+    *,
+    threshold: float | None = None,
+    rule: Rule | None = None,
+) -> dict:
     """Summarise a detector's scores.
 
     Args:
         scored: The recordings and their scores.
         clustering: Which recordings belong together, from `scoring.clusters.find_clusters`.
         threshold: A threshold chosen on other data, for accuracy and confusion counts; None leaves these out.
+        rule: The detector's rule; if it is a calibration, its figures are added.
 
     Returns:
         JSON types. "counts" and "failures" (their number for each reason) are always there. If both classes
         have scores, so are "metrics", "intervals_95" ("auc" and "eer", which are None where clips or clusters
         are too few, and "clips", which says by what they were taken together), "better_than_chance" and
         "reversed" (see `uncertainty.shown_direction`), and "if_reversed" (AUC and EER in the opposite
-        direction); with a given threshold, also "at_threshold" (see `metrics.confusion_at`).
+        direction); if all scores are equal, also "constant"; with a given threshold, also "at_threshold" (see
+        `metrics.confusion_at`); with a calibration, also "calibrated" (see `metrics.calibration_costs`; and
+        the numbers of verdicts that are "sure", and of these that are "wrong").
     """
     bonafide, spoof = scored.bonafide, scored.spoof
     summary: dict[str, object] = {
@@ -71,8 +82,17 @@ def summarise(scored: Scored, clustering: Clustering | None, *, threshold: float
         "reversed": direction < 0,
         "if_reversed": {"auc": 1 - values["auc"], "eer": opposite.eer},
     }
+    if values["auc"] == 0.5 and np.ptp(np.concatenate([bonafide, spoof])) == 0:
+        summary["constant"] = True
     if threshold is not None:
         summary["at_threshold"] = metrics.confusion_at(bonafide, spoof, threshold)
+    if rule and rule.can_be_sure:
+        ratios = [rule.margins(scored.logits[scored.mask(label)]) for label, _, _ in CLASSES]
+        called = [rule.verdicts(scored.logits[scored.mask(label)]) for label, _, _ in CLASSES]
+        summary["calibrated"] = metrics.calibration_costs(*ratios) | {
+            "sure": sum(verdict != NOT_SURE for verdicts in called for verdict in verdicts),
+            "wrong": called[0].count(FAKE) + called[1].count(REAL),
+        }
     return summary
 
 

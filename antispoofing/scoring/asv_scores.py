@@ -14,6 +14,7 @@ import numpy as np
 from antispoofing.data.labels import EVAL
 from antispoofing.errors import DataError
 from antispoofing.tdcf import ASVSPOOF_2019, ASVSPOOF_2021, AsvRates, asv_rates
+from antispoofing.text import counted
 
 METADATA = "trial_metadata.txt"
 KEYS = ("target", "nontarget", "spoof")
@@ -55,10 +56,18 @@ def read_asv_rates(path: Path, phase: str | None = None) -> tuple[AsvRates, str]
 
 
 def _rows(path: Path, width: int) -> list[list[str]]:
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file in UTF-8") from error
+    rows = [line.split() for line in text.splitlines() if line.strip()]
     wrong = next((number for number, row in enumerate(rows, 1) if len(row) != width), None)
     if not rows or wrong:
-        where = f", row {wrong}: {len(rows[wrong - 1])} columns instead of {width}" if wrong else " is empty"
+        where = (
+            f", row {wrong}: {counted(len(rows[wrong - 1]), 'column')} instead of {width}"
+            if wrong
+            else " is empty"
+        )
         raise DataError(f"{path}{where}")
     return rows
 

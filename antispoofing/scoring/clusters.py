@@ -7,7 +7,8 @@ itself, since often only one of them names its speakers.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,15 +19,27 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import counted
 from antispoofing.uncertainty import FEWEST_CLUSTERS, effective_number
+from data_utils import BONAFIDE, LABELS
 
 # Columns that name what clips have in common, as `plain` writes them, the most telling first.
+SYSTEMS = (
+    "attack",
+    "attacktag",
+    "system",
+    "systemid",
+    "generator",
+    "model",
+    "vocoder",
+    "algorithm",
+    "method",
+)
 COLUMNS = (
     *("speaker", "speakerid", "spk", "spkid", "clientid"),
     *("source", "sourceid", "sourcefile", "recording", "recordingid", "session", "video", "originalfile"),
-    *("attack", "attacktag", "system", "systemid", "generator", "model", "vocoder", "algorithm", "method"),
+    *SYSTEMS,
 )
 FILE_NAMES = "how their file names begin"
-_MOSTLY = 0.9  # a column tells nothing about a class if it is empty for more than the rest of its clips
+_MOSTLY = 0.9  # the share of a class's clips in which a column must be filled to tell anything
 
 _COUNTER = re.compile(r"[-_. ]*\d+$")
 
@@ -59,15 +72,20 @@ class Clustering:
         for (label, word, _), numbers in zip(CLASSES, self.of(scored), strict=True):
             told_by = self.told_by[label]
             if told_by:
-                groups = counted(len(np.unique(numbers)), "group")
-                parts.append(f"the {len(numbers)} {word} clips form {groups} by {told_by}")
+                number, equal = len(np.unique(numbers)), effective_number(numbers)
+                worth = f", worth {equal:.1f} of equal size," if equal < 0.9 * number else ""
+                groups = counted(number, "group")
+                parts.append(f"the {len(numbers)} {word} clips form {groups}{worth} by {told_by}")
             else:
-                parts.append(f"nothing tells which of the {len(numbers)} {word} clips belong together")
+                parts.append(f"it is not known which of the {len(numbers)} {word} clips belong together")
         return "; ".join(parts)
 
     def is_enough(self, scored: Scored) -> bool:
         """Whether there are enough clusters for intervals, in each class."""
-        return all(effective_number(numbers) >= FEWEST_CLUSTERS for numbers in self.of(scored))
+        return all(
+            not self.told_by[label] or effective_number(numbers) >= FEWEST_CLUSTERS
+            for (label, _, _), numbers in zip(CLASSES, self.of(scored), strict=True)
+        )
 
 
 def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()) -> Clustering | None:
@@ -75,39 +93,48 @@ def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()
 
     Args:
         utterances: The recordings.
-        without: Columns that are not to tell, such as the one by whose groups recordings are compared: in
-            such a comparison, the groups are what they are.
+        without: Columns (or "subfolder") that are not to tell, such as the one by whose groups recordings are
+            compared: in such a comparison, the groups are what they are. If it is one that could tell, file
+            names do not tell either, since they often say the same.
 
     Returns:
         The clustering; None if nothing tells, in neither class, that any recordings belong together.
     """
-    keys: list[tuple[str, ...]] = [("", str(i)) for i in range(len(utterances))]  # each by itself
+    numbers = np.arange(len(utterances))  # each by itself
+    of_value: dict[tuple[str, str], int] = {}
     told_by = {}
-    columns = {plain(name): name for u in utterances for name in u.columns if name not in without}
+    columns = {plain(name): name for name in _column_names(utterances) if name not in without}
     candidates = [columns[name] for name in COLUMNS if name in columns]
+    if not {"subfolder", *COLUMNS} & set(map(plain, without)):
+        candidates.append(FILE_NAMES)
     for label, _, _ in CLASSES:
         members = [i for i, u in enumerate(utterances) if u.label == label]
         told_by[label] = ""
-        for name in (*candidates, FILE_NAMES):
+        for name in candidates:
+            if plain(name) in SYSTEMS and label == LABELS[BONAFIDE]:
+                continue  # whatever it says of real clips, no system made them
             if name == FILE_NAMES:
                 values = [_beginning(utterances[i].name) for i in members]
-                least = 2  # since all may begin alike, and it means nothing
+                most = len(members) / 2  # that most, or all, names begin alike means nothing
             else:
                 values = [utterances[i].columns.get(name, "") for i in members]
-                least = 1
-            named = [value for value in values if value]
-            if len(named) < _MOSTLY * len(values) or not least <= len(set(named)) < len(values):
+                most = len(members)
+            named = Counter(filter(None, values))
+            if named.total() < _MOSTLY * len(values) or len(named) == len(values):
+                continue
+            if not named or max(named.values()) > most:
                 continue
             told_by[label] = name
-            # Speakers and the like are the same in both classes, and so are beginnings of names.
-            kind = FILE_NAMES if name == FILE_NAMES else plain(name)
             for i, value in zip(members, values, strict=True):
-                keys[i] = (kind, value) if value else keys[i]
+                if value:  # a speaker is the same one in both classes
+                    kind = plain(name) if name != FILE_NAMES else ""
+                    numbers[i] = of_value.setdefault((kind, value), len(utterances) + len(of_value))
             break
-    if not any(told_by.values()):
-        return None
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return Clustering(np.array([numbers[key] for key in keys], dtype=np.int64), told_by)
+    return Clustering(numbers, told_by) if any(told_by.values()) else None
+
+
+def _column_names(utterances: Sequence[Utterance]) -> Iterable[str]:
+    return dict.fromkeys(name for utterance in utterances for name in utterance.columns)
 
 
 def _beginning(name: str) -> str:

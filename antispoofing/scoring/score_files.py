@@ -45,7 +45,7 @@ LARGEST = 1e100  # no score may be this large, since sums and products of such s
 NO_SCORE = "no score"  # the reason given in failures.csv for a trial of the keys without one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FiledScore:
     """A row of a score file.
 
@@ -141,7 +141,7 @@ def read_scores(path: Path) -> list[FiledScore]:
         columns = {2: ["name", "score"], 4: ["name", "attack", "label", "score"]}.get(width, [])
         places = [columns.index(name) if name in columns else None for name in ("name", "score", "label")]
     name_at, score_at, label_at = places
-    own_columns = {name: columns.index(name) for name in SCORES_CSV_HEADER[3:] if name in columns}
+    spoof_at = columns.index("spoof_logit") if "spoof_logit" in columns else None
     if name_at is None or score_at is None:
         raise DataError(
             f"{path}: not a score file in a known format. It needs a header with the columns path and score, "
@@ -149,6 +149,7 @@ def read_scores(path: Path) -> list[FiledScore]:
         )
     scores: list[FiledScore] = []
     problems: list[str] = []
+    equal: dict[tuple, dict[str, str]] = {}  # equal rows share one dictionary
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
         text, word = cells[score_at], cells[label_at] if label_at is not None else ""
         score, label = _number(text), LABEL_WORDS.get(plain(word), "")
@@ -157,8 +158,9 @@ def read_scores(path: Path) -> list[FiledScore]:
         elif word and not label:
             problems.append(f"{path}, row {row}: unknown label {word!r}")
         else:
-            spoof_logit = _number(cells[own_columns["spoof_logit"]]) if "spoof_logit" in own_columns else None
-            rest = other_columns(columns, cells, [*places, *own_columns.values()], label)
+            spoof_logit = None if spoof_at is None else _number(cells[spoof_at])
+            rest = other_columns(columns, cells, [*places, spoof_at], label)
+            rest = equal.setdefault(tuple(rest.items()), rest)
             scores.append(
                 FiledScore(
                     cells[name_at], score, math.nan if spoof_logit is None else spoof_logit, label, rest

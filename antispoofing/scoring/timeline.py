@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from antispoofing.errors import DataError
-from antispoofing.scoring.decision import FAKE, REAL, SURE, Rule
+from antispoofing.scoring.calibration import SURE
+from antispoofing.scoring.decision import FAKE, REAL, Rule
 from data_utils import BONAFIDE
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ def describe_overall(rule: Rule) -> str:
         return "real or fake by the mean margin of all windows"
     return (
         "mixed where windows in a row, at least two without overlap, are surely real, and others surely fake "
-        "(three in recordings of more than a minute); otherwise real, fake or not sure by the mean margin of "
-        "all windows"
+        "(three in recordings of more than 18 windows without overlap, four of more than 340); otherwise "
+        "real, fake or not sure by the mean margin of all windows"
     )
 
 

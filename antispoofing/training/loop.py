@@ -22,7 +22,7 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import DataError, TrainingError
-from antispoofing.scoring.decision import Calibration
+from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.score import default_workers, score_recordings
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.training import lora

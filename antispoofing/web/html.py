@@ -24,8 +24,9 @@ from antispoofing.report.analysis import analyse
 from antispoofing.report.detector_card import detector_card
 from antispoofing.report.groups import clip_properties
 from antispoofing.report.summary import CONVENTION, summarise
+from antispoofing.scoring.calibration import LIMIT
 from antispoofing.scoring.clusters import find_clusters
-from antispoofing.scoring.decision import FAKE, LIMIT, NOT_SURE, REAL, Decision, Rule
+from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Decision, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, describe_overall
 from antispoofing.text import clock, printable
@@ -104,7 +105,7 @@ def _evaluated(scored: dict[str, Scored], detectors: Sequence[NamedDetector]) ->
     rows = table(scored, detectors)
     rules = {named.name: named.rule for named in detectors}
     clustering = find_clusters(next(iter(scored.values())).utterances)
-    summaries = {name: summarise(outcome, clustering) for name, outcome in scored.items()}
+    summaries = {name: summarise(outcome, clustering, rule=rules[name]) for name, outcome in scored.items()}
     if not all("metrics" in summary for summary in summaries.values()):
         return rows + "<p>No AUC or EER: these need recordings in folders named Real and Fake.</p>"
     parts = [preformatted(screen.results(summaries))]

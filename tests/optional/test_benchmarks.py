@@ -78,10 +78,29 @@ def test_audit(tmp_path):
 
 
 def test_splicing(tmp_path):
-    options = ("--recordings", 3, "--seconds", 6, "--stretches", 4)
+    options = ("--recordings", 12, "--seconds", 6, "--stretches", 4)
     shown = run(tmp_path, "splicing.py", *options)
     assert shown.startswith("people: 3; synthetic voices: 5; detector: detector.safetensors")
-    assert re.search(r"a stretch of 4 s: AUC of windows \d\.\d{3} \[\d\.\d{3}, .* of 3 recordings", shown)
+    assert re.search(r"a stretch of 4 s: AUC of windows \d\.\d{4} \[\d\.\d{4}, .* of 12 recordings", shown)
+
+
+def test_coverage(tmp_path):
+    shown = run(tmp_path, "coverage.py", "--sets", 4, "--claims", 3, "--json", "all.json")
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert len(found["intervals"]) == 16 + 36 + 4
+    assert [cell["clips"] for cell in found["intervals"] if cell["without"] == 1] == [
+        "5 speakers x 25, ICC 0.3, one in ten hard"
+    ]
+    made = {claim["words"]: max(true for _, true in claim["shares"].values()) for claim in found["claims"]}
+    untrue = {
+        "before is the better",
+        "(worse)",
+        "these clips are easier",
+    }  # have no set in which they are true
+    assert all((share > 0) == (words not in untrue) for words, share in made.items()), made
+    assert len(found["mixed"]) == 5
+    assert all(entry["sure"] == 0 for entry in found["sure"] if entry["clips"] == 18)
+    assert "called mixed" in shown
 
 
 def test_page(tmp_path):

@@ -1,0 +1,161 @@
+"""Calibrate a detector on recordings whose labels are known, so that its verdicts say how sure they are.
+
+    python -m antispoofing calibrate LA_model.pth --data my_folder
+    python -m antispoofing calibrate LA_model.pth --scores results/custom/LA_model/scores.csv
+
+The calibration is written beside the detector's file, where every command finds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from antispoofing.commands import options, tasks
+from antispoofing.commands.run import run_script
+from antispoofing.data.recordings import Utterance, list_sha256
+from antispoofing.errors import CheckpointError, DataError
+from antispoofing.files import atomic_write, file_sha256
+from antispoofing.project import Invocation
+from antispoofing.scoring.calibration import (
+    FOLDS,
+    SURE,
+    Calibration,
+    calibration_file,
+    held_out_figures,
+)
+from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.score_files import as_scored, read_scores
+from antispoofing.scoring.scored import Scored
+from antispoofing.text import printable
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m antispoofing calibrate",
+        description="Calibrate a detector on recordings with labels. They should be of the kind that it is "
+        "to judge, and none of those by which it is then evaluated.",
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="DETECTOR", help="detector file, .pth or .safetensors, or hub:..."
+    )
+    options.add_data_options(
+        parser,
+        "recordings with labels, to be scored: a folder with real and fake subfolders, a list of labels, a "
+        "published data set, or any of these as zip or tar",
+    )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="instead of --data: this detector's scores of such recordings, as evaluate_custom.py writes "
+        "them",
+    )
+    options.add_machine_options(parser)
+    args = parser.parse_args(argv)
+    if bool(args.data) == bool(args.scores):
+        parser.error("name either --data or --scores")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0, or 2 after one line on stderr that says what is wrong."""
+    return run_script("-m antispoofing calibrate", run, parse_args, argv)
+
+
+def run(args: argparse.Namespace, invocation: Invocation) -> int:
+    """Score the recordings or read their scores, fit a calibration and write it; return the exit code.
+
+    Raises:
+        UserError: If the options, the data, the scores or the detector cannot be used.
+        OSError: If the calibration cannot be written.
+    """
+    checkpoint = tasks.fetched(args.checkpoint)
+    if args.scores:
+        scored, about = _read(args.scores, checkpoint)
+    else:
+        scored, about = _score(args, checkpoint)
+    bonafide, spoof = scored.bonafide, scored.spoof
+    if not (len(bonafide) and len(spoof)):
+        raise DataError("a calibration needs scores of both real and fake recordings")
+    calibration = Calibration.fit(
+        bonafide, spoof, f"{len(bonafide)} real and {len(spoof)} fake recordings of {about['data']}"
+    )
+    if calibration is None:
+        raise DataError(
+            "on these recordings, higher scores do not mean more likely real, so there is no calibration"
+        )
+    clustering = find_clusters(scored.utterances)
+    held_out = held_out_figures(bonafide, spoof, clustering.of(scored) if clustering else None)
+    content = {
+        "detector": checkpoint.name,
+        **about,
+        "data_sha256": list_sha256(scored.utterances),
+        "calibration": calibration.to_dict(),
+        "held_out": held_out,
+        **invocation.to_dict(),
+    }
+    path = calibration_file(checkpoint)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\n{printable(_describe(held_out))}")
+    print(f"A clip is now {printable(Rule(calibration=calibration).describe())}.")
+    print(f"\nThe calibration is in {path}. Remove that file to be rid of it.")
+    return 0
+
+
+def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
+    """Score the recordings; return the scores, and which data and detector they are of."""
+    from antispoofing.scoring.score import score_recordings
+
+    found = tasks.find(args.data, args.root, args.phase, must_have_labels=True)
+    scoring = options.ScoringOptions.from_args(args)
+    detector = tasks.load(checkpoint, scoring)
+    scored = score_recordings(
+        detector, found.utterances, batch_size=scoring.batch_size, workers=scoring.workers
+    )
+    return scored, {"detector_sha256": tasks.digest(detector), "data": found.root.name}
+
+
+def _read(path: Path, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
+    """Read scores; return them, and which data and detector they are of.
+
+    Raises:
+        CheckpointError: If the results that the scores belong to name another detector.
+        DataError: If they cannot be read.
+        OSError: If a file cannot be read.
+    """
+    scores, digest = read_scores(path), file_sha256(checkpoint)
+    results = path.with_name("metrics.json")
+    if results.is_file():
+        try:
+            of_scores = json.loads(results.read_text(encoding="utf-8"))["detector"]["sha256"]
+        except (ValueError, KeyError, TypeError):
+            of_scores = digest  # not results of evaluate_custom.py
+        if of_scores != digest:
+            raise CheckpointError(
+                f"{path} has the scores of another detector than {checkpoint}: see {results}"
+            )
+    utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
+    return as_scored(utterances, scores), {"detector_sha256": digest, "data": path.name}
+
+
+def _describe(held_out: dict | None) -> str:
+    """Say what the calibration keeps of what it promises, on clips that it was not fitted on."""
+    if held_out is None:
+        return (
+            "The recordings, or the groups of them that belong together, are too few to hold some out "
+            f"({FOLDS} of each class are needed), so nobody knows how good the calibration is."
+        )
+    sure, wrong, clips = (held_out[name] for name in ("sure", "wrong", "clips"))
+    words = (
+        f"On clips held out ({FOLDS}-fold cross-validation): Cllr {held_out['cllr']:.3f} bits (the least "
+        f"possible is {held_out['min_cllr']:.3f}, and 1 is useless), actual DCF {held_out['act_dcf']:.3f}; "
+        f"{clips - sure} of {clips} clips are not sure"
+    )
+    if not sure:
+        return f"{words}."
+    return f"{words}, and of the {sure} that are, {wrong} are wrong ({100 * (1 - SURE):.0f} % may be)."
