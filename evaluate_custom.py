@@ -29,11 +29,12 @@ from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.report import screen
 from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import compare_all
+from antispoofing.report.detector_card import verdict_note
 from antispoofing.report.groups import clip_properties
 from antispoofing.scoring import score_files
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.timeline import hop_samples
-from antispoofing.text import counted, printable
+from antispoofing.text import counted
 
 if TYPE_CHECKING:
     from model import Detector
@@ -167,7 +168,7 @@ def _present(name: str, detector: Detector, evaluation: tasks.Evaluation, args: 
         timelines.write_timelines(name, detector, rule, scored.utterances, folder, args.hop)
     elif "metrics" not in summary:
         print(screen.scores_table(scored, rule.verdicts(scored.logits)))
-        print(f"verdict: {printable(rule.describe())}")
+        print(f"\n{screen.analysis_text([f'Verdict: {rule.describe()}.', verdict_note(detector)])}")
 
 
 def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespace) -> None:

@@ -173,7 +173,7 @@ def test_unlabelled_recordings_get_scores_and_verdicts(as_list, workplace, detec
     assert run("--data", *data, "--checkpoint", "detector.safetensors") == 0
     shown = capsys.readouterr().out
     assert "AUC" not in shown
-    assert "verdict: real or fake by the larger of the two logits" in shown
+    assert "Verdict: real or fake by the larger of the two logits" in shown
     folder = workplace / "results" / "custom" / "detector"
     assert not (folder / "roc.png").exists()
     assert "metrics" not in read_metrics(folder)
@@ -347,7 +347,7 @@ def test_few_clips_below_chance_are_mentioned_without_a_warning():
     summary = {
         "metrics": {"auc": 0.0, "eer": 1.0, "threshold_at_eer_chosen_on_this_set": 1.0},
         "counts": {"bonafide_scored": 2, "spoof_scored": 3},
-        "intervals_95": {"auc": [0.0, 0.0], "eer": [1.0, 1.0]},
+        "intervals_95": {"clips": "x", "auc": [0.0, 0.0], "eer": [1.0, 1.0]},
         "reversed": False,
     }
     assert "may be due to chance" in " ".join(screen.cautions("d", summary))

@@ -1,14 +1,21 @@
 """A detector's card says only what its file or its digest shows."""
 
+import re
 from pathlib import Path
 
 import pytest
-from helpers import PRESETS
+from helpers import PRESETS, ROOT
 
 from antispoofing import published
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import load_detector
-from antispoofing.report.detector_card import NOT_KNOWN, detector_card
+from antispoofing.report.detector_card import (
+    NOT_KNOWN,
+    STAND_IN_ERRORS,
+    detector_card,
+    name_warning,
+    verdict_note,
+)
 from model import Detector
 
 EPOCH = {
@@ -40,17 +47,49 @@ def test_a_published_file_is_known_by_its_digest(name):
     card = detector_card(detector)
     assert card["Trained on"].startswith("ASVspoof 2019 LA")
     assert (
-        f"{published.PUBLISHED[name].error_rate}, as published. Expect more errors"
-        in card["Known error rates"]
+        f"{published.PUBLISHED[name].error_rate}, as published; elsewhere: "
+        f"{published.PUBLISHED[name].elsewhere}" in card["Known error rates"]
     )
+    assert "23.6 % on average over eight sets" in verdict_note(detector)
     detector.sha256 = "0" * 64
     assert detector_card(detector)["Trained on"] == detector_card(detector)["Known error rates"] == NOT_KNOWN
 
 
 def test_the_stand_in_says_that_it_is_one():
     card = detector_card(load_detector(STAND_IN, device="cpu"))
-    assert "EER 5.9 % [1.9, 10.5] on the 153 recordings on which it was chosen" in card["Known error rates"]
+    assert "EER 5.9 % on the 153 recordings on which it was chosen, 16.8 % on" in card["Known error rates"]
     assert "do not judge real recordings by it" in card["Caution"]
+    note = verdict_note(load_detector(STAND_IN, device="cpu"))
+    assert note.startswith("This detector is a small stand-in for demonstrations")
+    assert STAND_IN_ERRORS in note
+    readme = (ROOT / "samples" / "README.md").read_text(encoding="utf-8")
+    for row, figure in (("test set", "16.8 %"), ("`custom`", "11.7 %")):
+        assert re.search(rf"^\| {row} \| [^|]+ \| [^|]+ \| {re.escape(figure)}", readme, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "is_named"),
+    [
+        ("LA_model.pth", "0" * 64, True),
+        ("LA_model.pth", published.PUBLISHED["LA_model.pth"].sha256 + "0" * 56, False),
+        ("LA_model.pth", published.PUBLISHED["Best_LA_model_for_DF.pth"].sha256 + "0" * 56, True),
+        ("best_SSL_model_LA.pth", published.PUBLISHED["LA_model.pth"].sha256 + "0" * 56, False),
+        ("best_SSL_model_LA.pth", "0" * 64, True),
+        ("mine.pth", "0" * 64, False),
+    ],
+)
+def test_a_file_under_a_published_name_that_is_another_is_told(name, sha256, is_named):
+    detector = Detector(PRESETS["small"])
+    detector.path, detector.sha256 = Path("somewhere", name), sha256
+    warning = f"{name} is not the published file of that name: its sha256 is {sha256[:8]}..."
+    assert (name_warning(detector) == warning) == is_named
+    assert (warning in verdict_note(detector)) == is_named
+    assert ("Not what its name says" in detector_card(detector)) == is_named
+
+
+def test_a_detector_of_which_nothing_is_known_says_so():
+    detector = Detector(PRESETS["small"])
+    assert verdict_note(detector) == "Its error rates: not known, so its verdicts may be worthless."
 
 
 def test_a_fine_tuned_detector_names_its_training_but_no_folder():
@@ -59,7 +98,7 @@ def test_a_fine_tuned_detector_names_its_training_but_no_folder():
         "70 clips of for-2seconds, other.zip, starting from the detector with sha256 abababab..."
     )
     assert card["Known error rates"].startswith(
-        "AUC 0.950 [0.900, 0.990] and EER 10.0 % on its validation set"
+        "AUC 0.9500 [0.9000, 0.9900] and EER 10.00 % on its validation set"
     )
     assert "somebody" not in str(card)
     assert "Caution" not in card

@@ -22,6 +22,7 @@ from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
 from antispoofing.report import results, screen
+from antispoofing.report.detector_card import name_warning
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import Rule
@@ -297,6 +298,8 @@ def evaluate(
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
+    if distributed.is_main() and (warning := name_warning(detector)):
+        print(f"\n{printable(warning)}")
     print(f'\nScoring with detector "{name}" on {detector.device.type}, {detector.precision}{processes}')
     scored = score_recordings(
         detector, found.utterances, batch_size=options.batch_size, workers=options.workers, offset=offset

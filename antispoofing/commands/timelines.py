@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from antispoofing.data.recordings import Utterance
 from antispoofing.report import results, screen
+from antispoofing.report.detector_card import verdict_note
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.timeline import cautions, describe_overall
 from antispoofing.text import printable
@@ -52,8 +53,10 @@ def write_timelines(
     from antispoofing.scoring.score import score_windows
 
     folder, rate = results_folder / FOLDER, detector.config.sample_rate
-    print(f"\nTimelines, {name}: a window is {printable(rule.describe())}.")
-    print(f"The whole recording is {describe_overall(rule)}.")
+    words = (
+        f"Timelines, {name}: a window is {rule.describe()}. The whole recording is {describe_overall(rule)}."
+    )
+    print(f"\n{screen.analysis_text([printable(words), printable(verdict_note(detector))])}\n")
     for number, utterance in enumerate(utterances):
         try:
             wave = load_audio(utterance.path, rate)

@@ -13,13 +13,37 @@ from antispoofing.detectors.provenance import (
     read_fine_tuning,
 )
 from antispoofing.errors import CheckpointError
-from antispoofing.published import published_detector
+from antispoofing.published import claimed_name, published_detector
+from antispoofing.text import auc_text, eer_text
 
 if TYPE_CHECKING:
     from model import Detector
 
 NOT_KNOWN = "not known"
 ELSEWHERE = "Expect more errors on other voices, languages, channels and synthesis systems."
+
+
+# From samples/README.md, which says how they were measured.
+STAND_IN_ERRORS = "16.8 % on a test set of other people and mostly other systems, 11.7 % on the samples"
+STAND_IN = "a small stand-in for demonstrations, not XLS-R 300M: do not judge real recordings by it"
+
+
+def verdict_note(detector: Detector) -> str:
+    """Return what everybody should know who reads a detector's verdict, in a sentence or two."""
+    _, errors = _history(detector)
+    words = [warning] if (warning := name_warning(detector)) else []
+    if comes_from_stand_in(detector.provenance):
+        words.append(f"This detector is {STAND_IN}.")
+    known = "not known, so its verdicts may be worthless" if errors == NOT_KNOWN else errors
+    return " ".join([*words, f"Its error rates: {known}."])
+
+
+def name_warning(detector: Detector) -> str | None:
+    """Return the warning that a file is not the published one that it is named after; None if it is."""
+    path, sha256 = detector.path, detector.sha256 or ""
+    if path is None or claimed_name(path.name, sha256) is None:
+        return None
+    return f"{path.name} is not the published file of that name: its sha256 is {sha256[:8]}..."
 
 
 def detector_card(detector: Detector) -> dict[str, str]:
@@ -31,16 +55,18 @@ def detector_card(detector: Detector) -> dict[str, str]:
         "Known error rates": errors if errors == NOT_KNOWN else f"{errors}. {ELSEWHERE}",
     }
     if comes_from_stand_in(detector.provenance):
-        card["Caution"] = (
-            "a small stand-in for demonstrations, not XLS-R 300M: do not judge real recordings by it"
-        )
+        card["Caution"] = STAND_IN
+    if warning := name_warning(detector):
+        card["Not what its name says"] = warning
     return card
 
 
 def _history(detector: Detector) -> tuple[str, str]:
     """Return what a detector was trained on, and its error rates."""
     if known := published_detector(detector.sha256 or ""):
-        return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", f"{known.error_rate}, as published"
+        return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", (
+            f"{known.error_rate}, as published; elsewhere: {known.elsewhere}"
+        )
     if is_stand_in(detector.provenance):
         errors = _stand_in_errors(detector.provenance)
         return "human and synthetic voices from Debian packages; see samples/README.md", errors
@@ -52,11 +78,10 @@ def _history(detector: Detector) -> tuple[str, str]:
     except (CheckpointError, KeyError, AttributeError):
         return NOT_KNOWN, NOT_KNOWN
     epoch = made.epoch
-    low, high = epoch["validation_auc_low"], epoch["validation_auc_high"]
-    auc, eer = epoch["validation_auc"], 100 * epoch["validation_eer"]
+    interval = epoch["validation_auc_low"], epoch["validation_auc_high"]
     return trained_on, (
-        f"AUC {auc:.3f} [{low:.3f}, {high:.3f}] and EER {eer:.1f} % "
-        "on its validation set, on which the epoch was chosen"
+        f"AUC {auc_text(epoch['validation_auc'], interval)} and EER {eer_text(epoch['validation_eer'])} % on "
+        "its validation set, on which the epoch was chosen"
     )
 
 
@@ -70,8 +95,7 @@ def _stand_in_errors(provenance: dict) -> str:
     figures = chosen_on(provenance)
     if figures is None:
         return NOT_KNOWN
-    low, high = (100 * rate for rate in figures["eer_interval"])
     return (
-        f"AUC {figures['auc']:.3f} and EER {100 * figures['eer']:.1f} % [{low:.1f}, {high:.1f}] on the "
-        f"{sum(figures['clips'])} recordings on which it was chosen"
+        f"EER {100 * figures['eer']:.1f} % on the {sum(figures['clips'])} recordings on which it was chosen, "
+        f"{STAND_IN_ERRORS}"
     )

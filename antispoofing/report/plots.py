@@ -13,7 +13,8 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 
 from antispoofing.classes import FAKE, REAL
 from antispoofing.errors import UserError
-from antispoofing.metrics import ErrorRates
+from antispoofing.metrics import ErrorRates, compute_eer
+from antispoofing.scoring.calibration import LIMIT
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.text import auc_text, eer_text, printable
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REAL_COLOR, FAKE_COLOR = "tab:blue", "tab:orange"  # colour-blind people can tell these apart
+# Of detectors and of curves, so that each colour has one meaning.
+CURVE_COLORS = (
+    "black",
+    "tab:green",
+    "tab:purple",
+    "tab:brown",
+    "tab:pink",
+    "tab:olive",
+    "tab:cyan",
+    "tab:red",
+)
 
 
 def plot_roc(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) -> Figure:
@@ -35,6 +47,7 @@ def plot_roc(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) ->
     """
     figure = _figure(5, 5)
     axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_prop_cycle(color=CURVE_COLORS)
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1, label="chance")
     for name, of_one in points.items():
         auc = auc_text(summaries[name]["metrics"]["auc"], summaries[name]["intervals_95"]["auc"])
@@ -66,6 +79,7 @@ def plot_det(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) ->
     limits = scipy.stats.norm.ppf([edge, 1 - edge])
     figure = _figure(5, 5.3)
     axes = figure.add_subplot(aspect="equal", xlim=limits, ylim=limits)
+    axes.set_prop_cycle(color=CURVE_COLORS)
     axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
     for name, of_one in points.items():
         far, frr = (scipy.stats.norm.ppf(np.clip(rate, edge, 1 - edge)) for rate in (of_one.far, of_one.frr))
@@ -133,6 +147,8 @@ def plot_history(history: Sequence[EpochResult]) -> Figure:
     kept = best_epoch(history)
     figure = _figure(6, 6)
     losses, eers = figure.subplots(2, sharex=True)
+    for axes in (losses, eers):
+        axes.set_prop_cycle(color=CURVE_COLORS)
     losses.plot(epochs, [result.train_loss for result in history], marker="o", label="training")
     losses.plot(epochs, [result.validation_loss for result in history], marker="o", label="validation")
     losses.set(ylabel="cross entropy (nats)", ylim=(0, None))
@@ -145,7 +161,10 @@ def plot_history(history: Sequence[EpochResult]) -> Figure:
 
 
 def plot_change(before: Scored, after: Scored) -> Figure:
-    """Draw each clip's score after fine-tuning over its score before; on the diagonal nothing changed."""
+    """Draw each clip's score after fine-tuning over its score before; on the diagonal nothing changed.
+
+    The dotted lines are at the EER thresholds, at which misjudged clips are compared.
+    """
     figure = _figure(5.5, 5)
     axes = figure.add_subplot()
     for (label, word, _), color in ((FAKE, FAKE_COLOR), (REAL, REAL_COLOR)):
@@ -153,6 +172,9 @@ def plot_change(before: Scored, after: Scored) -> Figure:
         axes.scatter(before.scores[chosen], after.scores[chosen], s=14, alpha=0.6, color=color, label=word)
     low, high = axes.get_xlim()
     axes.plot([low, high], [low, high], color="0.5", linestyle="--", linewidth=1, label="no change")
+    for draw, scored in ((axes.axvline, before), (axes.axhline, after)):
+        draw(compute_eer(scored.bonafide, scored.spoof).threshold, color="0.3", linestyle=":", linewidth=1)
+    axes.plot([], [], color="0.3", linestyle=":", linewidth=1, label="EER threshold")
     axes.set(xlabel="score before (higher = more likely real)", ylabel="score after")
     axes.legend()
     return figure
@@ -161,8 +183,9 @@ def plot_change(before: Scored, after: Scored) -> Figure:
 def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: Mapping[str, Timeline]) -> Figure:
     """Draw a recording's waveform and spectrogram, and under them each detector's score over time.
 
-    Each window's score is drawn at the window's middle; blue is the real side of the threshold, orange the
-    fake side. Stretches that sound synthetic are shaded.
+    Each window's margin is drawn at the window's middle; above 0, the real side, it is blue, and below it
+    orange. Stretches that sound synthetic are shaded. With a calibration, dotted lines show from where on a
+    verdict is sure.
 
     Args:
         wave: Samples [n].
@@ -191,25 +214,27 @@ def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: Mapping[str, Ti
     )
     rows[1].set(ylabel="kHz")
     for axes, (name, timeline) in zip(rows[2:], timelines.items(), strict=True):
-        _draw_scores(axes, timeline)
-        axes.set_ylabel(f"score\n{name}"[:40], parse_math=False)
+        _draw_margins(axes, timeline)
+        axes.set_ylabel(f"margin\n{name}"[:40], parse_math=False)
+        axes.set_title(f"as a whole: {timeline.overall}", fontsize="medium")
     rows[-1].set(xlabel="s")
     return figure
 
 
-def _draw_scores(axes: Axes, timeline: Timeline) -> None:
+def _draw_margins(axes: Axes, timeline: Timeline) -> None:
     for stretch in timeline.suspicious():
         axes.axvspan(stretch.start, stretch.end, color=FAKE_COLOR, alpha=0.35 if stretch.is_sure else 0.12)
     middles = (timeline.starts + timeline.ends) / 2
     times = np.concatenate([timeline.starts[:1], middles, timeline.ends[-1:]])
-    scores = np.pad(timeline.scores, 1, "edge")
-    thresholds = np.pad(timeline.rule.thresholds(timeline.logits), 1, "edge")
-    for side, color in ((scores > thresholds, REAL_COLOR), (scores < thresholds, FAKE_COLOR)):
-        axes.fill_between(times, scores, thresholds, side, interpolate=True, color=color, alpha=0.5)
-    axes.plot(times, thresholds, color="0.4", linestyle="--", linewidth=1, label="threshold")
-    axes.plot(times, scores, color="0.1", linewidth=1.2)
-    axes.plot(middles, timeline.scores, "o", color="0.1", markersize=3.5, label="score of a window")
-    axes.legend(fontsize="small")
+    margins = np.pad(timeline.margins, 1, "edge")
+    for side, color in ((margins > 0, REAL_COLOR), (margins < 0, FAKE_COLOR)):
+        axes.fill_between(times, margins, 0, side, interpolate=True, color=color, alpha=0.5)
+    axes.axhline(0, color="0.4", linewidth=1)
+    if timeline.rule.can_be_sure:
+        for limit in (LIMIT, -LIMIT):
+            axes.axhline(limit, color="0.4", linestyle=":", linewidth=1)
+    axes.plot(times, margins, color="0.1", linewidth=1.2)
+    axes.plot(middles, timeline.margins, "o", color="0.1", markersize=3.5)
 
 
 def _envelope(wave: np.ndarray, sample_rate: int, columns: int = 2000) -> tuple[np.ndarray, ...]:

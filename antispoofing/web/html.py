@@ -21,7 +21,7 @@ from antispoofing.data.archives import is_archive
 from antispoofing.errors import DataError
 from antispoofing.report import plots, results, screen
 from antispoofing.report.analysis import analyse
-from antispoofing.report.detector_card import detector_card
+from antispoofing.report.detector_card import detector_card, verdict_note
 from antispoofing.report.groups import clip_properties
 from antispoofing.report.summary import CONVENTION, summarise
 from antispoofing.scoring.calibration import LIMIT
@@ -48,9 +48,9 @@ VERDICTS = {
 }
 
 OVER_TIME = (
-    "The score over time, with one dot for each window that the network scores. Blue dots are on the real "
-    "side of the threshold, orange ones on the fake side. Stretches that sound synthetic are shaded, more "
-    "strongly where that is sure."
+    "The margin over time, with one dot for each window that the network scores: above 0 (blue) more likely "
+    "real, below 0 (orange) more likely fake. Stretches that sound synthetic are shaded, more strongly where "
+    "that is sure."
 )
 NO_PROBABILITY = "No probability: this detector is not calibrated."
 NO_COMMON_PROBABILITY = "No probability: none can be computed for several overlapping windows together."
@@ -123,7 +123,7 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
     several = len(detectors) > 1
     verdicts = ", ".join(f"{name}: {timeline.overall}" for name, timeline in timelines.items())
     figure = plots.plot_timeline(recording.wave, recording.sample_rate, timelines)
-    picture = _picture(figure, f"Waveform, spectrogram, and the score over {length} ({verdicts})")
+    picture = _picture(figure, f"Waveform, spectrogram, and the margin over {length} ({verdicts})")
     info = recording.info
     parts = [
         f"<h2>{_text(recording.name)}</h2>",
@@ -166,6 +166,7 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
     return (
         f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
         f"<p>{says}</p><p>{probable if rule.can_be_sure else NO_PROBABILITY}</p>"
+        f"<p>{_text(verdict_note(named.detector))}</p>"
         f"<details><summary>How this was decided</summary>{how_lines}</details>"
         f"{detector_html(named)}</section>"
     )
