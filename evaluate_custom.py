@@ -55,6 +55,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     options.add_checkpoints_option(parser, "the published detectors in this folder")
     options.add_output_option(parser, Path("results/custom"))
     options.add_threshold_option(parser, several=True)
+    options.add_pictures_option(parser)
     options.add_timeline_options(parser)
     options.add_audit_option(parser)
     options.add_machine_options(parser)
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
                 invocation,
                 threshold=threshold,
                 offset=args.offset,
+                pictures=args.pictures,
             )
         except (CheckpointError, DataError, DownloadError) as error:
             exit_code = print_error(error)

@@ -63,6 +63,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "file)",
     )
     options.add_output_option(parser, Path("results/custom_for"))
+    options.add_pictures_option(parser)
     options.add_audit_option(parser)
     options.add_machine_options(parser)
     return parser.parse_args(argv)
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     )
     epoch = read_fine_tuning(after).epoch
     if distributed.is_main():
-        remove(args.output, ["analysis.md", "comparison.json", "change.png"])
+        remove(args.output, ["analysis.md", "comparison.json", *results.picture_files("change")])
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
         remove(args.output / BEFORE, results.RESULT_FILES)
 
@@ -99,7 +100,9 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         if detector is None:
             continue
         folder, rule = args.output / name, Rule.from_detector(detector)
-        evaluation = tasks.evaluate(name, detector, rule, found, folder, scoring, invocation, threshold=limit)
+        evaluation = tasks.evaluate(
+            name, detector, rule, found, folder, scoring, invocation, threshold=limit, pictures=args.pictures
+        )
         if evaluation is not None:  # on the main process
             evaluations[name] = evaluation
     if distributed.is_main():
@@ -120,7 +123,8 @@ def _report(
         before = evaluations[BEFORE]
         paired = compare(before.scored, after.scored, find_clusters(after.scored.utterances))
         results.write_json(args.output / "comparison.json", paired, invocation)
-        plots.plot_change(before.scored, after.scored).savefig(args.output / "change.png", dpi=120)
+        changed = {"change": plots.plot_change(before.scored, after.scored)}
+        results.save_pictures(args.output, changed, args.pictures)
         words += [
             "## What fine-tuning changed",
             difference(BEFORE, AFTER, paired),

@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py would hide the package coverage
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from antispoofing import metrics, uncertainty
 from antispoofing.data.recordings import Utterance

@@ -21,8 +21,9 @@ from pathlib import Path
 import httpx2
 from playwright.sync_api import sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py would hide the package coverage
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
+sys.path.insert(0, str(HERE.parent / "tests"))
 
 from serving import Served, served
 

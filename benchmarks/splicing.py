@@ -23,7 +23,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py would hide the package coverage
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from antispoofing import metrics, project, uncertainty
 from antispoofing.commands import tasks

@@ -35,15 +35,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py would hide the package coverage
+sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from antispoofing import text
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
 from antispoofing.detectors.packed import Int8Linear, Linear
 from antispoofing.report.comparison import compare
+from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.score import parallel_batches, score_recordings
 from antispoofing.scoring.scored import Scored
+from antispoofing.text import with_interval
 from data_utils import CLIP_SAMPLES, SAMPLE_RATE, load_audio, pad
 from model import Detector
 
@@ -214,7 +217,7 @@ def drift(exact: Detector, lower: Detector, scores: tuple[Scored, Scored], waves
         "scores_standard_deviation": float(np.nanstd(scores[0].scores)),
     }
     if {u.label for u in scores[0].utterances} >= {"bonafide", "spoof"}:
-        paired = compare(*scores)
+        paired = compare(*scores, find_clusters(scores[0].utterances))
         result |= {name: paired[name] for name in ("counts", "spearman", "auc", "eer")}
     return result
 
@@ -389,9 +392,10 @@ def describe_drift(moved: dict) -> str:
     )
     if "eer" not in moved:
         return words
-    low, high = (100 * x for x in moved["eer"]["interval"])
-    words += f"; Spearman correlation {moved['spearman']:.4f}, EER {100 * moved['eer']['difference']:+.2f} "
-    return words + f"percentage points [{low:+.2f}, {high:+.2f}]; clips: {sum(moved['counts'].values())}"
+    points = f"{100 * moved['eer']['difference']:+.2f} percentage points"
+    eer = with_interval(points, moved["eer"]["interval"], lambda bound: f"{100 * bound:+.2f}")
+    words += f"; Spearman correlation {moved['spearman']:.4f}, EER {eer}"
+    return f"{words}; clips: {sum(moved['counts'].values())}"
 
 
 def main() -> None:

@@ -281,9 +281,11 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
 def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
     write_sorted_clips(workplace / "data", detector, real_scores_higher=True, n=4)
     options = ("--checkpoint", "detector.safetensors", "--precision", "bf16")
-    assert run("--data", "data", *options) == 0
+    assert run("--data", "data", *options, "--pictures", "svg", "pdf") == 0
     folder = workplace / "results" / "custom" / "detector"
-    assert (folder / "roc.png").exists()
+    assert (folder / "roc.svg").exists()
+    assert (folder / "roc.pdf").exists()
+    assert not (folder / "roc.png").exists()
     content = read_metrics(folder)
     assert content["detector"]["precision"] == "bf16"
     assert content["intervals_95"]["clips"].startswith("the clips are taken as independent, since no column")
@@ -345,12 +347,15 @@ def test_curves_are_drawn_the_right_way_round():
 
 def test_few_clips_below_chance_are_mentioned_without_a_warning():
     summary = {
-        "metrics": {"auc": 0.0, "eer": 1.0, "threshold_at_eer_chosen_on_this_set": 1.0},
+        "metrics": {"auc": 0.0, "eer": 1.0, "threshold_at_eer_chosen_on_this_set": 1.0}
+        | {"min_cllr": 1.0, "frr_at_far": {"0.01": 0.25}},
         "counts": {"bonafide_scored": 2, "spoof_scored": 3},
         "intervals_95": {"clips": "x", "auc": [0.0, 0.0], "eer": [1.0, 1.0]},
         "reversed": False,
     }
-    assert "may be due to chance" in " ".join(screen.cautions("d", summary))
+    found = screen.cautions("d", summary)
+    assert found[0] == "d: min Cllr 1.000 bits (0 is perfect, 1 is useless); FRR 25.00 % at a FAR of 1 %"
+    assert "may be due to chance" in " ".join(found)
 
 
 @pytest.mark.parametrize(

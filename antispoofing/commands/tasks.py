@@ -273,6 +273,7 @@ def evaluate(
     *,
     threshold: float | None = None,
     offset: float = 0.0,
+    pictures: Sequence[str] = ("png",),
 ) -> Evaluation | None:
     """Score recordings with one detector, write its results, and print what could not be scored.
 
@@ -286,6 +287,7 @@ def evaluate(
         invocation: Recorded with the results.
         threshold: A threshold chosen on other data, for accuracy and confusion counts; None for neither.
         offset: Where in each recording its clip begins, in seconds.
+        pictures: The file formats of the pictures.
 
     Returns:
         The outcome; in a group of processes only on the main one, and None on the others.
@@ -314,7 +316,7 @@ def evaluate(
         "detector": {"name": name} | detector.describe(),
         "verdicts": rule.describe(),
     }
-    results.write_results(folder, scored, summary, rule, about, invocation, title=name)
+    results.write_results(folder, scored, summary, rule, about, invocation, title=name, formats=pictures)
     if scored.failures:
         print(screen.failures_list(scored))
     counts = summary["counts"]

@@ -94,7 +94,7 @@ def write_results(
     )
     write_json(folder / "metrics.json", summary | about, invocation)
     if "metrics" in summary:
-        _save(folder, pictures(scored, summary, title), formats)
+        save_pictures(folder, pictures(scored, summary, title), formats)
 
 
 def has_verdicts(columns: Collection[str]) -> bool:
@@ -123,10 +123,16 @@ def pictures(scored: Scored, summary: dict, title: str) -> dict[str, Figure]:
     return dict(zip(PICTURES, figures, strict=True))
 
 
-def _save(folder: Path, figures: Mapping[str, Figure], formats: Sequence[str]) -> None:
+def save_pictures(folder: Path, figures: Mapping[str, Figure], formats: Sequence[str]) -> None:
+    """Write figures, by name without suffix, in file formats out of PICTURE_FORMATS."""
     for name, figure in figures.items():
         for suffix in formats:
             figure.savefig(folder / f"{name}.{suffix}", dpi=120)
+
+
+def picture_files(name: str) -> list[str]:
+    """Return the names of a picture's files, in all formats."""
+    return [f"{name}.{suffix}" for suffix in PICTURE_FORMATS]
 
 
 def write_tables(folder: Path, summaries: Mapping[str, dict]) -> None:
@@ -168,7 +174,7 @@ def write_overlaid(
     remove(folder, RESULT_FILES)
     points = {name: metrics.error_rates(s.bonafide, s.spoof) for name, s in scored.items()}
     figures = {"roc": plots.plot_roc(points, summaries), "det": plots.plot_det(points, summaries)}
-    _save(folder, figures, formats)
+    save_pictures(folder, figures, formats)
 
 
 def write_analysis(folder: Path, figures: str, text: str) -> None:

@@ -69,7 +69,8 @@ def cautions(name: str, summary: dict) -> list[str]:
     """Return the cautions that belong beside a detector's figures, a line each."""
     values, counts = summary["metrics"], summary["counts"]
     threshold = values["threshold_at_eer_chosen_on_this_set"]
-    lines = [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
+    lines = [f"{name}: {_other_figures(values)}"]
+    lines += [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
     if min(counts["bonafide_scored"], counts["spoof_scored"]) == 1:
         lines.append(f"{name}: with only one clip in a class, these figures say nothing about other clips")
     elif summary["intervals_95"]["auc"] is None:
@@ -89,6 +90,15 @@ def cautions(name: str, summary: dict) -> list[str]:
     if values["auc"] < 0.5 and not summary["reversed"]:
         lines.append(f"{name}: the AUC is below 0.5, but that may be due to chance")
     return lines
+
+
+def _other_figures(values: dict) -> str:
+    """Write the figures of a detector that are not in the table."""
+    rates = [
+        f"{eer_text(frr)} % at a FAR of {100 * float(far):g} %" for far, frr in values["frr_at_far"].items()
+    ]
+    frr = f"; FRR {' and '.join(rates)}" if rates else ""
+    return f"min Cllr {values['min_cllr']:.3f} bits (0 is perfect, 1 is useless){frr}"
 
 
 def failures_list(scored: Scored, listed: str = "see failures.csv", most: int = 10) -> str:

@@ -92,7 +92,8 @@ def test_a_real_and_a_synthetic_recording(page):
     expect(verdict.get_by_role("heading")).to_have_text("✗ Sounds synthetic (fake)")
     assert "No probability: this detector is not calibrated." in verdict.inner_text()
     verdict.get_by_text("The detector: stand-in").click()
-    expect(verdict.get_by_text("EER 5.9 %")).to_be_visible()
+    expect(verdict.get_by_role("definition").filter(has_text="EER 5.9 %")).to_be_visible()
+    expect(verdict.get_by_text("This detector is a small stand-in")).to_be_visible()
     picture = page.locator("img[alt^=Waveform]")
     assert picture.evaluate("image => image.naturalWidth") > 600
     assert len(picture_colours(picture.screenshot())) > 100
@@ -132,7 +133,7 @@ def test_an_example_by_keyboard_alone(page):
     assert reached[-1].strip() == "A person, with a machine in between"
     page.keyboard.press("Enter")
     heading(page, "a-machine-in-between.flac")
-    expect(page.get_by_text("sounds synthetic, lowest score").first).to_be_visible()
+    expect(page.get_by_text("leans towards synthetic, lowest score").first).to_be_visible()
     before = page.evaluate("document.activeElement.tagName")
     for _ in range(20):
         page.keyboard.press("Tab")
