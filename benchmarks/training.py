@@ -31,12 +31,11 @@ from torch.nn import functional as F
 HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py would hide the package coverage
 sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
-from throughput import machine, peak_memory_gb, random_detector, ratio
-
 from antispoofing import text
 from antispoofing.detectors.loading import load_detector
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import MicroBatch, Optimization
+from benchmarks.throughput import machine, peak_memory_gb, random_detector, ratio
 
 ORIGINAL = "original"
 BASE = TrainingConfig()

@@ -82,8 +82,8 @@ def cautions(name: str, summary: dict) -> list[str]:
         lines.append(
             f"{name}: calibrated, it has a Cllr of {calibrated['cllr']:.3f} bits here (the least possible is "
             f"{values['min_cllr']:.3f}, and 1 is useless) and an actual DCF of {calibrated['act_dcf']:.3f}; "
-            f"{clips - calibrated['sure']} of {clips} verdicts are not sure, and of the others, "
-            f"{calibrated['wrong']} are wrong"
+            f"{clips - calibrated['sure']} of {clips} verdicts are not sure"
+            + (f", and of the others, {calibrated['wrong']} are wrong" if calibrated["sure"] else "")
         )
     if summary.get("constant"):
         lines.append(f"{name}: all scores are equal, so this detector says nothing about these clips")
