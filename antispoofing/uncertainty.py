@@ -15,6 +15,7 @@ Convention: higher score = more likely bona fide (real); bona fide is the positi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -417,15 +418,17 @@ def shown_direction(
     if min(len(bonafide), len(spoof)) < 2:
         return 0
     means = (bonafide, spoof) if clusters is None else _cluster_means(bonafide, spoof, clusters)
-    if clusters is not None:
-        differences = means[0] - means[1]
-        in_both = np.isfinite(differences)
-        if in_both.sum() > len(in_both) / 2:
-            return _direction_within(differences[in_both], interval)
-    sides = [mean[np.isfinite(mean)] for mean in means]
+    in_both = np.isfinite(means[0] - means[1]) if clusters is not None else np.zeros(1, bool)
+    if in_both.sum() > len(in_both) / 2:
+        differences = (means[0] - means[1])[in_both]
+        if not differences.any():
+            return 0
+        test = partial(scipy.stats.wilcoxon, differences)
+    else:
+        test = partial(scipy.stats.mannwhitneyu, *(mean[np.isfinite(mean)] for mean in means))
     for sign, alternative in ((1, "greater"), (-1, "less")):
-        test = scipy.stats.mannwhitneyu(*sides, alternative=alternative)
-        if test.pvalue < TAIL and _agrees(interval, sign):
+        agrees = interval is None or (interval[0] > 0.5 if sign > 0 else interval[1] < 0.5)
+        if agrees and test(alternative=alternative).pvalue < TAIL:
             return sign
     return 0
 
@@ -442,17 +445,3 @@ def _cluster_means(
             return np.bincount(of_class, scores, count) / np.bincount(of_class, minlength=count)
 
     return means(bonafide, numbers[: len(bonafide)]), means(spoof, numbers[len(bonafide) :])
-
-
-def _direction_within(differences: np.ndarray, interval: Interval | None) -> int:
-    for sign, alternative in ((1, "greater"), (-1, "less")):
-        if not differences.any():
-            return 0
-        test = scipy.stats.wilcoxon(differences, alternative=alternative)
-        if test.pvalue < TAIL and _agrees(interval, sign):
-            return sign
-    return 0
-
-
-def _agrees(interval: Interval | None, sign: int) -> bool:
-    return interval is None or (interval[0] > 0.5 if sign > 0 else interval[1] < 0.5)

@@ -1,7 +1,7 @@
 """How often intervals cover the truth, and how often sentences of the analysis are wrong, by simulation.
 
-    python benchmarks/coverage.py                           # all of it: 35 minutes on two cores
-    python benchmarks/coverage.py --sets 300 --claims 100   # roughly, in two minutes
+    python benchmarks/coverage.py                           # all of it: half an hour or more on two cores
+    python benchmarks/coverage.py --sets 300 --claims 100   # roughly
 
 Scores are normal. Where clips belong together, each speaker shifts all of his or her clips' scores, and the
 ICC is the share of the variance that is the speakers'. A sentence is looked for in the texts that the scripts

@@ -129,18 +129,10 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             print(f"\nEER %, attacks by codecs\n{screen.crossed_table(crossed_eers)}")
         if groups:
             summaries[name]["by"] = groups
-        if folders[name]:
-            about = _about(names[name], args)
-            keeps = results.has_verdicts({column for u in of_file.utterances for column in u.columns})
+        if folder := folders[name]:
+            rule, about = _rule(of_file, args.threshold), _about(names[name], args)
             results.write_results(
-                folders[name],
-                of_file,
-                summaries[name],
-                None if keeps and args.threshold is None else Rule(args.threshold),
-                about,
-                invocation,
-                title=name,
-                formats=args.pictures,
+                folder, of_file, summaries[name], rule, about, invocation, title=name, formats=args.pictures
             )
     if compared:
         print(f"\n{compared}")
@@ -198,6 +190,12 @@ def _summarise(
         at["prevalence"] = args.prevalence
         at["precision"] = precision(at["frr"], at["far"], args.prevalence)
     return summary
+
+
+def _rule(scored: Scored, threshold: float | None) -> Rule | None:
+    """Return the rule for verdicts; None to keep those that a scores.csv of this project has."""
+    keeps = results.has_verdicts({column for u in scored.utterances for column in u.columns})
+    return None if keeps and threshold is None else Rule(threshold)
 
 
 def _about(path: Path, args: argparse.Namespace) -> dict[str, str]:

@@ -31,6 +31,7 @@ SUFFIX = ".calibration.json"  # of the file beside a detector's, in place of tha
 FOLDS = 5  # of the cross-validation that gives held-out figures
 
 _UNSURE = math.log(0.94 / 0.06)  # if the recordings do not bear a score out, its margin is at most this
+_SURE_SCORES = ("real_from", "fake_to")
 _TOLERANCE = 1e-8  # the regression, whose weights sum to 1, stops when its gradient is this small
 _MOST_STEPS = 1000  # the regression usually takes 5 to 25
 
@@ -169,9 +170,6 @@ class Calibration:
         ratios = np.clip(self.slope * scores + self.intercept, -self.bound, self.bound)
         ratios = np.where(scores >= self.real_limit, ratios, np.minimum(ratios, _UNSURE))
         return np.where(scores <= self.fake_limit, ratios, np.maximum(ratios, -_UNSURE))
-
-
-_SURE_SCORES = ("real_from", "fake_to")
 
 
 def _sure_from(bonafide: np.ndarray, spoof: np.ndarray) -> float | None:
