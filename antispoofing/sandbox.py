@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError
+from concurrent.futures import TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
@@ -59,18 +59,23 @@ class Sandbox:
         Raises:
             SandboxError: If it takes longer, or if the process dies.
         """
-        if not self._pool.active:  # a process was killed while idle, for instance for lack of memory
-            self._restart()
-        future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=seconds)
-        try:
-            return future.result()
-        except TimeoutError:
-            raise SandboxError(f"it takes more than {seconds:.3g} s to read") from None
-        except ProcessExpired:
-            raise SandboxError("the program that reads it crashed") from None
-        except BrokenProcessPool:
-            self._restart()
-            raise SandboxError("the program that reads it crashed") from None
+        for _ in range(2):  # the pool breaks when a process dies idle, for instance for lack of memory
+            if not self._pool.active:
+                self._restart()
+            future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=seconds)
+            while not future.done() and self._pool.active:  # a pool that breaks just now forgets the call
+                wait([future], timeout=0.5)
+            if not future.done():
+                continue
+            try:
+                return future.result()
+            except TimeoutError:
+                raise SandboxError(f"it takes more than {seconds:.3g} s to read") from None
+            except ProcessExpired:
+                break
+            except BrokenProcessPool:
+                continue
+        raise SandboxError("the program that reads it crashed")
 
     def _restart(self) -> None:
         self.close()

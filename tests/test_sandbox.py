@@ -45,18 +45,13 @@ def test_a_crash_is_reported(sandbox):
 
 
 def test_idle_processes_that_die_are_replaced(sandbox):
-    """As when a machine runs out of memory; here all of them die at once."""
-    for _ in range(2):
-        for pid in {sandbox.call(30, os.getpid) for _ in range(4)}:
+    """As when a machine runs out of memory, one or all of them; no call is lost."""
+    for number in (1, 2) * 3:
+        for pid in list({sandbox.call(30, os.getpid) for _ in range(4)})[:number]:
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while True:  # a call under way may be lost, but not the later ones
-            try:
-                assert sandbox.call(30, max, 3, 4) == 4
-                break
-            except SandboxError:
-                assert time.monotonic() < deadline
-        assert sandbox.call(30, max, 3, 4) == 4
+        for _ in range(4):  # the death may be noticed late
+            assert sandbox.call(30, max, 3, 4) == 4
+            time.sleep(0.1)
 
 
 class Strange(Exception):
