@@ -50,6 +50,7 @@ from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.devices import resolve_device
 from antispoofing.detectors.loading import for_scoring, save_detector
 from antispoofing.scoring.score import score_recordings
+from antispoofing.training.convolutions import BatchedConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
 from antispoofing.training.step import MicroBatch, Optimization
 from model import DTYPES, Detector, DetectorConfig, XLSRConfig
@@ -59,6 +60,7 @@ GFLOP = 146.8  # of matrix products, convolutions and attention that a clip take
 TOY = XLSRConfig(conv_channels=32, width=64, layers=2, heads=4, ffn=128, pos_kernel=16, pos_groups=4)
 WAYS = ("plain", "fast")  # PyTorch's own modules under autocast; what the scripts score with
 PRECISIONS = ("fp32", "bf16", "fp16")
+PRODUCTS = ", convolutions as products"  # a way of training that no card has run yet
 
 
 class Bench:
@@ -300,7 +302,8 @@ def training(bench: Bench) -> None:
         "bf16, checkpointing": ("bf16", saving),
         "fp16": ("fp16", base),
     }
-    _steps(bench, {k: v for k, v in ways.items() if v[0] in bench.precisions})
+    products = {f"{k}{PRODUCTS}": v for k, v in ways.items() if k != "original"}
+    _steps(bench, {k: v for k, v in (ways | products).items() if v[0] in bench.precisions})
 
 
 def lora(bench: Bench) -> None:
@@ -323,7 +326,7 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
                 raise TimeoutError("out of time")
             step = None  # frees what the last way left
             try:
-                step = _step(bench, bench.detector(precision), config, size)
+                step = _step(bench, bench.detector(precision), config, size, way.endswith(PRODUCTS))
                 bench.peak_gb()
                 losses: list[float] = []
                 seconds = bench.seconds(lambda s=step, kept=losses: kept.append(s()), 1.5)
@@ -345,11 +348,17 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
             )
 
 
-def _step(bench: Bench, detector: Detector, config: TrainingConfig | None, size: int) -> Callable[[], float]:
+def _step(
+    bench: Bench, detector: Detector, config: TrainingConfig | None, size: int, products: bool
+) -> Callable[[], float]:
     """Return a function that takes one step and returns its loss; the original way without a recipe."""
     waves, targets = bench.waves(size), torch.arange(size) % 2
     if config is not None:
         optimization = Optimization(detector, config)
+        if products:
+            model = detector.front_end.model
+            stack = BatchedConvolutionStack(model.feature_extractor, config.gradient_checkpointing)
+            model.set_submodule("feature_extractor", stack)
         optimization.train_mode()
         part = MicroBatch(waves, targets, [str(i) for i in range(size)])
 

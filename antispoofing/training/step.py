@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from antispoofing import distributed
 from antispoofing.errors import TrainingError
 from antispoofing.training import lora
-from antispoofing.training.convolutions import BatchedConvolutionStack, ConvolutionStack
+from antispoofing.training.convolutions import ConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
 from model import XLSR, Detector
 
@@ -210,7 +210,7 @@ def check(detector: Detector, config: TrainingConfig) -> None:
 
 
 def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) -> None:
-    """Turn on gradient checkpointing if wanted, and replace the convolutions by faster ones."""
+    """Turn on gradient checkpointing if wanted; on a CPU, replace the convolutions by faster ones."""
     if checkpointing:
         # The older name, which later versions warn of, is the only one before transformers 5.23.
         names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
@@ -218,10 +218,8 @@ def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) ->
         enable({"use_reentrant": False})
     if device.type == "cpu" and checkpointing:
         _return_freed_memory()
-    stacks = {"cpu": ConvolutionStack, "cuda": BatchedConvolutionStack}
-    if device.type in stacks:
-        stack = stacks[device.type](model.feature_extractor, checkpointing)
-        model.set_submodule("feature_extractor", stack)
+    if device.type == "cpu":  # `BatchedConvolutionStack` has not been run on a card yet
+        model.set_submodule("feature_extractor", ConvolutionStack(model.feature_extractor, checkpointing))
 
 
 def _return_freed_memory() -> None:

@@ -118,6 +118,8 @@ def test_gpu(tmp_path):
         assert not {"failed", "ended"} & {line["what"] for line in lines}, lines
     exact = [line for line in parts["parity"] if line["what"].endswith("fp32")]
     assert [line["right"] for line in exact] == [True, True]
+    losses = {line["what"]: line["first loss"] for line in parts["training"]}
+    assert losses["fp32, convolutions as products"] == pytest.approx(losses["fp32"], abs=1e-3)
     assert {line["failures"] for line in parts["files"]} == {0}
     for words in ("parity: what plain, fp32", "8 FLAC files, bf16"):
         assert words in shown
