@@ -42,6 +42,7 @@ from antispoofing.text import aligned
 
 SIZES, AUCS = (20, 50, 200, 1000), (0.6, 0.9, 0.97, 0.998)
 WINDOWS = (7, 16, 30, 150, 300)  # 16 s, half a minute, one, five and ten minutes
+PAIRS = ((0.9, 0.9), (0.9, 0.97), (0.97, 0.998))
 CALIBRATED_ON, SPREADS = (18, 20, 50, 200), ((1.0, 1.0), (2.0, 0.5), (0.5, 2.0))
 SPEAKERS, ICCS, CLUSTERED_AUCS, CLIPS = (20, 60), (0.0, 0.1, 0.3), (0.6, 0.9, 0.97), 25
 
@@ -157,6 +158,51 @@ def coverage(voices: Voices, auc: float, sets: int, seed: int = 0) -> dict[str, 
             result[name] = float(((low <= truth[name]) & (truth[name] <= high)).mean())
             result[f"{name}_width"] = float((high - low).mean())
     return result
+
+
+def differences(voices: Voices, aucs: tuple[float, float], sets: int, seed: int = 0) -> dict[str, float]:
+    """Return how often the 95 % intervals of a difference of AUC or EER cover the truth.
+
+    Args:
+        voices: The clips.
+        aucs: The true AUCs of two detectors, whose scores are correlated by 0.5.
+        sets: How many sets to draw.
+        seed: The seed of the drawing.
+
+    Returns:
+        "auc" and "eer", of two detectors on the same clips; "separate_auc" and "separate_eer", of two
+        detectors on clips of their own; each a share of the sets that have an interval.
+    """
+    rng = np.random.default_rng([seed, 1])
+    distances, *truths = zip(*(voices.truth(auc) for auc in aucs), strict=True)
+    truth = {name: after - before for name, (before, after) in zip(("auc", "eer"), truths, strict=True)}
+    covered: dict[str, list[bool]] = {}
+
+    def add(name: str, interval: uncertainty.Interval | None, true: float) -> None:
+        if interval is not None:
+            covered.setdefault(name, []).append(interval[0] <= true <= interval[1])
+
+    for _ in range(sets):
+        same = [
+            (bonafide + d, spoof)
+            for (spoof, bonafide), d in zip(voices.draw(rng, 2, 0.5), distances, strict=True)
+        ]
+        for name, found in uncertainty.paired_differences(*same, voices.clusters).items():
+            add(name, found["interval"], truth[name])
+        spoof, bonafide = voices.draw(rng)[0]
+        separate = (same[0], (bonafide + distances[1], spoof))
+        intervals = [uncertainty.intervals(*scores, voices.clusters) for scores in separate]
+        figures = [
+            {"auc": metrics.compute_auc(*scores), "eer": metrics.compute_eer(*scores).eer}
+            for scores in separate
+        ]
+        for name, true in truth.items():
+            before, after = (
+                (of[name], interval[name]) for of, interval in zip(figures, intervals, strict=True)
+            )
+            if before[1] is not None and after[1] is not None:
+                add(f"separate_{name}", uncertainty.difference_interval(*before, *after), true)
+    return {name: float(np.mean(inside)) for name, inside in covered.items()}
 
 
 def scored(voices: Voices, scores: np.ndarray, codecs: np.ndarray) -> Scored:
@@ -368,6 +414,14 @@ def cells() -> Iterator[tuple[Voices, float]]:
         yield Voices(speakers, CLIPS, 0.3, rare=True), 0.9
 
 
+def pairs() -> Iterator[tuple[Voices, tuple[float, float]]]:
+    """Yield the clips and the two true AUCs of each cell of the table of differences."""
+    clustered = [Voices(n, CLIPS, 0.3, in_both) for in_both in (False, True) for n in SPEAKERS]
+    for voices in (*(Voices(0, n) for n in SIZES), *clustered):
+        for aucs in PAIRS:
+            yield voices, aucs
+
+
 def main() -> None:
     """Run the simulations in several processes; print and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -381,10 +435,11 @@ def main() -> None:
     table: list[tuple[str, ...]] = [
         ("clips of each class", "AUC", "covers AUC", "width", "covers EER", "width")
     ]
-    results: dict[str, list] = {"intervals": [], "claims": [], "mixed": [], "sure": []}
+    results: dict[str, list] = {"intervals": [], "differences": [], "claims": [], "mixed": [], "sure": []}
     texts = list(dict.fromkeys(claim.text for claim in CLAIMS))
     with ProcessPoolExecutor() as pool:
         of_cells = [(cell, pool.submit(coverage, *cell, args.sets)) for cell in cells()]
+        of_pairs = [(pair, pool.submit(differences, *pair, args.sets)) for pair in pairs()]
         of_claims = [
             (
                 voices,
@@ -398,6 +453,15 @@ def main() -> None:
             figures = (found.get(name) for name in ("auc", "auc_width", "eer", "eer_width"))
             table.append((str(voices), f"{auc:g}", *("none" if x is None else f"{x:.3f}" for x in figures)))
             results["intervals"].append({"clips": str(voices), "true_auc": auc} | found)
+            print("  ".join(table[-1]), flush=True)
+        print(f"\n{aligned(table)}\n\n{args.sets} sets a line\n", flush=True)
+        kinds = ("auc", "eer", "separate_auc", "separate_eer")
+        table = [("clips of each class", "AUCs", "same clips: AUC", "EER", "others: AUC", "EER")]
+        for (voices, aucs), future in of_pairs:
+            found = future.result()
+            shown = (f"{found[kind]:.3f}" if kind in found else "none" for kind in kinds)
+            table.append((str(voices), "{:g}, {:g}".format(*aucs), *shown))
+            results["differences"].append({"clips": str(voices), "true_aucs": aucs} | found)
             print("  ".join(table[-1]), flush=True)
         print(f"\n{aligned(table)}\n\n{args.sets} sets a line\n", flush=True)
         of_windows = {

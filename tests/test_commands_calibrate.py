@@ -46,10 +46,15 @@ def test_by_recordings_and_by_their_scores_it_is_the_same(workplace, capsys):
     assert Rule.from_detector(detector).basis == CALIBRATION
     capsys.readouterr()
     assert evaluate_custom.main(arguments) == 0
-    assert "detector: calibrated, it has a Cllr of" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "detector: calibrated, it has a Cllr of" in shown
+    assert "The calibration was fitted on these very clips" in " ".join(shown.split())
     found = json.loads(Path("results/custom/detector/metrics.json").read_text(encoding="utf-8"))
     assert found["calibrated"].keys() == {"cllr", "act_dcf", "sure", "wrong"}
     assert found["calibrated"]["cllr"] >= found["metrics"]["min_cllr"]
+    next(Path("data/Fake").iterdir()).unlink()
+    assert evaluate_custom.main(arguments) == 0
+    assert "on these very clips" not in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_calibration_beside_the_file_comes_before_the_one_in_it(workplace):

@@ -11,10 +11,11 @@ from helpers import PRESETS, write_by_ffmpeg
 from antispoofing.data.recordings import Utterance, find_recordings
 from antispoofing.errors import DataError
 from antispoofing.report import screen
-from antispoofing.report.analysis import analyse, hundredths, misjudged, share
+from antispoofing.report.analysis import analyse
 from antispoofing.report.comparison import change, compare, compare_all, difference, shown_side
 from antispoofing.report.groups import clip_properties, is_whole, property_groups, with_other_class
 from antispoofing.report.summary import summarise
+from antispoofing.report.wording import hundredths, misjudged, share
 from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import Rule
@@ -90,7 +91,7 @@ def test_only_all_is_rounded_to_all_and_only_nothing_to_nothing():
     rounded = ["0", "less than 1", "1", "50", "99", "more than 99", "more than 99", "100"]
     assert [hundredths(part) for part in parts] == rounded
     hits = np.arange(600) > 0
-    assert share(hits, np.ones(600, bool), None) == "599 of 600 (more than 99 % [99, 100])"
+    assert share(hits, np.ones(600, bool), find_clusters([])) == "599 of 600 (more than 99 % [99, 100])"
     almost = scored_of(np.r_[np.full(99, 1.0), -2.0], np.full(100, -1.0))
     almost.logits[0, 1] = -0.5
     assert "in 99 of 100 cases (AUC 0.9900," in words_on(almost)

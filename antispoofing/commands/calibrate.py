@@ -81,19 +81,16 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     bonafide, spoof = scored.bonafide, scored.spoof
     if not (len(bonafide) and len(spoof)):
         raise DataError("a calibration needs scores of both real and fake recordings")
-    calibration = Calibration.fit(
-        bonafide, spoof, f"{len(bonafide)} real and {len(spoof)} fake recordings of {about['data']}"
-    )
+    fitted_on = f"{len(bonafide)} real and {len(spoof)} fake recordings of {about['data']}"
+    calibration = Calibration.fit(bonafide, spoof, fitted_on, list_sha256(scored.utterances))
     if calibration is None:
         raise DataError(
             "on these recordings, higher scores do not mean more likely real, so there is no calibration"
         )
-    clustering = find_clusters(scored.utterances)
-    held_out = held_out_figures(bonafide, spoof, clustering.of(scored) if clustering else None)
+    held_out = held_out_figures(bonafide, spoof, find_clusters(scored.utterances).of(scored))
     content = {
         "detector": checkpoint.name,
         **about,
-        "data_sha256": list_sha256(scored.utterances),
         "calibration": calibration.to_dict(),
         "held_out": held_out,
         **invocation.to_dict(),

@@ -267,8 +267,8 @@ def _by_group(scored: Scored, column: str, args: argparse.Namespace) -> Iterator
     clustering = find_clusters(scored.utterances, without=[column])
     for group, members in property_groups(scored, values, fewest=1, most=None).get(column, {}).items():
         chosen = with_other_class(scored, members)
-        together = clustering.subset(chosen) if clustering else None
-        yield printable(group), summarise(scored.subset(chosen), together, threshold=args.threshold)
+        part, together = scored.subset(chosen), clustering.subset(chosen)
+        yield printable(group), summarise(part, together, threshold=args.threshold)
 
 
 def _print_groups(groups: Mapping[str, Mapping[str, dict]], name: str) -> None:

@@ -10,28 +10,25 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import scipy  # scipy.stats, which takes half a second to import, is loaded on first use
-from tqdm import tqdm
 
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.data.labels import plain
+from antispoofing.data.recordings import list_sha256
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
+from antispoofing.report.standing_out import Comparison, standing_out
+from antispoofing.report.wording import LEVEL, UNDIRECTED, hundredths, misjudged, share, table, with_progress
 from antispoofing.scoring import clusters
 from antispoofing.scoring.clusters import FILE_NAMES, Clustering, find_clusters
 from antispoofing.scoring.decision import NOT_SURE, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import auc_text, eer_text, printable, with_interval
 
-LEVEL = 0.05  # of the tests behind sentences with a direction
-UNDIRECTED = 0.025  # of those behind sentences without one
 ANOTHER_WAY = " If the file names mislead, name the speakers in a list of labels, in a column called speaker."
-POWER = 0.8  # how often a group must stand out before its error rate counts as one that would be noticed
 MOST_CLIPS = 5  # number of misjudged clips of each class to name
 
 
@@ -66,7 +63,7 @@ def analyse(
     return "\n\n".join(part for part in parts if part)
 
 
-def _how_good(scored: Scored, summary: dict, clustering: Clustering | None) -> str:
+def _how_good(scored: Scored, summary: dict, clustering: Clustering) -> str:
     auc, eer = summary["metrics"]["auc"], summary["metrics"]["eer"]
     interval, of_eer = (summary["intervals_95"][name] for name in ("auc", "eer"))
     words = (
@@ -104,12 +101,12 @@ def _how_good(scored: Scored, summary: dict, clustering: Clustering | None) -> s
     return f"{words}. {_certainty(scored, summary, clustering)}"
 
 
-def _certainty(scored: Scored, summary: dict, clustering: Clustering | None) -> str:
+def _certainty(scored: Scored, summary: dict, clustering: Clustering) -> str:
     """Say which clips were taken as belonging together, and what follows from that."""
     told = summary["intervals_95"]["clips"]
     if min(len(scored.bonafide), len(scored.spoof)) < 2:
         return "With only one clip in a class, it is impossible to say how certain these figures are."
-    if clustering is None:
+    if not clustering.is_known:
         return (
             f"The intervals hold only if the clips are independent: {told}. Clips of the same speaker or of "
             "the same synthesis system are not, and then the intervals are too narrow."
@@ -124,27 +121,29 @@ def _certainty(scored: Scored, summary: dict, clustering: Clustering | None) -> 
     )
 
 
-def _decisions(scored: Scored, clustering: Clustering | None, rule: Rule) -> str:
+def _decisions(scored: Scored, clustering: Clustering, rule: Rule) -> str:
     """Say how many real clips are rejected and fake ones accepted, and whether one is more frequent."""
-    verdicts, numbers = np.array(rule.verdicts(scored.logits)), _numbers(clustering)
+    verdicts = np.array(rule.verdicts(scored.logits))
     is_wrong = {
         REAL.label: scored.mask(REAL.label) & (verdicts == FAKE.word),
         FAKE.label: scored.mask(FAKE.label) & (verdicts == REAL.word),
     }
     if not (verdicts[scored.labelled] != "").any():
         return ""  # scores from elsewhere, with nothing to decide by
-    rejected, accepted = (share(is_wrong[label], scored.mask(label), numbers) for label in is_wrong)
+    rejected, accepted = (share(is_wrong[label], scored.mask(label), clustering) for label in is_wrong)
     words = (
         f"**Its verdicts** ({printable(rule.describe())}): of the real clips, {rejected} are called fake; of "
         f"the fake clips, {accepted} are called real. "
     )
+    if rule.can_be_sure and rule.is_fitted_on(list_sha256(scored.utterances)):
+        words += "The calibration was fitted on these very clips, so expect more errors on new ones. "
     if rule.can_be_sure:
-        unsure = share(verdicts == NOT_SURE, scored.labelled, numbers)
+        unsure = share(verdicts == NOT_SURE, scored.labelled, clustering)
         words += f"Of all clips, {unsure} are not sure. "
     members = scored.labelled
     wrong = is_wrong[REAL.label] | is_wrong[FAKE.label]
     p_value = uncertainty.p_of_shares(
-        wrong[members], scored.mask(REAL.label)[members], None if numbers is None else numbers[members]
+        wrong[members], scored.mask(REAL.label)[members], clustering.among(members)
     )
     if p_value is None:
         return words + (
@@ -162,7 +161,7 @@ def _where(scored: Scored, properties: Mapping[str, Sequence[str]], threshold: f
     """Return a table of errors for each property, and a paragraph on the groups that stand out."""
     wrong = misjudged(scored, threshold)
     tables: list[str] = []
-    comparisons: list[_Comparison] = []
+    comparisons: list[Comparison] = []
     for title, groups in property_groups(scored, properties).items():
         clustering = find_clusters(scored.utterances, without=[title])
         rows = [[title, "real", "rejected", "fake", "accepted", "AUC [95 %]"]]
@@ -170,9 +169,9 @@ def _where(scored: Scored, properties: Mapping[str, Sequence[str]], threshold: f
             row = [group]
             for label, _, _ in CLASSES:
                 inside = members & scored.mask(label)
-                row += [str(inside.sum()), share(wrong, inside, _numbers(clustering)) if inside.any() else ""]
+                row += [str(inside.sum()), share(wrong, inside, clustering) if inside.any() else ""]
                 outside = scored.mask(label) & ~inside
-                comparison = _Comparison(title, group, label, inside, outside, clustering)
+                comparison = Comparison(title, group, label, inside, outside, clustering)
                 if inside.any() and outside.any() and not comparison.is_known(comparisons):
                     comparisons.append(comparison)
             rows.append([*row, _auc(scored, members, clustering)])
@@ -187,111 +186,14 @@ def _where(scored: Scored, properties: Mapping[str, Sequence[str]], threshold: f
     return [words, *tables, standing_out(wrong, comparisons)]
 
 
-class _Comparison(NamedTuple):
-    """A group of clips of one class, and the other clips of that class; masks [n] of the recordings."""
-
-    title: str
-    group: str
-    label: str
-    inside: np.ndarray
-    outside: np.ndarray
-    clustering: Clustering | None
-
-    def is_known(self, others: Sequence[_Comparison]) -> bool:
-        """Whether one of the others compares the same clips the other way round."""
-        return any(
-            other.title == self.title and np.array_equal(other.outside, self.inside) for other in others
-        )
-
-    def p_value(self, wrong: np.ndarray) -> float | None:
-        members, numbers = self.inside | self.outside, _numbers(self.clustering)
-        return uncertainty.p_of_shares(
-            wrong[members], self.inside[members], None if numbers is None else numbers[members]
-        )
-
-
-def standing_out(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
-    """Say in which groups errors are more, or less, frequent than elsewhere, beyond chance.
-
-    Args:
-        wrong: Which recordings are misjudged, bool [n].
-        comparisons: The groups.
-    """
-    if not comparisons:
-        return "All clips of each class fall into one group, so there is nothing to compare."
-    p_values = [comparison.p_value(wrong) for comparison in comparisons]
-    tested = [(c, p) for c, p in zip(comparisons, p_values, strict=True) if p is not None]
-    untold = len(comparisons) - len(tested)
-    left = ""
-    if untold:
-        left = (
-            f" In {untold} of {len(comparisons)} comparisons, the clips come from too few speakers, sources "
-            "or systems."
-        )
-    if not tested:
-        return f"It cannot be told whether a group stands out.{left}"
-    found = []
-    for comparison, p_value in tested:
-        if p_value * len(tested) >= LEVEL:
-            continue
-        word, error = next((word, error) for label, word, error in CLASSES if label == comparison.label)
-        shares = (
-            share(wrong, part, _numbers(comparison.clustering))
-            for part in (comparison.inside, comparison.outside)
-        )
-        found.append(
-            f"- {comparison.title} {printable(comparison.group)}: of its {word} clips, {next(shares)} are "
-            f"{error}; of all other {word} clips, {next(shares)}."
-        )
-    test = f"Fisher's exact test {at_level(len(tested))}"
-    if any(comparison.clustering for comparison, _ in tested):
-        test += ", and a test that allows for clips that belong together"
-    if found:
-        return "\n".join([f"These groups stand out ({test}):{left}", "", *found])
-    return (
-        f"No group stands out from the other clips of its class beyond chance ({test}). "
-        f"{_power(wrong, [comparison for comparison, _ in tested])}{left}"
-    )
-
-
-def _power(wrong: np.ndarray, comparisons: Sequence[_Comparison]) -> str:
-    """Say how many errors it takes for a group to stand out: what the tests would probably have missed."""
-    needed = []
-    for comparison in comparisons:
-        n, outside = int(comparison.inside.sum()), int(comparison.outside.sum())
-        errors = int(wrong[comparison.outside].sum())
-        level = LEVEL / len(comparisons)
-        # The fewest errors in the group that stand out; they get no less significant as they grow.
-        fewest = bisect.bisect_left(
-            range(n + 1),
-            True,
-            key=lambda k: (
-                k / n > errors / outside and uncertainty.p_of_counts((k, n), (errors, outside)) < level
-            ),
-        )
-        needed.append(1.0 if fewest > n else float(scipy.special.betaincinv(fewest, n - fewest + 1, POWER)))
-    least = float(np.median(needed))
-    if least > 0.99:
-        return "But the groups are so small that hardly any number of errors would stand out."
-    return (
-        f"To stand out in {100 * POWER:.0f} % of such sets, half of the groups would need an error rate of "
-        f"{100 * least:.0f} % or more"
-        + (
-            ", or even higher, since clips belong together."
-            if any(c.clustering for c in comparisons)
-            else "."
-        )
-    )
-
-
 def _unlike_classes(
-    scored: Scored, clustering: Clustering | None, properties: Mapping[str, Sequence[str]]
+    scored: Scored, clustering: Clustering, properties: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """Caution against properties in which the classes differ: the score may measure these instead.
 
     What names the speaker or the system says so by design, and is passed over.
     """
-    found, members, numbers = [], scored.labelled, _numbers(clustering)
+    found, members = [], scored.labelled
     is_real = scored.mask(REAL.label)[members]
     candidates = {
         title: groups
@@ -305,7 +207,7 @@ def _unlike_classes(
         if not (counts > 0).all(axis=1).any() or not counts.sum(axis=0).all():
             continue  # its groups hold one class each, or only one class has it
         p_values = [
-            uncertainty.p_of_shares(is_real, inside[members], None if numbers is None else numbers[members])
+            uncertainty.p_of_shares(is_real, inside[members], clustering.among(members))
             for inside in groups.values()
         ]
         tested = [p_value for p_value in p_values if p_value is not None]
@@ -336,66 +238,13 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     return "\n".join([f"**Worth listening to** (scores in brackets, threshold {threshold:.4g}):", "", *lines])
 
 
-def at_level(comparisons: int) -> str:
-    """Describe the level at which each of several comparisons is tested."""
-    level = f"at {100 * LEVEL:g} %"
-    return f"{level}, Bonferroni-corrected for {comparisons} comparisons" if comparisons > 1 else level
-
-
-def with_progress(title: str, groups: Mapping[str, np.ndarray]) -> tqdm:
-    """Return a property's groups and their members, with a progress bar if they take long."""
-    what = f"analysis, {printable(title)}"
-    return tqdm(groups.items(), desc=what, unit="group", leave=False, delay=2, disable=None)
-
-
-def misjudged(scored: Scored, threshold: float) -> np.ndarray:
-    """Return a mask [n] of the recordings on the wrong side of a threshold."""
-    real, fake = scored.mask(REAL.label), scored.mask(FAKE.label)
-    return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
-
-
-def share(hits: np.ndarray, members: np.ndarray, numbers: np.ndarray | None) -> str:
-    """Write how many of some clips are hits, with a 95 % interval: "12 of 60 (20 % [12, 32])".
-
-    Args:
-        hits: bool [n].
-        members: The clips, bool [n].
-        numbers: Which clips belong together, int [n]; None if none do.
-    """
-    inside = hits[members]
-    k, n = int(inside.sum()), len(inside)
-    interval = uncertainty.share_interval(inside, None if numbers is None else numbers[members])
-    percent = with_interval(f"{hundredths(k / n)} %", interval, lambda x: f"{100 * x:.0f}")
-    return f"{k} of {n} ({percent})"
-
-
-def _numbers(clustering: Clustering | None) -> np.ndarray | None:
-    return None if clustering is None else clustering.numbers
-
-
-def hundredths(part: float) -> str:
-    """Write a fraction as a whole number of hundredths: only 1 becomes "100", and only 0 becomes "0"."""
-    rounded = round(100 * part)
-    if rounded == 100 and part < 1:
-        return "more than 99"
-    return "less than 1" if rounded == 0 and part > 0 else str(rounded)
-
-
-def _auc(scored: Scored, members: np.ndarray, clustering: Clustering | None) -> str:
+def _auc(scored: Scored, members: np.ndarray, clustering: Clustering) -> str:
     chosen = with_other_class(scored, members)
     if is_whole(scored, chosen):
         return ""
     part = scored.subset(chosen)
     if min(len(part.bonafide), len(part.spoof)) < 2:
         return ""
-    together = clustering.subset(chosen).of(part) if clustering else None
+    together = clustering.subset(chosen).of(part)
     interval = uncertainty.intervals(part.bonafide, part.spoof, together)["auc"]
     return auc_text(metrics.compute_auc(part.bonafide, part.spoof), interval)
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows, the first of which is the heading, as a Markdown table with aligned columns."""
-    cells = [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in cells]
-    return "\n".join([lines[0], f"|{'|'.join('-' * (w + 2) for w in widths)}|", *lines[1:]])

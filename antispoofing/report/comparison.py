@@ -16,8 +16,8 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.errors import DataError
-from antispoofing.report.analysis import LEVEL, UNDIRECTED, at_level, misjudged, share, table, with_progress
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
+from antispoofing.report.wording import LEVEL, UNDIRECTED, at_level, misjudged, share, table, with_progress
 from antispoofing.scoring.clusters import Clustering, find_clusters
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import auc_text, eer_text, printable, with_interval
@@ -35,7 +35,7 @@ def compare_all(detectors: Mapping[str, Scored]) -> list[str]:
     ]
 
 
-def compare(before: Scored, after: Scored, clustering: Clustering | None) -> dict:
+def compare(before: Scored, after: Scored, clustering: Clustering) -> dict:
     """Compare two detectors on the recordings that both scored.
 
     Args:
@@ -61,13 +61,12 @@ def compare(before: Scored, after: Scored, clustering: Clustering | None) -> dic
     if not all(mask.any() for mask in masks.values()):
         raise DataError("no real, or no fake, recording has a score from both detectors")
     pairs = [(s.scores[masks[REAL.label]], s.scores[masks[FAKE.label]]) for s in (before, after)]
-    numbers = clustering.numbers if clustering else None
-    clusters = None if numbers is None else (numbers[masks[REAL.label]], numbers[masks[FAKE.label]])
+    clusters = clustering.of_classes(list(masks.values()))
     differences = uncertainty.paired_differences(pairs[0], pairs[1], clusters)
     eers = [metrics.compute_eer(*pair) for pair in pairs]
     wrong = [misjudged(s, eer.threshold) & both for s, eer in zip((before, after), eers, strict=True)]
-    mended, made = wrong[0] & ~wrong[1], wrong[1] & ~wrong[0]
     labelled = np.logical_or(*masks.values())
+    mended, made = (wrong[0] & ~wrong[1])[labelled], (wrong[1] & ~wrong[0])[labelled]
     aucs = [metrics.compute_auc(*pair) for pair in pairs]
     return {
         "counts": {label: int(mask.sum()) for label, mask in masks.items()},
@@ -76,7 +75,7 @@ def compare(before: Scored, after: Scored, clustering: Clustering | None) -> dic
         "errors": {
             "mended": int(mended.sum()),
             "made": int(made.sum()),
-            "p_value": uncertainty.p_of_changes(mended, made, numbers),
+            "p_value": uncertainty.p_of_changes(mended, made, clustering.among(labelled)),
         },
         "spearman": _spearman(before.scores[labelled], after.scores[labelled]),
     }
@@ -157,8 +156,8 @@ def change(
             if min(counts) < 2 or is_whole(after, chosen):
                 rows.append([*row, "", "", ""])
                 continue
-            together = clustering.subset(chosen) if clustering else None
-            auc = compare(before.subset(chosen), after.subset(chosen), together)["auc"]
+            pair = before.subset(chosen), after.subset(chosen)
+            auc = compare(*pair, clustering.subset(chosen))["auc"]
             if min(counts) >= FEWEST and auc["p_value"] is not None:
                 compared[f"{title} {printable(group)}"] = auc
             changed = with_interval(f"{auc['difference']:+.4f}", auc["interval"], "{:+.4f}".format)
@@ -210,19 +209,16 @@ def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
 def _threshold_carried_over(after: Scored, epoch: dict) -> str:
     """Say whether the validation threshold brings error rates here that differ from those it had there."""
     threshold, clustering = epoch["validation_threshold"], find_clusters(after.utterances)
-    numbers = clustering.numbers if clustering else None
     wrong, rates, changed, untold = misjudged(after, threshold), [], [], False
     for label, word, error in CLASSES:
         members = after.mask(label)
-        here = f"{share(wrong, members, numbers)} of the {word} clips are {error}"
+        here = f"{share(wrong, members, clustering)} of the {word} clips are {error}"
         if f"validation_{error}" not in epoch:
             rates.append(here)
             continue
         there = epoch[f"validation_{error}"], epoch[f"validation_{label}"]
         rates.append(f"{here} (there, {there[0]} of {there[1]})")
-        p_value = uncertainty.p_of_counts_elsewhere(
-            there, wrong[members], None if numbers is None else numbers[members]
-        )
+        p_value = uncertainty.p_of_counts_elsewhere(there, wrong[members], clustering.among(members))
         if p_value is None:
             untold = True
         elif p_value * len(CLASSES) < UNDIRECTED:

@@ -17,14 +17,11 @@ from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.scored import Scored
 
 CONVENTION = "score = logit 1 (bona fide): higher = more likely real; bona fide is the positive class"
-INDEPENDENT = (
-    "the clips are taken as independent, since no column and no file name tells which of them belong together"
-)
 
 
 def summarise(
     scored: Scored,
-    clustering: Clustering | None,
+    clustering: Clustering,
     *,
     threshold: float | None = None,
     rule: Rule | None = None,
@@ -61,7 +58,7 @@ def summarise(
     if len(bonafide) == 0 or len(spoof) == 0:
         return summary
     values = metrics.compute_metrics(bonafide, spoof)
-    clusters = clustering.of(scored) if clustering else None
+    clusters = clustering.of(scored)
     intervals = uncertainty.intervals(bonafide, spoof, clusters)
     direction = uncertainty.shown_direction(bonafide, spoof, clusters, intervals["auc"])
     opposite = metrics.compute_eer(-bonafide, -spoof)
@@ -75,7 +72,7 @@ def summarise(
             "frr_at_far": {f"{far:g}": frr for far, frr in values["frr_at_far"].items() if frr is not None},
         },
         "intervals_95": {
-            "clips": clustering.describe(scored) if clustering else INDEPENDENT,
+            "clips": clustering.describe(scored),
             **{name: interval and list(interval) for name, interval in intervals.items()},
         },
         "better_than_chance": direction > 0,

@@ -50,6 +50,7 @@ class Calibration:
         real_from: The lowest score from which on "real" was right often enough on these recordings to be
             sure; None if there is no such score.
         fake_to: The highest score up to which "fake" was; None if there is none.
+        clips_sha256: `data.recordings.list_sha256` of the recordings it was fitted on; "" if not known.
     """
 
     slope: float
@@ -58,9 +59,12 @@ class Calibration:
     fitted_on: str
     real_from: float | None = None
     fake_to: float | None = None
+    clips_sha256: str = ""
 
     @classmethod
-    def fit(cls, bonafide: np.ndarray, spoof: np.ndarray, fitted_on: str) -> Calibration | None:
+    def fit(
+        cls, bonafide: np.ndarray, spoof: np.ndarray, fitted_on: str, clips_sha256: str = ""
+    ) -> Calibration | None:
         """Fit a calibration by logistic regression, in which both classes have the same total weight.
 
         The targets are Platt's, (n + 1) / (n + 2) and 1 / (n + 2) ("Probabilistic outputs for support vector
@@ -77,6 +81,7 @@ class Calibration:
             bonafide: The scores [n] of bona fide recordings that the detector was not trained on.
             spoof: The scores [n] of spoof recordings that the detector was not trained on.
             fitted_on: These recordings in words.
+            clips_sha256: Their `data.recordings.list_sha256`, if known.
 
         Returns:
             The calibration. None if the slope is not above 0, since higher scores then do not mean more
@@ -119,6 +124,7 @@ class Calibration:
             fitted_on,
             _sure_from(bonafide, spoof),
             _negative(_sure_from(-spoof, -bonafide)),
+            clips_sha256,
         )
 
     @classmethod
@@ -136,7 +142,8 @@ class Calibration:
         try:
             slope, intercept, bound = (float(stored[name]) for name in ("slope", "intercept", "bound"))
             sure = [None if (score := stored.get(name)) is None else float(score) for name in _SURE_SCORES]
-            calibration = cls(slope, intercept, bound, str(stored["fitted_on"]), *sure)
+            words = str(stored["fitted_on"]), str(stored.get("clips_sha256", ""))
+            calibration = cls(slope, intercept, bound, words[0], sure[0], sure[1], words[1])
         except (TypeError, KeyError, OverflowError) as error:
             raise ValueError("not a calibration") from error
         numbers = [slope, intercept, bound, *(score for score in sure if score is not None)]

@@ -39,37 +39,61 @@ COLUMNS = (
     *SYSTEMS,
 )
 FILE_NAMES = "how their file names begin"
+INDEPENDENT = (
+    "the clips are taken as independent, since no column and no file name tells which of them belong together"
+)
 _MOSTLY = 0.9  # the share of a class's clips in which a column must be filled to tell anything
 
-_COUNTER = re.compile(r"[-_. ]*\d+$")
+_COUNTER = re.compile(r"[-_. ]*\d+([-_]mic\d+)?$")  # VCTK has two microphones
 
 
 class Clustering:
-    """Recordings that belong together.
+    """Which recordings belong together, as far as that is known.
 
     Attributes:
-        numbers: int64 [n]; recordings with the same number belong together, whichever class they are in.
         told_by: For each label, the column or FILE_NAMES; "" if nothing tells, so that each recording of that
             class is by itself.
     """
 
     def __init__(self, numbers: np.ndarray, told_by: dict[str, str]):
-        self.numbers = numbers
+        self._numbers = numbers
         self.told_by = told_by
 
-    def of(self, scored: Scored) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the scored recordings of each class, bona fide first."""
-        real, fake = (self.numbers[scored.mask(label)] for label, _, _ in CLASSES)
-        return real, fake
+    @property
+    def is_known(self) -> bool:
+        """Whether anything tells, in one class at least, that recordings belong together."""
+        return any(self.told_by.values())
+
+    def among(self, members: np.ndarray) -> np.ndarray | None:
+        """Return the clusters of some recordings; None if it is not known which belong together.
+
+        Args:
+            members: The recordings, bool [n].
+
+        Returns:
+            int64 [members]; recordings with the same number belong together, whichever class they are in.
+        """
+        return self._numbers[members] if self.is_known else None
+
+    def of(self, scored: Scored) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the clusters of the scored recordings of each class, bona fide first, as `among` does."""
+        return self.of_classes([scored.mask(label) for label, _, _ in CLASSES])
+
+    def of_classes(self, masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the clusters of some recordings of each class, bona fide first, as `among` does."""
+        real, fake = (self._numbers[members] for members in masks)
+        return (real, fake) if self.is_known else None
 
     def subset(self, members: np.ndarray) -> Clustering:
         """Return the clustering of the recordings that a mask [n] selects."""
-        return Clustering(self.numbers[members], self.told_by)
+        return Clustering(self._numbers[members], self.told_by)
 
     def describe(self, scored: Scored) -> str:
         """Say by what the clips of each class are taken together, and how many clusters that makes."""
-        parts = []
-        for (label, word, _), numbers in zip(CLASSES, self.of(scored), strict=True):
+        together, parts = self.of(scored), []
+        if together is None:
+            return INDEPENDENT
+        for (label, word, _), numbers in zip(CLASSES, together, strict=True):
             told_by = self.told_by[label]
             if told_by:
                 number, equal = len(np.unique(numbers)), effective_number(numbers)
@@ -83,12 +107,12 @@ class Clustering:
     def is_enough(self, scored: Scored) -> bool:
         """Whether there are enough clusters for intervals, in each class."""
         return all(
-            not self.told_by[label] or effective_number(numbers) >= FEWEST_CLUSTERS
-            for (label, _, _), numbers in zip(CLASSES, self.of(scored), strict=True)
+            not self.told_by[label] or effective_number(self._numbers[scored.mask(label)]) >= FEWEST_CLUSTERS
+            for label, _, _ in CLASSES
         )
 
 
-def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()) -> Clustering | None:
+def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()) -> Clustering:
     """Find out which recordings belong together.
 
     Args:
@@ -96,9 +120,6 @@ def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()
         without: Columns (or "subfolder") that are not to tell, such as the one by whose groups recordings are
             compared: in such a comparison, the groups are what they are. If it is one that could tell, file
             names do not tell either, since they often say the same.
-
-    Returns:
-        The clustering; None if nothing tells, in neither class, that any recordings belong together.
     """
     numbers = np.arange(len(utterances))  # each by itself
     of_value: dict[tuple[str, str], int] = {}
@@ -130,7 +151,7 @@ def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()
                     kind = plain(name) if name != FILE_NAMES else ""
                     numbers[i] = of_value.setdefault((kind, value), len(utterances) + len(of_value))
             break
-    return Clustering(numbers, told_by) if any(told_by.values()) else None
+    return Clustering(numbers, told_by)
 
 
 def _column_names(utterances: Sequence[Utterance]) -> Iterable[str]:

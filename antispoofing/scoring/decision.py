@@ -101,6 +101,10 @@ class Rule:
         """Whether a verdict says how sure it is."""
         return self.basis == CALIBRATION
 
+    def is_fitted_on(self, clips_sha256: str) -> bool:
+        """Check whether the calibration was fitted on certain recordings, by their `list_sha256`."""
+        return self.calibration is not None and self.calibration.clips_sha256 == clips_sha256
+
     @property
     def common_threshold(self) -> float | None:
         """The score at which the margin of any clip is 0; None by the larger logit, which has none."""

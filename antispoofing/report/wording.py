@@ -1,0 +1,69 @@
+"""What the texts on detectors have in common: the levels of their tests, shares of clips, and tables.
+
+Convention: a score is logit 1 (bona fide), higher = more likely real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from antispoofing import uncertainty
+from antispoofing.classes import FAKE, REAL
+from antispoofing.scoring.clusters import Clustering
+from antispoofing.scoring.scored import Scored
+from antispoofing.text import printable, with_interval
+
+LEVEL = 0.05  # of the tests behind sentences with a direction
+UNDIRECTED = 0.025  # of those behind sentences without one
+
+
+def at_level(comparisons: int) -> str:
+    """Describe the level at which each of several comparisons is tested."""
+    level = f"at {100 * LEVEL:g} %"
+    return f"{level}, Bonferroni-corrected for {comparisons} comparisons" if comparisons > 1 else level
+
+
+def with_progress(title: str, groups: Mapping[str, np.ndarray]) -> tqdm:
+    """Return a property's groups and their members, with a progress bar if they take long."""
+    what = f"analysis, {printable(title)}"
+    return tqdm(groups.items(), desc=what, unit="group", leave=False, delay=2, disable=None)
+
+
+def misjudged(scored: Scored, threshold: float) -> np.ndarray:
+    """Return a mask [n] of the recordings on the wrong side of a threshold."""
+    real, fake = scored.mask(REAL.label), scored.mask(FAKE.label)
+    return (real & (scored.scores < threshold)) | (fake & (scored.scores >= threshold))
+
+
+def share(hits: np.ndarray, members: np.ndarray, clustering: Clustering) -> str:
+    """Write how many of some clips are hits, with a 95 % interval: "12 of 60 (20 % [12, 32])".
+
+    Args:
+        hits: bool [n].
+        members: The clips, bool [n].
+        clustering: Which of the n clips belong together.
+    """
+    inside = hits[members]
+    k, n = int(inside.sum()), len(inside)
+    interval = uncertainty.share_interval(inside, clustering.among(members))
+    percent = with_interval(f"{hundredths(k / n)} %", interval, lambda x: f"{100 * x:.0f}")
+    return f"{k} of {n} ({percent})"
+
+
+def hundredths(part: float) -> str:
+    """Write a fraction as a whole number of hundredths: only 1 becomes "100", and only 0 becomes "0"."""
+    rounded = round(100 * part)
+    if rounded == 100 and part < 1:
+        return "more than 99"
+    return "less than 1" if rounded == 0 and part > 0 else str(rounded)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows, the first of which is the heading, as a Markdown table with aligned columns."""
+    cells = [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in cells]
+    return "\n".join([lines[0], f"|{'|'.join('-' * (w + 2) for w in widths)}|", *lines[1:]])
