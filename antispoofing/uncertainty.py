@@ -100,6 +100,11 @@ class _Design:
             return float(scipy.special.ndtri(1 - TAIL))
         return float(scipy.special.stdtrit(self.degrees, 1 - TAIL))
 
+    @property
+    def students_factor(self) -> float:
+        """By what Student's t widens an interval, squared (Korn & Graubard, Survey Methodology 1998)."""
+        return (self.quantile() / float(scipy.special.ndtri(1 - TAIL))) ** 2
+
 
 def effective_number(clusters: np.ndarray) -> float:
     """Return how many clusters of equal size would be as good: n^2 / sum(n_k^2), for clusters int [n]."""
@@ -221,8 +226,7 @@ def _design_effect(estimate: _Estimate, worth: float, design: _Design) -> float:
 
 def _share_interval(share: float, number: float, design: _Design) -> Interval:
     """Return Clopper and Pearson's interval of a share of a number of clips, which may be a fraction."""
-    normal = float(scipy.special.ndtri(1 - TAIL))
-    number /= (design.quantile() / normal) ** 2  # for Student's t (Korn & Graubard, Survey Methodology 1998)
+    number /= design.students_factor
     k = share * number
     low = scipy.special.betaincinv(k, number - k + 1, TAIL) if k > 0 else 0.0
     high = scipy.special.betaincinv(k + 1, number - k, 1 - TAIL) if k < number else 1.0
@@ -249,6 +253,25 @@ def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> Inte
         return None
     estimate = _Estimate(k / n, ((hits - k / n) / n,))
     return _share_interval(k / n, n / _design_effect(estimate, n, design), design)
+
+
+def worth(hits: np.ndarray, clusters: np.ndarray | None = None) -> float:
+    """Return how many independent clips tell as much about a share as clips that belong together do.
+
+    Args:
+        hits: The clips that the share counts, bool [n].
+        clusters: Which clips belong together, int [n]; None if none do.
+
+    Returns:
+        n divided by the design effect, and by what Student's t adds for few clusters; 0 if they are too few.
+    """
+    if clusters is None:
+        return float(len(hits))
+    design = _Design([len(hits)], [clusters])
+    if not design.is_enough:
+        return 0.0
+    estimate = _Estimate(hits.mean(), ((hits - hits.mean()) / len(hits),))
+    return len(hits) / (_design_effect(estimate, len(hits), design) * design.students_factor)
 
 
 def paired_differences(
@@ -352,23 +375,27 @@ def p_of_shares(hits: np.ndarray, inside: np.ndarray, clusters: np.ndarray | Non
 
 
 def p_of_counts_elsewhere(
-    there: tuple[int, int], hits: np.ndarray, clusters: np.ndarray | None = None
+    there: tuple[int, int], worth_there: float, hits: np.ndarray, clusters: np.ndarray | None = None
 ) -> float | None:
-    """Test whether the share of hits among some clips is that of other, independent clips.
+    """Test whether the share of hits among some clips is that of other clips.
 
     Args:
         there: The hits among the other clips, and their number.
+        worth_there: As how many independent clips the others count; see `worth`.
         hits: bool [n].
         clusters: Which of the n clips belong together, int [n]; None if none do.
 
     Returns:
-        As for `p_of_shares`.
+        As for `p_of_shares`; None also if the others are worth nothing.
     """
-    everything = np.concatenate([hits, np.arange(there[1]) < there[0]])
+    number = round(worth_there)
+    if number == 0:
+        return None
+    everything = np.concatenate([hits, np.arange(number) < round(there[0] / there[1] * number)])
     is_here = np.arange(len(everything)) < len(hits)
     if clusters is not None:
         _, numbers = np.unique(clusters, return_inverse=True)
-        clusters = np.concatenate([numbers, len(numbers) + np.arange(there[1])])
+        clusters = np.concatenate([numbers, len(numbers) + np.arange(number)])
     return p_of_shares(everything, is_here, clusters)
 
 

@@ -39,6 +39,7 @@ from antispoofing.scoring.decision import FAKE, REAL, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
 from antispoofing.text import aligned
+from antispoofing.training.history import validation_figures
 
 SIZES, AUCS = (20, 50, 200, 1000), (0.6, 0.9, 0.97, 0.998)
 WINDOWS = (7, 16, 30, 150, 300)  # 16 s, half a minute, one, five and ten minutes
@@ -271,36 +272,24 @@ def _comparison(voices: Voices, rng: np.random.Generator, is_true: bool) -> str:
     before, after = (scored(voices, of_detector, codecs) for of_detector in scores)
     clustering = find_clusters(after.utterances)
     text = difference("before", "after", compare(before, after, clustering))
-    validation = Voices(0, 200).draw(rng)[0]
-    validation[1] += 2.0
     summary = summarise(after, clustering)
-    return text + change(before, after, summary, _codecs(after), _epoch(validation[1], validation[0]))
+    return text + change(before, after, summary, _codecs(after), _epoch(voices, rng, 2.0))
 
 
 def _carried_over(voices: Voices, rng: np.random.Generator, is_true: bool, worse: float = 0.6) -> str:
     scores = voices.draw(rng)[0]
     scores[1] += 2.5 - worse * is_true
     outcome = scored(voices, scores, rng.integers(0, 4, scores.shape))
-    validation = Voices(0, 200).draw(rng)[0]
-    validation[1] += 2.5
-    clustering = find_clusters(outcome.utterances)
-    epoch = _epoch(validation[1], validation[0])
-    return change(outcome, outcome, summarise(outcome, clustering), {}, epoch)
+    summary = summarise(outcome, find_clusters(outcome.utterances))
+    return change(outcome, outcome, summary, {}, _epoch(voices, rng, 2.5))
 
 
-def _epoch(bonafide: np.ndarray, spoof: np.ndarray) -> dict:
-    eer = metrics.compute_eer(bonafide, spoof)
-    low, high = uncertainty.intervals(bonafide, spoof)["auc"]
-    return {
-        "validation_auc": metrics.compute_auc(bonafide, spoof),
-        "validation_auc_low": low,
-        "validation_auc_high": high,
-        "validation_threshold": eer.threshold,
-        "validation_bonafide": len(bonafide),
-        "validation_spoof": len(spoof),
-        "validation_rejected": int((bonafide < eer.threshold).sum()),
-        "validation_accepted": int((spoof >= eer.threshold).sum()),
-    }
+def _epoch(voices: Voices, rng: np.random.Generator, distance: float) -> dict:
+    """Return the figures of a validation split: independent clips, or as many speakers as here."""
+    there = voices if voices.speakers else Voices(0, 200)
+    scores = there.draw(rng)[0]
+    scores[1] += distance
+    return validation_figures(scored(there, scores, np.zeros(scores.shape, int)))
 
 
 CLAIMS = (

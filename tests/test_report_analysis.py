@@ -21,6 +21,7 @@ from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_recordings
 from antispoofing.scoring.scored import Scored
+from antispoofing.training.history import validation_figures
 from model import Detector
 
 
@@ -383,6 +384,33 @@ def test_a_file_without_counts_of_errors_leaves_open_whether_its_threshold_holds
     earlier.pop("validation_rejected"), earlier.pop("validation_accepted")
     text = change(before, after, summary_of(after), properties_of(before), earlier)
     assert "so whether the threshold holds is not known" in " ".join(text.split())
+
+
+def test_a_validation_split_of_few_speakers_leaves_open_what_carries_over():
+    before, after = pair(1, 0)
+    speakers = [f"{'rf'[i // 80]}{i % 4}" for i in range(160)]
+    clips = [replace(u, columns={"speaker": s}) for u, s in zip(after.utterances, speakers, strict=True)]
+    there = validation_figures(Scored(clips, after.logits, {}))
+    assert there["validation_auc_low"] is there["validation_auc_high"] is None
+    assert there["validation_bonafide_worth"] == there["validation_spoof_worth"] == 0
+    words = words_on_change(before, after, **there)
+    assert "There, there are too few clips, or groups of clips that belong together, to tell" in words
+    assert "whether the threshold holds here cannot be told from so little" in words
+
+
+def test_a_validation_split_of_many_speakers_counts_for_less_than_its_clips():
+    before, after = pair(1, 0)
+    speakers = [f"{'rf'[i // 80]}{i // 4}" for i in range(160)]
+    clips = [replace(u, columns={"speaker": s}) for u, s in zip(after.utterances, speakers, strict=True)]
+    shifts = np.repeat(normal(0, 40, 3), 4)
+    there = validation_figures(Scored(clips, after.logits + np.outer(shifts, [0, 1]), {}))
+    alone = validation_figures(Scored(after.utterances, after.logits + np.outer(shifts, [0, 1]), {}))
+    for name in ("bonafide", "spoof"):
+        assert there[f"validation_{name}_worth"] < 70 < alone[f"validation_{name}_worth"] == 80
+    widths = [of["validation_auc_high"] - of["validation_auc_low"] for of in (there, alone)]
+    assert widths[0] > 1.2 * widths[1]
+    words = words_on_change(before, after, **there)
+    assert "(on the validation split, the 80 real clips form 20 groups by speaker; the 80 fake" in words
 
 
 def test_where_it_changed_names_the_groups_that_are_shown_to_have():

@@ -13,7 +13,12 @@ from helpers import ROOT, fresh_detector
 
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.loading import save_detector
-from antispoofing.detectors.provenance import VALIDATION_COUNTS, VALIDATION_FIGURES
+from antispoofing.detectors.provenance import (
+    VALIDATION_COUNTS,
+    VALIDATION_FIGURES,
+    VALIDATION_INTERVAL,
+    VALIDATION_WORTH,
+)
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.training.history import FINAL, LAST, STATE, EpochResult
 from antispoofing.training.loop import fine_tune
@@ -137,4 +142,5 @@ def test_a_fine_tuned_file_has_the_validation_figures_of_an_epoch():
     figures = [
         field.name for field in dataclasses.fields(EpochResult) if field.name.startswith("validation_")
     ]
-    assert figures == [*VALIDATION_FIGURES, *VALIDATION_COUNTS]
+    known = {*VALIDATION_FIGURES, *VALIDATION_INTERVAL, *VALIDATION_COUNTS, *VALIDATION_WORTH}
+    assert set(figures) == {*known, "validation_clips"}

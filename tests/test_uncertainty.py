@@ -263,7 +263,7 @@ def test_shares_of_independent_clips_have_wilsons_interval_and_fishers_test():
     inside = np.arange(80) < 20
     p_value = scipy.stats.fisher_exact([[12, 8], [0, 60]]).pvalue
     assert p_of_shares(hits, inside) == p_of_counts((12, 20), (0, 60)) == pytest.approx(p_value)
-    assert p_of_counts_elsewhere((12, 20), np.zeros(60, bool)) == pytest.approx(p_value)
+    assert p_of_counts_elsewhere((12, 20), 20, np.zeros(60, bool)) == pytest.approx(p_value)
     assert share_interval(hits[:0]) is None
 
 
@@ -279,7 +279,8 @@ def test_errors_of_a_single_speaker_are_no_difference_between_groups():
     scattered = np.arange(200) % 20 == 3
     assert np.diff(share_interval(scattered, clusters)) < high - low
     assert p_of_shares(np.zeros(200, bool), inside, clusters) == 1
-    assert p_of_counts_elsewhere((0, 200), hits, clusters) > 0.05 > p_of_counts_elsewhere((0, 200), hits)
+    there = (0, 200), 200
+    assert p_of_counts_elsewhere(*there, hits, clusters) > 0.05 > p_of_counts_elsewhere(*there, hits)
 
 
 def test_changes_are_tested_by_mcnemar():

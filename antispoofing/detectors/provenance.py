@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 VALIDATION_FIGURES = (
     "validation_loss",
     "validation_auc",
-    "validation_auc_low",
-    "validation_auc_high",
     "validation_eer",
     "validation_threshold",
 )
+VALIDATION_INTERVAL = ("validation_auc_low", "validation_auc_high")  # of that AUC; a file may lack it
 # How many of its clips were misjudged at that threshold; files of earlier versions lack these.
 VALIDATION_COUNTS = (
     "validation_bonafide",
@@ -32,6 +31,7 @@ VALIDATION_COUNTS = (
     "validation_rejected",
     "validation_accepted",
 )
+VALIDATION_WORTH = ("validation_bonafide_worth", "validation_spoof_worth")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ def read_fine_tuning(detector: Detector) -> FineTuning:
             and isinstance(start.sha256, str | None)
             and isinstance(start.provenance, dict)
             and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+            and _is_interval(*(epoch.get(name) for name in VALIDATION_INTERVAL))
             and _are_counts(*(epoch.get(name) for name in VALIDATION_COUNTS))
+            and all(_is_worth(epoch.get(name)) for name in VALIDATION_WORTH)
+            and isinstance(epoch.get("validation_clips"), str | None)
         )
     except (KeyError, TypeError, OverflowError):
         known = False
@@ -120,6 +123,23 @@ def _are_counts(bonafide: object, spoof: object, rejected: object, accepted: obj
     if all(number is None for pair in pairs for number in pair):
         return True
     return all(type(k) is int and type(n) is int and 0 <= k <= n > 0 for k, n in pairs)
+
+
+def _is_interval(low: object, high: object) -> bool:
+    """Check that both bounds are missing, or are those of an interval of an AUC."""
+    if low is None and high is None:
+        return True
+    return isinstance(low, int | float) and isinstance(high, int | float) and 0 <= low <= high <= 1
+
+
+def _is_worth(number: object) -> bool:
+    return number is None or (isinstance(number, int | float) and 0 <= number < math.inf)
+
+
+def validation_interval(epoch: dict) -> tuple[float, float] | None:
+    """Return the 95 % interval of the AUC on the validation set, from an epoch's figures; None if unknown."""
+    low, high = (epoch.get(name) for name in VALIDATION_INTERVAL)
+    return None if low is None or high is None else (low, high)
 
 
 def kept_epoch(provenance: dict) -> dict:

@@ -15,10 +15,11 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
+from antispoofing.detectors.provenance import validation_interval
 from antispoofing.errors import DataError
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.report.wording import LEVEL, UNDIRECTED, at_level, misjudged, share, table, with_progress
-from antispoofing.scoring.clusters import Clustering, find_clusters
+from antispoofing.scoring.clusters import INDEPENDENT, Clustering, find_clusters
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import auc_text, eer_text, printable, with_interval
 
@@ -179,21 +180,22 @@ def change(
 
 def _carried_over(after: Scored, summary: dict, epoch: dict) -> str:
     """Say whether the figures of the validation split hold on these recordings."""
-    there = epoch["validation_auc_low"], epoch["validation_auc_high"]
+    there = validation_interval(epoch)
     auc, interval = summary["metrics"]["auc"], summary["intervals_95"]["auc"]
     words = (
         "**Does it carry over?** On the validation split of the data it was fine-tuned on, the detector's "
         f"AUC is {auc_text(epoch['validation_auc'], there)}; here it is {auc_text(auc, interval)}. "
     )
-    if interval is None:
+    if interval is None or there is None:
         words += (
-            "Here, there are too few clips, or groups that belong together, to tell whether that is less. "
+            f"{'Here' if interval is None else 'There'}, there are too few clips, or groups of clips that "
+            "belong together, to tell whether that is less. "
         )
     else:
         low, high = uncertainty.difference_interval(epoch["validation_auc"], there, auc, interval)
         words += (
-            f"The 95 % interval of the difference is {low:+.4f} to {high:+.4f}, if the clips of the "
-            "validation split are independent: "
+            f"The 95 % interval of the difference is {low:+.4f} to {high:+.4f} (on the validation split, "
+            f"{epoch.get('validation_clips') or INDEPENDENT}): "
         )
         if not summary["better_than_chance"]:
             words += "these clips do not show that it can tell real from fake at all. "
@@ -218,7 +220,9 @@ def _threshold_carried_over(after: Scored, epoch: dict) -> str:
             continue
         there = epoch[f"validation_{error}"], epoch[f"validation_{label}"]
         rates.append(f"{here} (there, {there[0]} of {there[1]})")
-        p_value = uncertainty.p_of_counts_elsewhere(there, wrong[members], clustering.among(members))
+        worth = epoch.get(f"validation_{label}_worth")
+        worth = there[1] if worth is None else worth  # in files of earlier versions
+        p_value = uncertainty.p_of_counts_elsewhere(there, worth, wrong[members], clustering.among(members))
         if p_value is None:
             untold = True
         elif p_value * len(CLASSES) < UNDIRECTED:

@@ -11,6 +11,7 @@ from antispoofing.detectors.provenance import (
     comes_from_stand_in,
     is_stand_in,
     read_fine_tuning,
+    validation_interval,
 )
 from antispoofing.errors import CheckpointError
 from antispoofing.published import claimed_name, published_detector
@@ -77,11 +78,10 @@ def _history(detector: Detector) -> tuple[str, str]:
         trained_on = f"{made.training['clips']} clips of {sets}, starting from {_start(made.started_from)}"
     except (CheckpointError, KeyError, AttributeError):
         return NOT_KNOWN, NOT_KNOWN
-    epoch = made.epoch
-    interval = epoch["validation_auc_low"], epoch["validation_auc_high"]
+    auc = auc_text(made.epoch["validation_auc"], validation_interval(made.epoch))
     return trained_on, (
-        f"AUC {auc_text(epoch['validation_auc'], interval)} and EER {eer_text(epoch['validation_eer'])} % on "
-        "its validation set, on which the epoch was chosen"
+        f"AUC {auc} and EER {eer_text(made.epoch['validation_eer'])} % on its validation set, on which the "
+        "epoch was chosen"
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from antispoofing import distributed, metrics, uncertainty
+from antispoofing import distributed
 from antispoofing.classes import CLASSES
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors import checkpoints
@@ -27,7 +27,7 @@ from antispoofing.scoring.score import default_workers, score_recordings
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.training import lora
 from antispoofing.training.clips import VariedClips, epoch_order, shard_steps
-from antispoofing.training.history import FINAL, LAST, STATE, EpochResult, best_epoch
+from antispoofing.training.history import FINAL, LAST, STATE, EpochResult, best_epoch, validation_figures
 from antispoofing.training.recipe import TrainingConfig, learning_rate, steps_of_an_epoch
 from antispoofing.training.state import TrainingState, identify, restore, write_state
 from antispoofing.training.step import MicroBatch, Optimization
@@ -295,8 +295,6 @@ def _epoch_result(epoch: int, train_loss: float, scored: Scored, rate: float, se
         raise DataError(
             "none of the real, or none of the fake, recordings of the validation set can be scored"
         )
-    eer = metrics.compute_eer(bonafide, spoof)
-    low, high = uncertainty.intervals(bonafide, spoof)["auc"] or (0.0, 1.0)
     has_score = np.isfinite(scored.scores)
     classes = torch.tensor([LABELS.index(u.label) for u in scored.utterances])[has_score]
     loss = F.cross_entropy(torch.from_numpy(scored.logits[has_score]), classes).item()
@@ -304,15 +302,7 @@ def _epoch_result(epoch: int, train_loss: float, scored: Scored, rate: float, se
         epoch=epoch,
         train_loss=train_loss,
         validation_loss=loss,
-        validation_auc=metrics.compute_auc(bonafide, spoof),
-        validation_auc_low=low,
-        validation_auc_high=high,
-        validation_eer=eer.eer,
-        validation_threshold=eer.threshold,
         learning_rate=rate,
         seconds=seconds,
-        validation_bonafide=len(bonafide),
-        validation_spoof=len(spoof),
-        validation_rejected=int((bonafide < eer.threshold).sum()),
-        validation_accepted=int((spoof >= eer.threshold).sum()),
+        **validation_figures(scored),
     )
