@@ -41,9 +41,22 @@ def with_interval(value: str, interval: Sequence[float] | None, shown: Callable[
 
 def auc_text(auc: float, interval: Sequence[float] | None = None) -> str:
     """Write an AUC with four decimals, since those of good detectors differ in the third and fourth."""
-    return with_interval(f"{auc:.4f}", interval, "{:.4f}".format)
+    return with_interval(_between(auc, 1, 4), interval, lambda bound: _between(bound, 1, 4))
 
 
 def eer_text(eer: float, interval: Sequence[float] | None = None) -> str:
     """Write an EER in per cent, without the sign, with two decimals as in publications."""
-    return with_interval(f"{100 * eer:.2f}", interval, lambda bound: f"{100 * bound:.2f}")
+    return with_interval(per_cent(eer, 2), interval, lambda bound: per_cent(bound, 2))
+
+
+def per_cent(share: float, decimals: int = 1) -> str:
+    """Write a share in per cent, without the sign: only 0 is written as 0, and only 1 as 100."""
+    return _between(100 * share, 100, decimals)
+
+
+def _between(value: float, most: int, decimals: int) -> str:
+    """Write a number from 0 to `most`; one that only rounding would make 0 or `most` is given a bound."""
+    text, step = f"{value:.{decimals}f}", 10.0**-decimals
+    if value > 0 and float(text) == 0:
+        return f"<{step:.{decimals}f}"
+    return f">{most - step:.{decimals}f}" if value < most == float(text) else text

@@ -15,7 +15,6 @@ Convention: higher score = more likely bona fide (real); bona fide is the positi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -26,6 +25,10 @@ from antispoofing import metrics
 # Among few clusters, a kind of speaker that is rare but badly judged is often missing altogether. If it is
 # one speaker in ten, intervals from 10 speakers cover the truth in 86 % of sets (benchmarks/coverage.py).
 FEWEST_CLUSTERS = 10
+
+# With fewer clips of a class whose scores spread more than the other's, intervals of the AUC would miss the
+# truth on one side in up to 17 % of sets.
+FEWEST_CLIPS = 5
 
 TAIL = 0.025  # of each side of an interval, and the level of each one-sided test
 
@@ -76,7 +79,7 @@ class _Design:
     @property
     def is_enough(self) -> bool:
         """Whether there are clips, or clusters of them, enough for what the intervals and tests promise."""
-        if min(self.sizes) < 2:
+        if min(self.sizes) < FEWEST_CLIPS:
             return False
         return all(
             number >= FEWEST_CLUSTERS or number == size  # as many as there are clips: none belong together
@@ -251,8 +254,26 @@ def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> Inte
     design = _Design([n], [clusters])
     if not design.is_enough:
         return None
-    estimate = _Estimate(k / n, ((hits - k / n) / n,))
-    return _share_interval(k / n, n / _design_effect(estimate, n, design), design)
+    return _share_interval(k / n, n / _shares_design_effect(hits, clusters), design)
+
+
+def _shares_design_effect(hits: np.ndarray, clusters: np.ndarray) -> float:
+    """Return by what the variance of the share of clips that are hits exceeds that of independent clips.
+
+    Where few clusters have hits, the sample tells little of how much clusters differ. So another cluster with
+    hits is added, all of whose clips are alike.
+
+    Args:
+        hits: bool [n].
+        clusters: Which clips belong together, int [n].
+    """
+    share, n = hits.mean(), len(hits)
+    design = _Design([n], [clusters])
+    expected = share * (1 - share) / n
+    variance = design.variance(_Estimate(share, ((hits - share) / n,)))
+    found = max(1.0, variance / expected) if expected else 1.0
+    number = len(np.unique(clusters[hits if share <= 0.5 else ~hits]))
+    return (number * found + _worst(design)) / (number + 1)
 
 
 def worth(hits: np.ndarray, clusters: np.ndarray | None = None) -> float:
@@ -270,8 +291,7 @@ def worth(hits: np.ndarray, clusters: np.ndarray | None = None) -> float:
     design = _Design([len(hits)], [clusters])
     if not design.is_enough:
         return 0.0
-    estimate = _Estimate(hits.mean(), ((hits - hits.mean()) / len(hits),))
-    return len(hits) / (_design_effect(estimate, len(hits), design) * design.students_factor)
+    return len(hits) / (_shares_design_effect(hits, clusters) * design.students_factor)
 
 
 def paired_differences(
@@ -349,9 +369,10 @@ def p_of_shares(hits: np.ndarray, inside: np.ndarray, clusters: np.ndarray | Non
         clusters: Which clips belong together, int [n]; None if none do.
 
     Returns:
-        The two-sided p value of Fisher's exact test. With clusters, also of a chi-squared test whose
-        statistic is divided by the design effect (Rao & Scott, JASA 1981): the larger of the two p values;
-        None if the group, or the rest, has too few clusters.
+        The two-sided p value of Fisher's exact test. With clusters, also of a test whose variance has the
+        design effects of both shares (after Rao & Scott, JASA 1981), but for clusters that are in both, whose
+        differences within themselves count: the larger of the two p values; None if the group, or the rest,
+        has too few clusters.
     """
     counts = [(int(hits[part].sum()), int(part.sum())) for part in (inside, ~inside)]
     exact = p_of_counts(*counts)
@@ -369,7 +390,12 @@ def p_of_shares(hits: np.ndarray, inside: np.ndarray, clusters: np.ndarray | Non
     overall = hits.mean()
     if not 0 < overall < 1:
         return 1.0
-    expected = overall * (1 - overall) * (1 / counts[0][1] + 1 / counts[1][1])
+    in_both = np.intersect1d(*parts)
+    expected = 0.0
+    for part, (_, n) in zip((inside, ~inside), counts, strict=True):
+        alone = 1 - np.isin(clusters[part], in_both).mean()
+        effect = alone * _shares_design_effect(hits[part], clusters[part]) + (1 - alone)
+        expected += overall * (1 - overall) / n * effect
     variance = max(design.variance(difference), expected)
     return max(exact, float(2 * scipy.special.stdtr(design.degrees, -abs(difference.value) / variance**0.5)))
 
@@ -431,44 +457,3 @@ def p_of_changes(gained: np.ndarray, lost: np.ndarray, clusters: np.ndarray | No
     totals = np.bincount(numbers, gained.astype(float) - lost)
     statistic = abs(float(totals.sum())) / max(float(totals @ totals), changes) ** 0.5
     return max(exact, float(2 * scipy.special.stdtr(effective - 1, -statistic)))
-
-
-def shown_direction(
-    bonafide: np.ndarray, spoof: np.ndarray, clusters: Clusters | None, interval: Interval | None
-) -> int:
-    """Return 1 if the scores are shown to be better than chance, -1 if shown to be reversed, otherwise 0.
-
-    This is shown by a Mann-Whitney test (one-sided, 2.5 %) of the clips, or of the clusters' mean scores, and
-    where there are enough of them for an interval of the AUC, if that lies on the same side of 0.5.
-    Clusters that have clips of both classes are compared within themselves, by Wilcoxon's signed-rank test.
-    """
-    if min(len(bonafide), len(spoof)) < 2:
-        return 0
-    means = (bonafide, spoof) if clusters is None else _cluster_means(bonafide, spoof, clusters)
-    in_both = np.isfinite(means[0] - means[1]) if clusters is not None else np.zeros(1, bool)
-    if in_both.sum() > len(in_both) / 2:
-        differences = (means[0] - means[1])[in_both]
-        if not differences.any():
-            return 0
-        test = partial(scipy.stats.wilcoxon, differences)
-    else:
-        test = partial(scipy.stats.mannwhitneyu, *(mean[np.isfinite(mean)] for mean in means))
-    for sign, alternative in ((1, "greater"), (-1, "less")):
-        agrees = interval is None or (interval[0] > 0.5 if sign > 0 else interval[1] < 0.5)
-        if agrees and test(alternative=alternative).pvalue < TAIL:
-            return sign
-    return 0
-
-
-def _cluster_means(
-    bonafide: np.ndarray, spoof: np.ndarray, clusters: Clusters
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each cluster's mean score of either class; NaN where it has no clips of that class."""
-    numbers = np.unique(np.concatenate(clusters), return_inverse=True)[1]
-    count = int(numbers.max()) + 1
-
-    def means(scores: np.ndarray, of_class: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):
-            return np.bincount(of_class, scores, count) / np.bincount(of_class, minlength=count)
-
-    return means(bonafide, numbers[: len(bonafide)]), means(spoof, numbers[len(bonafide) :])

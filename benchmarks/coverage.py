@@ -320,6 +320,7 @@ CLAIM_VOICES = (
     Voices(20, 25, 0.3),
     Voices(60, 25, 0.3),
     Voices(20, 25, 0.3, True),
+    Voices(10, 30, 0.45),
 )
 
 

@@ -25,16 +25,16 @@ def workplace(tmp_path, monkeypatch):
 
 
 def calibrated() -> dict:
-    return json.loads(Path("detector.calibration.json").read_text(encoding="utf-8"))
+    return json.loads(Path("detector.safetensors.calibration.json").read_text(encoding="utf-8"))
 
 
 def test_by_recordings_and_by_their_scores_it_is_the_same(workplace, capsys):
     assert main(["detector.safetensors", "--data", "data", "--workers", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "The calibration is in detector.calibration.json" in shown
+    assert "The calibration is in detector.safetensors.calibration.json" in shown
     by_data = calibrated()
     assert by_data["calibration"]["fitted_on"] == "20 real and 20 fake recordings of data"
-    Path("detector.calibration.json").unlink()
+    Path("detector.safetensors.calibration.json").unlink()
     arguments = ["--data", "data", "--checkpoint", "detector.safetensors", "--workers", "0"]
     assert evaluate_custom.main(arguments) == 0
     assert main(["detector.safetensors", "--scores", "results/custom/detector/scores.csv"]) == 0
@@ -47,10 +47,11 @@ def test_by_recordings_and_by_their_scores_it_is_the_same(workplace, capsys):
     capsys.readouterr()
     assert evaluate_custom.main(arguments) == 0
     shown = capsys.readouterr().out
+    assert "; it was fitted on these very clips" in shown
     assert "detector: calibrated, it has a Cllr of" in shown
     assert "The calibration was fitted on these very clips" in " ".join(shown.split())
     found = json.loads(Path("results/custom/detector/metrics.json").read_text(encoding="utf-8"))
-    assert found["calibrated"].keys() == {"cllr", "act_dcf", "sure", "wrong"}
+    assert found["calibrated"].keys() == {"cllr", "act_dcf", "sure", "wrong", "fitted_on_these_clips"}
     assert found["calibrated"]["cllr"] >= found["metrics"]["min_cllr"]
     next(Path("data/Fake").iterdir()).unlink()
     assert evaluate_custom.main(arguments) == 0
@@ -66,7 +67,7 @@ def test_a_calibration_beside_the_file_comes_before_the_one_in_it(workplace):
         "detector_sha256": detector.sha256,
         "calibration": Calibration(2.0, 0.0, 5.0, "beside").to_dict(),
     }
-    Path("detector.calibration.json").write_text(json.dumps(beside), encoding="utf-8")
+    Path("detector.safetensors.calibration.json").write_text(json.dumps(beside), encoding="utf-8")
     assert find_calibration(detector).fitted_on == "beside"
 
 
@@ -85,10 +86,10 @@ OTHER = json.dumps(Calibration(1.0, 0.0, 3.0, "x").to_dict())
     ],
 )  # fmt: skip
 def test_a_file_that_does_not_belong_there_is_refused(content, words, workplace, capsys):
-    Path("detector.calibration.json").write_text(content, encoding="utf-8")
+    Path("detector.safetensors.calibration.json").write_text(content, encoding="utf-8")
     assert evaluate_custom.main(["--data", "data", "--checkpoint", "detector.safetensors"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: detector.calibration.json")
+    assert error.startswith("error: detector.safetensors.calibration.json")
     assert words in error
     assert error.count("\n") == 1
 
@@ -100,7 +101,7 @@ def test_a_file_that_does_not_belong_there_is_refused(content, words, workplace,
         (["--scores", "reversed.csv"], "higher scores do not mean more likely real"),
         (["--scores", "real.csv"], "a calibration needs scores of both real and fake recordings"),
         (["--scores", "other/scores.csv"], "has the scores of another detector than detector.safetensors"),
-        (["--data", "data/Real"], "the recordings must have labels, real and fake"),
+        (["--data", "data/Real"], "the recordings must have labels, both real and fake"),
         (["--data", "data", "--checkpoint", "x"], "unrecognized arguments"),
         ([], "name either --data or --scores"),
     ],
@@ -116,7 +117,7 @@ def test_what_cannot_be_calibrated_is_refused(args, words, workplace, capsys):
     except SystemExit as stopped:
         assert stopped.code == 2
     assert words in capsys.readouterr().err
-    assert not Path("detector.calibration.json").exists()
+    assert not Path("detector.safetensors.calibration.json").exists()
 
 
 def test_held_out_figures_are_of_clips_that_a_calibration_was_not_fitted_on():

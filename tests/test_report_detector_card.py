@@ -89,7 +89,7 @@ def test_a_file_under_a_published_name_that_is_another_is_told(name, sha256, is_
 
 def test_a_detector_of_which_nothing_is_known_says_so():
     detector = Detector(PRESETS["small"])
-    assert verdict_note(detector) == "Its error rates: not known, so its verdicts may be worthless."
+    assert verdict_note(detector) == "Its error rates are not known, so its verdicts may be worthless."
 
 
 def test_a_fine_tuned_detector_names_its_training_but_no_folder():

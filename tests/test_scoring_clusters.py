@@ -6,6 +6,7 @@ import pytest
 from antispoofing.data.recordings import Utterance
 from antispoofing.scoring.clusters import FILE_NAMES, find_clusters, unlabelled
 from antispoofing.scoring.scored import Scored
+from antispoofing.uncertainty import intervals
 
 
 def recordings(real, fake, **columns):
@@ -90,8 +91,10 @@ def test_unequal_groups_are_worth_fewer():
 
 
 def test_clips_that_are_each_by_themselves_need_not_be_many():
-    found = recordings([f"p{i}_{j}" for i in "abcdefghij" for j in range(2)], ["a", "b", "c"])
-    assert find_clusters(found).is_enough(Scored(found, np.ones((23, 2)), {}))
+    found = recordings([f"p{i}_{j}" for i in "abcdefghij" for j in range(2)], ["a", "b", "c", "d", "e"])
+    real, fake = find_clusters(found).of(Scored(found, np.ones((25, 2)), {}))
+    assert intervals(np.arange(20), np.arange(5), (real, fake))["auc"]
+    assert intervals(np.arange(20), np.arange(5), (real // 2 * 2, fake))["auc"] is None  # pairs of speakers
 
 
 def test_a_column_with_gaps_leaves_those_clips_by_themselves():
@@ -99,6 +102,10 @@ def test_a_column_with_gaps_leaves_those_clips_by_themselves():
     speakers = ["a"] * 10 + ["b"] * 9 + [""]
     clustering = find_clusters(recordings(names, [], speaker=speakers))
     assert groups(clustering, 20) == [list(range(10)), list(range(10, 19)), [19]]
+    scored = Scored(recordings(names, [], speaker=speakers), np.ones((20, 2)), {})
+    assert "3 groups, worth 2.2 of equal size, by speaker (each of the 1 without one by itself)" in (
+        clustering.describe(scored)
+    )
     mostly_empty = ["a"] * 5 + [""] * 15
     assert not find_clusters(recordings(names, [], speaker=mostly_empty)).is_known
 
@@ -117,12 +124,8 @@ def test_what_is_said_counts_the_clips_that_have_a_score():
         "the 2 real clips form 1 group by how their file names begin; it is not known which of the 2 fake "
         "clips belong together"
     )
-    assert not clustering.is_enough(scored)
     chosen = np.array([True, False, True, False, True, False])
     assert len(clustering.subset(chosen).among(np.ones(3, bool))) == 3
-    many = recordings([f"p{i}_{j}" for i in "abcdefghij" for j in range(2)], [f"q{i}" for i in "abcdefghijk"])
-    scored = Scored(many, np.ones((31, 2)), {})
-    assert find_clusters(many).is_enough(scored)
 
 
 def test_folders_without_those_that_name_a_label():

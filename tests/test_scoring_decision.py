@@ -44,8 +44,7 @@ def test_a_calibration_solves_the_equations_of_logistic_regression(bonafide, spo
 def test_a_fit_that_does_not_converge_gives_none_and_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(calibrating, "_MOST_STEPS", 1)
     assert Calibration.fit(RNG.normal(3, 2, 50), RNG.normal(-1, 1, 20), "70 clips") is None
-    reason = "so the two logits are compared instead: lbfgs failed to converge"
-    assert f"the calibration on 70 clips failed, {reason}" in caplog.text
+    assert "the calibration did not converge (lbfgs failed to converge" in caplog.text
 
 
 def test_a_calibration_gives_log_likelihood_ratios():
@@ -159,7 +158,7 @@ def test_a_score_must_be_borne_out_to_be_sure():
 def test_too_few_recordings_can_never_be_sure_and_the_words_say_so():
     few = Rule(calibration=Calibration.fit(RNG.normal(5, 1, 18), RNG.normal(-5, 1, 18), "18 of each"))
     assert few.verdicts(np.array([[0, 1e3], [0, -1e3]])) == [NOT_SURE, NOT_SURE]
-    assert "no clip can get the verdict real or fake" in few.describe()
+    assert "No clip can get the verdict real or fake" in few.describe()
     enough = Rule(calibration=Calibration.fit(RNG.normal(5, 1, 30), RNG.normal(-5, 1, 30), "30 of each"))
     assert enough.verdicts(np.array([[0, 1e3], [0, -1e3]])) == [REAL, FAKE]
     assert "no clip can" not in enough.describe()

@@ -408,13 +408,50 @@ def test_files_that_cannot_be_compared_are_named(asvspoof_like, capsys):
     Path("other.csv").write_text("path,score,label\na,1,real\nb,0,fake\n", encoding="utf-8")
     Path("two.csv").write_text("path,score,label\na,1,fake\nb,0,real\n", encoding="utf-8")
     Path("three.csv").write_text("path,score,label\nc,1,fake\nd,0,real\n", encoding="utf-8")
-    for args, words in (
-        (["other.csv", "three.csv"], "no recording is in all of these files of scores"),
-        (["other.csv", "two.csv"], "two: a has another label than in other"),
-        (["other.csv", "./other.csv"], "the same file of scores is named twice"),
+    Path("real.csv").write_text("path,score,label\na,1,real\ne,0,fake\n", encoding="utf-8")
+    for other, why in (
+        ("three", "no recording is in both files"),
+        ("two", "a has another label in two than in other"),
+        ("real", "no real, or no fake, recording has a score from both detectors"),
     ):
-        assert main(args) == 2
-        assert words in capsys.readouterr().err
+        assert main(["other.csv", f"{other}.csv"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"## {other} against other No comparison: {why}." in shown
+        assert f"{other} 0.0000" in shown or f"{other} 1.0000" in shown  # each has its own figures
+    assert main(["other.csv", "./other.csv"]) == 2
+    assert "the same file of scores is named twice" in capsys.readouterr().err
+
+
+def test_each_pair_of_files_is_compared_on_its_own_clips_and_with_the_columns_of_all(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    labels, speakers = ["real", "fake"] * 100, [f"{i % 2}{i // 10}" for i in range(200)]
+    scores = {name: rng.normal(np.arange(200) % 2 * -1.0, 1) for name in "abc"}
+    for name in "abc":
+        rows = ["path,score,label" + ",speaker" * (name == "b")]
+        for i in range(12 if name == "c" else 200):
+            rows.append(f"q{i},{scores[name][i]},{labels[i]}" + f",{speakers[i]}" * (name == "b"))
+        Path(f"{name}.csv").write_text("\n".join(rows), encoding="utf-8")
+    texts = []
+    for order in ("abc", "cba"):
+        assert main([f"{name}.csv" for name in order]) == 0
+        texts.append(" ".join(capsys.readouterr().out.split()))
+        assert texts[-1].count("(100 real, 100 fake)") == 1
+        assert texts[-1].count("(6 real, 6 fake)") == 2
+        assert "by speaker" in texts[-1]
+        assert "taken as independent" not in texts[-1]
+    for figures in (r"a +(0\.\d{4} \[[^]]*\])", r"b +(0\.\d{4} \[[^]]*\])"):
+        assert len({re.search(figures, text)[1] for text in texts}) == 1
+
+
+def test_a_label_that_one_file_lacks_is_taken_from_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("path,score,label\nx,1,real\ny,0,fake\nz,2,real\n", encoding="utf-8")
+    Path("b.csv").write_text("path,score,label\nx,1,real\ny,0,fake\nz,2,\n", encoding="utf-8")
+    assert main(["a.csv", "b.csv"]) == 0
+    assert "(2 real, 1 fake)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_the_figures_are_of_is_never_overwritten(asvspoof_like, capsys):

@@ -214,8 +214,8 @@ def test_the_lines_on_screen():
     assert screen.timeline_lines("a\nb.wav", timeline, ["it is silent"]) == [
         "a\\nb.wav, as a whole: REAL (5 windows, mean margin 5.20)",
         "  caution: it is silent",
-        "  0:03.0 to 0:05.0 leans towards synthetic (lowest score -1.00)",
-        "  0:05.0 to 0:09.0 sounds synthetic (lowest score -9.00)",
+        "  0:03.0 to 0:05.0 leans towards synthetic (lowest margin -1.00)",
+        "  0:05.0 to 0:09.0 sounds synthetic (lowest margin -9.00)",
     ]
     assert text.clock(3599.96) == "59:59.9"
 

@@ -21,7 +21,6 @@ from antispoofing.uncertainty import (
     p_of_shares,
     paired_differences,
     share_interval,
-    shown_direction,
 )
 
 
@@ -283,6 +282,51 @@ def test_errors_of_a_single_speaker_are_no_difference_between_groups():
     assert p_of_counts_elsewhere(*there, hits, clusters) > 0.05 > p_of_counts_elsewhere(*there, hits)
 
 
+def test_errors_of_few_speakers_are_not_taken_for_rare_ones():
+    """Speakers differ, and both classes have errors in 5 % of clips; few sets may say otherwise."""
+    rng, clusters = np.random.default_rng(7), np.r_[np.repeat(np.arange(10), 30), 10 + np.arange(300)]
+    claims = 0
+    for _ in range(300):
+        effects = np.r_[np.repeat(rng.standard_normal(10), 30) * 0.6**0.5, np.zeros(300)]
+        spread = np.r_[np.full(300, 0.4**0.5), np.ones(300)]
+        hits = effects + spread * rng.standard_normal(600) < scipy.stats.norm.ppf(0.05)
+        claims += p_of_shares(hits, np.arange(600) < 300, clusters) < 0.05
+    assert claims <= 15  # it was 39 without the design effect of a cluster that is all alike
+
+
+def test_the_interval_of_the_eer_weighs_the_class_by_the_others_density():
+    """With the weights exchanged, it would cover the truth in 56 % of sets."""
+    rng, covered = np.random.default_rng(8), 0
+    truth = scipy.stats.norm.sf(3 / 2.4)  # of real scores N(3, 0.4) and fake ones N(0, 2)
+    for _ in range(200):
+        low, high = intervals(rng.normal(3, 0.4, 1000), rng.normal(0, 2, 60))["eer"]
+        covered += low <= truth <= high
+    assert covered >= 170
+
+
+def test_the_degrees_of_freedom_are_those_of_the_class_with_fewer_clusters():
+    clusters = np.repeat(np.arange(12), 20), 12 + np.repeat(np.arange(200), 2)
+    assert uncertainty._Design((240, 400), clusters).degrees == pytest.approx(11)
+
+
+@pytest.mark.parametrize(("speakers", "is_enough"), [(9, False), (10, True)])
+def test_it_takes_ten_speakers(speakers, is_enough):
+    clusters = np.repeat(np.arange(speakers), 10), speakers + np.arange(90)
+    found = intervals(np.arange(10.0 * speakers), np.arange(90.0), clusters)
+    assert [interval is not None for interval in found.values()] == [is_enough] * 2
+
+
+def test_changes_of_clusters_are_tested_by_obuchowskis_version():
+    """16 speakers with 3 changes each, in one direction for 12 of them, and in the other for 4."""
+    clusters = np.repeat(np.arange(16), 4)
+    changed = np.tile([True, True, True, False], 16)
+    gained, lost = changed & (clusters < 12), changed & (clusters >= 12)
+    assert p_of_changes(gained, lost) == pytest.approx(0.00071, abs=1e-5)
+    statistic = (36 - 12) / (16 * 9) ** 0.5
+    expected = 2 * scipy.stats.t.sf(statistic, 15)
+    assert p_of_changes(gained, lost, clusters) == pytest.approx(expected) == pytest.approx(0.0639, abs=1e-4)
+
+
 def test_changes_are_tested_by_mcnemar():
     gained, lost = np.arange(60) < 14, (np.arange(60) >= 20) & (np.arange(60) < 22)
     assert p_of_changes(gained, lost) == pytest.approx(scipy.stats.binomtest(14, 16).pvalue)
@@ -297,8 +341,9 @@ def test_changes_are_tested_by_mcnemar():
 
 
 def direction(bonafide, spoof, clusters=None):
-    bonafide, spoof = np.asarray(bonafide, float), np.asarray(spoof, float)
-    return shown_direction(bonafide, spoof, clusters, intervals(bonafide, spoof, clusters)["auc"])
+    """Return on which side of 0.5 the AUC is shown to lie: 1, -1, or 0 for neither."""
+    interval = intervals(np.asarray(bonafide, float), np.asarray(spoof, float), clusters)["auc"]
+    return 0 if interval is None else int(interval[0] > 0.5) - int(interval[1] < 0.5)
 
 
 def test_a_planted_direction_is_shown():
@@ -311,26 +356,17 @@ def test_a_planted_direction_is_shown():
 
 
 def test_a_handful_of_clips_shows_nothing():
-    assert direction([0.0], [1.0]) == direction([2.0], np.arange(60) / 60) == 0
-    assert direction([0.0, 0.1], [1.0, 1.1]) == direction([1.0, 1.1], [0.0, 0.1]) == 0
+    few, many = np.arange(4.0), np.arange(60.0)
+    assert direction(few, many + 10) == direction(few + 100, many) == 0
     assert direction(np.arange(6.0), np.arange(6.0) + 10) == -1  # 1 in 924 by chance
 
 
-def test_a_handful_of_speakers_shows_a_direction_if_all_of_them_agree():
-    three, five = np.repeat([0, 1, 2], 20), np.repeat([3, 4, 5, 6, 7], 12)
-    assert direction(np.arange(60) + 100.0, np.arange(60.0), (three, five)) == 1  # 1 in 56 by chance
-    assert direction(np.arange(60.0), np.arange(60) + 100.0, (three, five)) == -1
-    two = np.repeat([0, 1], 30)
-    assert direction(np.arange(60) + 100.0, np.arange(60.0), (two, five)) == 0  # 1 in 21 by chance
-
-
-def test_speakers_in_both_classes_are_compared_with_themselves():
-    """Each speaker's real clips are slightly higher than the fakes, and speakers differ by much more."""
-    speakers = np.repeat(np.arange(12), 5)
-    spoof = 10.0 * speakers + np.tile(np.arange(5), 12)
-    assert shown_direction(spoof + 0.5, spoof, (speakers, speakers), None) == 1
-    assert shown_direction(spoof - 0.5, spoof, (speakers, speakers), None) == -1
-    assert shown_direction(spoof, spoof, (speakers, speakers), None) == 0
+def test_a_handful_of_speakers_shows_nothing():
+    """However unequal: means of few speakers would say otherwise in a tenth of sets, or more."""
+    speakers = np.repeat(np.arange(9), 100), 9 + np.repeat(np.arange(3), 2)
+    assert direction(np.arange(900) + 100.0, np.arange(6.0), speakers) == 0
+    many = np.repeat(np.arange(20), 5), 20 + np.repeat(np.arange(20), 5)
+    assert direction(np.arange(100) + 100.0, np.arange(100.0), many) == 1
 
 
 @pytest.mark.parametrize("n", [3, 8, 20])

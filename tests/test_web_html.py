@@ -121,7 +121,7 @@ def test_score_threshold_and_probability(stand_in):
     assert (
         "Score 1.500 (higher = more likely real); threshold 0.500. The score is on the real side" in page.text
     )
-    assert "with a margin of 2.00 (2.94 or more is surely real, -2.94 or less surely fake)" in page.text
+    assert "with a margin of 2.00 (it can never be sure)" in page.text
     assert "Probability that it is real: 88.1 %" in page.text
     assert "calibrated on 7 clips" in page.text
 
@@ -130,8 +130,9 @@ def test_a_long_recording_has_its_rule_its_picture_and_its_stretches(stand_in):
     detectors = [named(stand_in, calibration=SURE)]
     page = Page(web_page.timeline_html(recording(detectors, [5, -1, -9, -9, 40]), detectors))
     assert "5 windows with scores from -9.00 to 40.00" in page.text
+    assert "(2.94 or more is surely real, -2.94 or less is surely fake)" in page.text
     assert "mixed where windows in a row, at least two without overlap, are surely real" in page.text
-    assert "0:03.0 to 0:05.0 leans towards synthetic, lowest score -1.00" in page.text
+    assert "0:03.0 to 0:05.0 leans towards synthetic, lowest margin -1.00" in page.text
     (picture,) = page.all("img")
     assert picture["alt"] == "Waveform, spectrogram, and the margin over 0:12.0 (stand-in: real)"
     with Image.open(io.BytesIO(content(picture["src"]))) as image:
@@ -162,8 +163,8 @@ def test_detectors_side_by_side(stand_in):
     detectors = [named(stand_in, "one"), named(stand_in, "two", SURE)]
     page = Page(web_page.timeline_html(recording(detectors, [-5.0, -5.0]), detectors))
     assert len(page.all("section")) == 2
-    for name in ("one", "two"):
-        assert f"(fake) ({name})" in page.text
+    for name, says in (("one", "Leans towards fake"), ("two", "Sounds synthetic (fake)")):
+        assert f"{says} ({name})" in page.text
         assert f"What sounds synthetic to {name}" in page.text
     assert {row["detector"] for row in table(page.all("a")[0])} == {"one", "two"}
 

@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from antispoofing import metrics
 from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Utterance, list_sha256
@@ -84,9 +85,12 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     fitted_on = f"{len(bonafide)} real and {len(spoof)} fake recordings of {about['data']}"
     calibration = Calibration.fit(bonafide, spoof, fitted_on, list_sha256(scored.utterances))
     if calibration is None:
-        raise DataError(
-            "on these recordings, higher scores do not mean more likely real, so there is no calibration"
+        why = (
+            "the scores of these recordings are too extreme for a straight line to fit them"
+            if metrics.compute_auc(bonafide, spoof) > 0.5
+            else "on these recordings, higher scores do not mean more likely real"
         )
+        raise DataError(f"{why}, so there is no calibration")
     held_out = held_out_figures(bonafide, spoof, find_clusters(scored.utterances).of(scored))
     content = {
         "detector": checkpoint.name,
@@ -97,7 +101,8 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     }
     path = calibration_file(checkpoint)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names may be any bytes
     print(f"\n{printable(_describe(held_out))}")
     print(f"A clip is now {printable(Rule(calibration=calibration).describe())}.")
     print(f"\nThe calibration is in {path}. Remove that file to be rid of it.")
@@ -126,18 +131,22 @@ def _read(path: Path, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
         OSError: If a file cannot be read.
     """
     scores, digest = read_scores(path), file_sha256(checkpoint)
-    results = path.with_name("metrics.json")
-    if results.is_file():
-        try:
-            of_scores = json.loads(results.read_text(encoding="utf-8"))["detector"]["sha256"]
-        except (ValueError, KeyError, TypeError):
-            of_scores = digest  # not results of evaluate_custom.py
+    results, data = path.with_name("metrics.json"), path.name
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+        of_scores = content["detector"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        print(
+            f"That these are scores by {checkpoint} was not checked: no results that say so are beside them."
+        )
+    else:
         if of_scores != digest:
             raise CheckpointError(
                 f"{path} has the scores of another detector than {checkpoint}: see {results}"
             )
+        data = Path(str(content.get("data_root", path))).name
     utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
-    return as_scored(utterances, scores), {"detector_sha256": digest, "data": path.name}
+    return as_scored(utterances, scores), {"detector_sha256": digest, "data": data}
 
 
 def _describe(held_out: dict | None) -> str:
@@ -151,8 +160,8 @@ def _describe(held_out: dict | None) -> str:
     words = (
         f"On clips held out ({FOLDS}-fold cross-validation): Cllr {held_out['cllr']:.3f} bits (the least "
         f"possible is {held_out['min_cllr']:.3f}, and 1 is useless), actual DCF {held_out['act_dcf']:.3f}; "
-        f"{clips - sure} of {clips} clips are not sure"
+        f'{clips - sure} of {clips} clips get the verdict "not sure"'
     )
     if not sure:
         return f"{words}."
-    return f"{words}, and of the {sure} that are, {wrong} are wrong ({100 * (1 - SURE):.0f} % may be)."
+    return f"{words}, and of the other {sure}, {wrong} are wrong ({100 * (1 - SURE):.0f} % may be)."

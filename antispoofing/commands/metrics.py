@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import count
+from dataclasses import replace
+from itertools import combinations, count
 from pathlib import Path
 
 from antispoofing.commands import options
 from antispoofing.commands.run import run_script
-from antispoofing.data.labels import EVAL, PHASES, read_labels
+from antispoofing.data.labels import EVAL, PHASES, plain, read_labels
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
 from antispoofing.files import file_sha256
@@ -27,7 +28,7 @@ from antispoofing.report.comparison import compare_all
 from antispoofing.report.groups import crossed, property_groups, with_other_class
 from antispoofing.report.summary import over_groups, summarise
 from antispoofing.scoring.asv_scores import read_asv_rates
-from antispoofing.scoring.clusters import find_clusters
+from antispoofing.scoring.clusters import COLUMNS, find_clusters
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score_files import as_scored, read_scores, with_keys
 from antispoofing.scoring.scored import Scored
@@ -113,8 +114,9 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     scored = {name: _read(path, args) for name, path in names.items()}
     columns = {name: _columns_to_break_down(of_file, args.by) for name, of_file in scored.items()}
     asv = read_asv_rates(args.asv_scores, args.phase) if args.asv_scores else None
-    summaries = {name: _summarise(names[name], of_file, args, asv) for name, of_file in scored.items()}
-    compared = screen.analysis_text(compare_all(_same_recordings(scored))) if several else ""
+    with_columns = _with_all_columns(scored) if several else scored  # so that all have the same clusters
+    summaries = {name: _summarise(names[name], of_file, args, asv) for name, of_file in with_columns.items()}
+    compared = screen.analysis_text(_compared(with_columns)) if several else ""
     for folder in filter(None, folders.values()):
         folder.mkdir(parents=True, exist_ok=True)
     for of_file in scored.values():
@@ -151,10 +153,11 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for path in paths:
         folder = path.resolve().parent.name
-        plain = printable(folder if path.name == "scores.csv" and folder else path.stem)
-        plain = plain.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
-        free = (f"{plain}-{number}" for number in count(2))
-        names[plain if plain not in names else next(name for name in free if name not in names)] = path
+        own = printable(folder if path.name == "scores.csv" and folder else path.stem)
+        own = own.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
+        own = own.strip(".").replace(".", "-") or "scores"  # no parent folder, nor a name of a result
+        free = (f"{own}-{number}" for number in count(2))
+        names[own if own not in names else next(name for name in free if name not in names)] = path
     return names
 
 
@@ -230,25 +233,62 @@ def _read(path: Path, args: argparse.Namespace) -> Scored:
     return scored
 
 
-def _same_recordings(scored: Mapping[str, Scored]) -> dict[str, Scored]:
-    """Return the scores of the recordings that all files have, in the same order.
+def _with_all_columns(scored: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return the same scores; each recording has the columns of all files that tell what belongs together.
+
+    Where files differ, the first counts.
+    """
+    known: dict[str, dict[str, str]] = {}
+    for of_file in reversed(list(scored.values())):
+        for u in of_file.utterances:
+            telling = {name: value for name, value in u.columns.items() if plain(name) in COLUMNS}
+            known[u.name] = known.get(u.name, {}) | telling
+    return {
+        title: Scored(
+            [replace(u, columns=known[u.name]) for u in of_file.utterances], of_file.logits, of_file.failures
+        )
+        for title, of_file in scored.items()
+    }
+
+
+def _compared(scored: Mapping[str, Scored]) -> list[str]:
+    """Compare each pair of files of scores, and say which cannot be compared."""
+    pairs = list(combinations(scored.items(), 2))
+    sections = []
+    for before, after in pairs:
+        try:
+            sections += compare_all(_same_recordings(before, after), len(pairs))
+        except DataError as error:
+            sections.append(
+                f"## {printable(after[0])} against {printable(before[0])}\n\nNo comparison: {error}."
+            )
+    return sections
+
+
+def _same_recordings(*files: tuple[str, Scored]) -> dict[str, Scored]:
+    """Return the scores of the recordings that two files both have, in the same order.
+
+    A label that one of them lacks is taken from the other.
 
     Raises:
-        DataError: If no recordings are in all of them, or one has different labels.
+        DataError: If no recording is in both, or one has different labels.
     """
-    places = [{u.name: i for i, u in enumerate(of_file.utterances)} for of_file in scored.values()]
-    names = [name for name in places[0] if all(name in of_file for of_file in places)]
-    if not names:
-        raise DataError("no recording is in all of these files of scores, so they cannot be compared")
-    chosen, first = {}, next(iter(scored.values()))
-    for (title, of_file), place in zip(scored.items(), places, strict=True):
-        indices = [place[name] for name in names]
-        for name, index in zip(names, indices, strict=True):
-            if of_file.utterances[index].label != first.utterances[places[0][name]].label:
-                raise DataError(f"{title}: {name} has another label than in {next(iter(scored))}")
-        utterances = [first.utterances[places[0][name]] for name in names]
-        chosen[title] = Scored(utterances, of_file.logits[indices], {})
-    return chosen
+    (first_title, first), (title, other) = files
+    places = {u.name: i for i, u in enumerate(other.utterances)}
+    indices = [i for i, u in enumerate(first.utterances) if u.name in places]
+    if not indices:
+        raise DataError("no recording is in both files")
+    others = [places[first.utterances[i].name] for i in indices]
+    utterances = []
+    for i, k in zip(indices, others, strict=True):
+        u, label = first.utterances[i], other.utterances[k].label
+        if label and u.label and label != u.label:
+            raise DataError(f"{u.name} has another label in {title} than in {first_title}")
+        utterances.append(u if u.label else replace(u, label=label))
+    return {
+        first_title: Scored(utterances, first.logits[indices], {}),
+        title: Scored(utterances, other.logits[others], {}),
+    }
 
 
 def _columns_to_break_down(scored: Scored, wanted: Sequence[str] | None) -> list[str]:

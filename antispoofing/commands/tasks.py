@@ -206,8 +206,8 @@ def find(
     has_both = bool(counts[REAL.label] and counts[FAKE.label])
     if must_have_labels and not has_both:
         raise DataError(
-            "to compare detectors, the recordings must have labels, real and fake: name a folder with both, "
-            "or a list of labels, with --data"
+            "the recordings must have labels, both real and fake: name a folder with both, or a list of "
+            "labels, with --data"
         )
     if not counts[""] and not has_both:
         empty, full = (REAL.word, FAKE.word) if counts[REAL.label] == 0 else (FAKE.word, REAL.word)

@@ -18,7 +18,6 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.data.labels import plain
-from antispoofing.data.recordings import list_sha256
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.report.standing_out import Comparison, standing_out
 from antispoofing.report.wording import LEVEL, UNDIRECTED, hundredths, misjudged, share, table, with_progress
@@ -26,9 +25,15 @@ from antispoofing.scoring import clusters
 from antispoofing.scoring.clusters import FILE_NAMES, Clustering, find_clusters
 from antispoofing.scoring.decision import NOT_SURE, Rule
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import auc_text, eer_text, printable, with_interval
+from antispoofing.text import auc_text, eer_text, per_cent, printable, with_interval
 
+_WHERE_FROM = {
+    "threshold given": "the threshold given",
+    "calibration": "where the calibration finds both classes equally probable",
+    "validation threshold": "the threshold of the validation split",
+}
 ANOTHER_WAY = " If the file names mislead, name the speakers in a list of labels, in a column called speaker."
+EQUAL = 0.02  # FRR and FAR that differ by no more are called equal
 MOST_CLIPS = 5  # number of misjudged clips of each class to name
 
 
@@ -51,11 +56,11 @@ def analyse(
     clustering = find_clusters(scored.utterances)
     at_eer = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     limit = at_eer if rule.common_threshold is None else rule.common_threshold
-    at = "the EER threshold" if rule.common_threshold is None else f"threshold {limit:.4g} ({rule.basis})"
+    at = "the EER threshold" if rule.common_threshold is None else f"{limit:.4g}, {_WHERE_FROM[rule.basis]}"
     parts = [
         f"## {printable(name)}",
         _how_good(scored, summary, clustering),
-        _decisions(scored, clustering, rule),
+        _decisions(scored, summary, clustering, rule),
         *_where(scored, properties, limit, at),
         *_unlike_classes(scored, clustering, properties),
         _worst_clips(scored, limit),
@@ -64,11 +69,13 @@ def analyse(
 
 
 def _how_good(scored: Scored, summary: dict, clustering: Clustering) -> str:
+    if summary.get("constant"):
+        return "**How good is it?** All scores are equal, so they say nothing about these clips."
     auc, eer = summary["metrics"]["auc"], summary["metrics"]["eer"]
     interval, of_eer = (summary["intervals_95"][name] for name in ("auc", "eer"))
     words = (
         f"**How good is it?** Given a random real clip and a random fake one, the real one scores higher in "
-        f"{hundredths(auc)} of 100 cases (AUC {auc_text(auc)}"
+        f"{hundredths(auc)} of 100 cases{_ties(scored)} (AUC {auc_text(auc)}"
     )
     if interval:
         words += f", 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
@@ -88,58 +95,74 @@ def _how_good(scored: Scored, summary: dict, clustering: Clustering) -> str:
         )
     else:
         words += (
-            "By a Mann-Whitney test, that may be due to chance: these clips do not show that the detector "
-            "can tell real from fake."
+            "The interval includes 0.5, so that may be due to chance: these clips do not show that the "
+            "detector can tell real from fake."
         )
-    words += (
-        " At the threshold where both kinds of error are equally frequent, "
-        f"{with_interval(f'{eer_text(eer)} %', of_eer, eer_text)} of the clips of each class "
-        "are misjudged (EER)"
-    )
+    values = metrics.compute_eer(scored.bonafide, scored.spoof)
+    of_eer_text = with_interval(f"{eer_text(eer)} %", of_eer, eer_text)
+    if abs(values.frr - values.far) <= EQUAL:
+        words += (
+            f" At the threshold where both kinds of error are equally frequent, {of_eer_text} of the clips "
+            "of each class are misjudged (EER)"
+        )
+    else:
+        words += (
+            " No threshold makes both kinds of error equally frequent: where they differ least, "
+            f"{per_cent(values.frr)} % of the real clips are rejected and {per_cent(values.far)} % of the "
+            f"fake ones accepted, on average {of_eer_text} (EER)"
+        )
     if eer < 0.5:
         words += "; that threshold was chosen on this very set, so expect more errors on new clips"
     return f"{words}. {_certainty(scored, summary, clustering)}"
 
 
+def _ties(scored: Scored) -> str:
+    """Say that equal scores count one half, if a real and a fake clip have the same."""
+    has_ties = np.isin(scored.bonafide, scored.spoof).any()
+    return ", where equal scores count as half a case" if has_ties else ""
+
+
 def _certainty(scored: Scored, summary: dict, clustering: Clustering) -> str:
     """Say which clips were taken as belonging together, and what follows from that."""
-    told = summary["intervals_95"]["clips"]
-    if min(len(scored.bonafide), len(scored.spoof)) < 2:
-        return "With only one clip in a class, it is impossible to say how certain these figures are."
-    if not clustering.is_known:
+    told, interval = summary["intervals_95"]["clips"], summary["intervals_95"]["auc"]
+    if min(len(scored.bonafide), len(scored.spoof)) < uncertainty.FEWEST_CLIPS:
         return (
-            f"The intervals hold only if the clips are independent: {told}. Clips of the same speaker or of "
-            "the same synthesis system are not, and then the intervals are too narrow."
+            f"With fewer than {uncertainty.FEWEST_CLIPS} clips in a class, it is impossible to say how "
+            "certain these figures are."
         )
-    if clustering.is_enough(scored):
-        return f"The intervals allow for clips that belong together: {told}."
-    return (
-        f"**AUC and EER have no interval**: {told}. That is too few to say how certain the figures are for "
-        f"other voices and systems: it takes {uncertainty.FEWEST_CLUSTERS} groups of equal size in each "
-        "class, or more that are unequal."
-        + (ANOTHER_WAY if FILE_NAMES in clustering.told_by.values() else "")
+    if interval is None:
+        return (
+            f"**AUC and EER have no interval**: {told}. That is too few in one class at least to say how "
+            f"certain the figures are for other voices and systems: it takes {uncertainty.FEWEST_CLUSTERS} "
+            "groups of equal size, or more that are unequal."
+            + (ANOTHER_WAY if FILE_NAMES in clustering.told_by.values() else "")
+        )
+    words = f"In the intervals, {told}."
+    if all(clustering.told_by.values()):
+        return words
+    return words + (
+        " Where clips of the same speaker, or of the same synthesis system, are taken as independent, the "
+        "intervals are too narrow."
     )
 
 
-def _decisions(scored: Scored, clustering: Clustering, rule: Rule) -> str:
+def _decisions(scored: Scored, summary: dict, clustering: Clustering, rule: Rule) -> str:
     """Say how many real clips are rejected and fake ones accepted, and whether one is more frequent."""
     verdicts = np.array(rule.verdicts(scored.logits))
     is_wrong = {
         REAL.label: scored.mask(REAL.label) & (verdicts == FAKE.word),
         FAKE.label: scored.mask(FAKE.label) & (verdicts == REAL.word),
     }
-    if not (verdicts[scored.labelled] != "").any():
-        return ""  # scores from elsewhere, with nothing to decide by
     rejected, accepted = (share(is_wrong[label], scored.mask(label), clustering) for label in is_wrong)
     words = (
         f"**Its verdicts** ({printable(rule.describe())}): of the real clips, {rejected} are called fake; of "
         f"the fake clips, {accepted} are called real. "
     )
-    if rule.can_be_sure and rule.is_fitted_on(list_sha256(scored.utterances)):
+    if summary.get("calibrated", {}).get("fitted_on_these_clips"):
         words += "The calibration was fitted on these very clips, so expect more errors on new ones. "
     if rule.can_be_sure:
         unsure = share(verdicts == NOT_SURE, scored.labelled, clustering)
-        words += f"Of all clips, {unsure} are not sure. "
+        words += f'Of all clips, {unsure} get the verdict "not sure". '
     members = scored.labelled
     wrong = is_wrong[REAL.label] | is_wrong[FAKE.label]
     p_value = uncertainty.p_of_shares(
@@ -229,7 +252,7 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
         indices = np.flatnonzero(wrong & scored.mask(label))
         indices = indices[np.argsort(-np.abs(scored.scores[indices] - threshold), kind="stable")][:MOST_CLIPS]
         clips = ", ".join(
-            f"`{printable(scored.utterances[i].name)}` ({scored.scores[i]:.2f})" for i in indices.tolist()
+            f"`{printable(scored.utterances[i].name)}` ({scored.scores[i]:.3g})" for i in indices.tolist()
         )
         if clips:
             lines.append(f"- {word} clips {error} by the widest margin: {clips}")

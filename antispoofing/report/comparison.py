@@ -26,12 +26,18 @@ from antispoofing.text import auc_text, eer_text, printable, with_interval
 FEWEST = 10  # groups with fewer clips of a class are not compared
 
 
-def compare_all(detectors: Mapping[str, Scored]) -> list[str]:
-    """Write a section in Markdown on each pair of detectors, which scored the same recordings."""
+def compare_all(detectors: Mapping[str, Scored], comparisons: int | None = None) -> list[str]:
+    """Write a section in Markdown on each pair of detectors, which scored the same recordings.
+
+    Args:
+        detectors: Their scores by their names.
+        comparisons: Number of comparisons made at once, if these pairs are not all.
+    """
     pairs = list(combinations(detectors.items(), 2))
+    comparisons = comparisons or len(pairs)
     return [
         f"## {printable(after)} against {printable(before)}\n\n"
-        + difference(before, after, compare(a, b, find_clusters(a.utterances)), comparisons=len(pairs))
+        + difference(before, after, compare(a, b, find_clusters(a.utterances)), comparisons)
         for (before, a), (after, b) in pairs
     ]
 

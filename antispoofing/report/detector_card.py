@@ -35,8 +35,9 @@ def verdict_note(detector: Detector) -> str:
     words = [warning] if (warning := name_warning(detector)) else []
     if comes_from_stand_in(detector.provenance):
         words.append(f"This detector is {STAND_IN}.")
-    known = "not known, so its verdicts may be worthless" if errors == NOT_KNOWN else errors
-    return " ".join([*words, f"Its error rates: {known}."])
+    if errors == NOT_KNOWN:
+        return " ".join([*words, "Its error rates are not known, so its verdicts may be worthless."])
+    return " ".join([*words, f"Its error rates, each at the best threshold for that set: {errors}."])
 
 
 def name_warning(detector: Detector) -> str | None:

@@ -181,7 +181,7 @@ def plot_change(before: Scored, after: Scored) -> Figure:
 
 
 def plot_timeline(wave: np.ndarray, sample_rate: int, timelines: Mapping[str, Timeline]) -> Figure:
-    """Draw a recording's waveform and spectrogram, and under them each detector's score over time.
+    """Draw a recording's waveform and spectrogram, and under them each detector's margin over time.
 
     Each window's margin is drawn at the window's middle; above 0, the real side, it is blue, and below it
     orange. Stretches that sound synthetic are shaded. With a calibration, dotted lines show from where on a

@@ -16,7 +16,8 @@ from antispoofing.classes import CLASSES
 from antispoofing.report.summary import CONVENTION
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.text import aligned, auc_text, clock, eer_text, printable
+from antispoofing.text import aligned, auc_text, clock, eer_text, per_cent, printable
+from antispoofing.uncertainty import FEWEST_CLIPS
 
 WIDTH = 100  # characters in a line of a paragraph
 
@@ -71,10 +72,12 @@ def cautions(name: str, summary: dict) -> list[str]:
     threshold = values["threshold_at_eer_chosen_on_this_set"]
     lines = [f"{name}: {_other_figures(values)}"]
     lines += [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
-    if min(counts["bonafide_scored"], counts["spoof_scored"]) == 1:
-        lines.append(f"{name}: with only one clip in a class, these figures say nothing about other clips")
+    if min(counts["bonafide_scored"], counts["spoof_scored"]) < FEWEST_CLIPS:
+        lines.append(f"{name}: no intervals, since a class has fewer than {FEWEST_CLIPS} clips")
     elif summary["intervals_95"]["auc"] is None:
-        lines.append(f"{name}: too few for intervals, since {summary['intervals_95']['clips']}")
+        lines.append(
+            f"{name}: no intervals: {summary['intervals_95']['clips']}, which is too few in one class"
+        )
     else:
         lines.append(f"{name}: in the intervals, {summary['intervals_95']['clips']}")
     if calibrated := summary.get("calibrated"):
@@ -82,8 +85,9 @@ def cautions(name: str, summary: dict) -> list[str]:
         lines.append(
             f"{name}: calibrated, it has a Cllr of {calibrated['cllr']:.3f} bits here (the least possible is "
             f"{values['min_cllr']:.3f}, and 1 is useless) and an actual DCF of {calibrated['act_dcf']:.3f}; "
-            f"{clips - calibrated['sure']} of {clips} verdicts are not sure"
+            f'{clips - calibrated["sure"]} of {clips} verdicts are "not sure"'
             + (f", and of the others, {calibrated['wrong']} are wrong" if calibrated["sure"] else "")
+            + ("; it was fitted on these very clips" if calibrated["fitted_on_these_clips"] else "")
         )
     if summary.get("constant"):
         lines.append(f"{name}: all scores are equal, so this detector says nothing about these clips")
@@ -152,26 +156,18 @@ def confusion_table(at: dict) -> str:
         ("fake", str(at["spoof_bonafide"]), str(at["spoof_spoof"])),
     ]
     words = (
-        f"at threshold {at['threshold']:g}: accuracy {100 * at['accuracy']:.1f} %, balanced "
-        f"{100 * at['balanced_accuracy']:.1f} %, FRR {100 * at['frr']:.1f} %, FAR {100 * at['far']:.1f} %, "
+        f"at threshold {at['threshold']:g}: accuracy {per_cent(at['accuracy'])} %, balanced "
+        f"{per_cent(at['balanced_accuracy'])} %, FRR {per_cent(at['frr'])} %, FAR {per_cent(at['far'])} %, "
         f"F1 of real {at['f1_bonafide']:.3f}, of fake {at['f1_spoof']:.3f}\n{aligned(rows)}"
     )
     if "precision" in at:
         shares = [
-            f"{_rounded(share)} % of those called {word} are"
+            f"{per_cent(share)} % of those called {word} are"
             for label, word, _ in CLASSES
             if (share := at["precision"][label]) is not None
         ]
         words += f"\nwhere {100 * at['prevalence']:g} % of all clips are fake: {', and '.join(shares)}"
     return words
-
-
-def _rounded(share: float) -> str:
-    """Write a share in per cent with one decimal; only 1 becomes "100.0", and only 0 becomes "0.0"."""
-    text = f"{100 * share:.1f}"
-    if text == "100.0" and share < 1:
-        return "more than 99.9"
-    return "less than 0.1" if text == "0.0" and share > 0 else text
 
 
 def crossed_table(eers: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -197,7 +193,7 @@ def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> li
     lines += [f"  caution: {caution}" for caution in cautions]
     for stretch in timeline.suspicious():
         times = f"{clock(stretch.start)} to {clock(stretch.end)}"
-        lines.append(f"  {times} {stretch.says} (lowest score {stretch.score:.2f})")
+        lines.append(f"  {times} {stretch.says} (lowest margin {stretch.margin:.2f})")
     return lines
 
 

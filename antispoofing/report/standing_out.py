@@ -15,7 +15,7 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 
 from antispoofing import uncertainty
 from antispoofing.classes import CLASSES
-from antispoofing.report.wording import LEVEL, at_level, share
+from antispoofing.report.wording import LEVEL, at_level, hundredths, share
 from antispoofing.scoring.clusters import Clustering
 from antispoofing.text import printable
 
@@ -108,7 +108,7 @@ def _power(wrong: np.ndarray, comparisons: Sequence[Comparison]) -> str:
         return "But the groups are so small that hardly any number of errors would stand out."
     return (
         f"To stand out in {100 * POWER:.0f} % of such sets, half of the groups would need an error rate of "
-        f"{100 * least:.0f} % or more"
+        f"{hundredths(least)} % or more"
         + (
             ", or even higher, since clips belong together."
             if any(c.clustering.is_known for c in comparisons)

@@ -12,6 +12,7 @@ import numpy as np
 
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES
+from antispoofing.data.recordings import list_sha256
 from antispoofing.scoring.clusters import Clustering
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.scored import Scored
@@ -38,10 +39,11 @@ def summarise(
         JSON types. "counts" and "failures" (their number for each reason) are always there. If both classes
         have scores, so are "metrics", "intervals_95" ("auc" and "eer", which are None where clips or clusters
         are too few, and "clips", which says by what they were taken together), "better_than_chance" and
-        "reversed" (see `uncertainty.shown_direction`), and "if_reversed" (AUC and EER in the opposite
-        direction); if all scores are equal, also "constant"; with a given threshold, also "at_threshold" (see
-        `metrics.confusion_at`); with a calibration, also "calibrated" (see `metrics.calibration_costs`; and
-        the numbers of verdicts that are "sure", and of these that are "wrong").
+        "reversed" (whether the AUC's interval lies above 0.5, or below), and "if_reversed" (AUC and EER in
+        the opposite direction); if all scores are equal, also "constant"; with a given threshold, also
+        "at_threshold" (see `metrics.confusion_at`); with a calibration, also "calibrated" (see
+        `metrics.calibration_costs`; the numbers of verdicts that are "sure", and of these that are "wrong";
+        and whether the calibration was "fitted_on_these_clips").
     """
     bonafide, spoof = scored.bonafide, scored.spoof
     summary: dict[str, object] = {
@@ -60,7 +62,7 @@ def summarise(
     values = metrics.compute_metrics(bonafide, spoof)
     clusters = clustering.of(scored)
     intervals = uncertainty.intervals(bonafide, spoof, clusters)
-    direction = uncertainty.shown_direction(bonafide, spoof, clusters, intervals["auc"])
+    low, high = intervals["auc"] or (0.0, 1.0)
     opposite = metrics.compute_eer(-bonafide, -spoof)
     summary |= {
         "metrics": {
@@ -75,11 +77,11 @@ def summarise(
             "clips": clustering.describe(scored),
             **{name: interval and list(interval) for name, interval in intervals.items()},
         },
-        "better_than_chance": direction > 0,
-        "reversed": direction < 0,
+        "better_than_chance": low > 0.5,
+        "reversed": high < 0.5,
         "if_reversed": {"auc": 1 - values["auc"], "eer": opposite.eer},
     }
-    if values["auc"] == 0.5 and np.ptp(np.concatenate([bonafide, spoof])) == 0:
+    if np.ptp(np.concatenate([bonafide, spoof])) == 0:
         summary["constant"] = True
     if threshold is not None:
         summary["at_threshold"] = metrics.confusion_at(bonafide, spoof, threshold)
@@ -89,6 +91,7 @@ def summarise(
         summary["calibrated"] = metrics.calibration_costs(*ratios) | {
             "sure": sum(verdict != NOT_SURE for verdicts in called for verdict in verdicts),
             "wrong": called[0].count(FAKE) + called[1].count(REAL),
+            "fitted_on_these_clips": rule.is_fitted_on(list_sha256(scored.utterances)),
         }
     return summary
 

@@ -5,6 +5,7 @@ Convention: a score is logit 1 (bona fide), higher = more likely real.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -49,8 +50,8 @@ def share(hits: np.ndarray, members: np.ndarray, clustering: Clustering) -> str:
     inside = hits[members]
     k, n = int(inside.sum()), len(inside)
     interval = uncertainty.share_interval(inside, clustering.among(members))
-    percent = with_interval(f"{hundredths(k / n)} %", interval, lambda x: f"{100 * x:.0f}")
-    return f"{k} of {n} ({percent})"
+    bounds = interval and (math.floor(100 * interval[0]), math.ceil(100 * interval[1]))
+    return f"{k} of {n} ({with_interval(f'{hundredths(k / n)} %', bounds, str)})"
 
 
 def hundredths(part: float) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SURE = 0.95  # if neither class is at least this probable, the verdict is "not sure"
 LIMIT = math.log(SURE / (1 - SURE))  # SURE as log odds: 2.94 nats
-SUFFIX = ".calibration.json"  # of the file beside a detector's, in place of that file's own suffix
+SUFFIX = ".calibration.json"  # of the file beside a detector's, after that file's whole name
 FOLDS = 5  # of the cross-validation that gives held-out figures
 
 _UNSURE = math.log(0.94 / 0.06)  # if the recordings do not bear a score out, its margin is at most this
@@ -107,11 +107,7 @@ class Calibration:
                 model.fit(clips, labels, shares)
             except ConvergenceWarning as warning:
                 reason = str(warning).splitlines()[0]
-                logger.warning(
-                    "the calibration on %s failed, so the two logits are compared instead: %s",
-                    fitted_on,
-                    reason,
-                )
+                logger.warning("the calibration did not converge (%s)", reason)
                 return None
         if model.coef_[0, 0] <= _TOLERANCE:
             return None
@@ -194,7 +190,7 @@ def _negative(score: float | None) -> float | None:
 
 def calibration_file(detector: Path) -> Path:
     """Return where the calibration of a detector's file is kept, if it is not in that file."""
-    return detector.with_name(detector.stem + SUFFIX)
+    return detector.with_name(detector.name + SUFFIX)
 
 
 def find_calibration(detector: Detector) -> Calibration | None:
@@ -214,6 +210,8 @@ def find_calibration(detector: Detector) -> Calibration | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         calibration = Calibration.from_provenance(content)
         of_detector = content["detector_sha256"]
+        if calibration is None:
+            raise ValueError("not a calibration")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: not a calibration, or damaged: remove it, or calibrate again"
@@ -245,8 +243,13 @@ def held_out_figures(
     """
     scores = np.concatenate([bonafide, spoof])
     is_real = np.arange(len(scores)) < len(bonafide)
+    order = np.lexsort((scores, is_real))  # or the folds would depend on the order of the clips
+    scores, is_real = scores[order], is_real[order]
     ratios, real, fake = np.zeros(len(scores)), np.zeros(len(scores), bool), np.zeros(len(scores), bool)
-    together = np.arange(len(scores)) if groups is None else np.concatenate(groups)
+    together = np.arange(len(scores))
+    if groups is not None:
+        _, first, inverse = np.unique(np.concatenate(groups)[order], return_index=True, return_inverse=True)
+        together = first[inverse]
     for rest, held_out in _folds(is_real, together):
         if not (is_real[rest].any() and (~is_real[rest]).any()):
             return None

@@ -18,7 +18,7 @@ from antispoofing.data.labels import LABEL_WORDS, plain
 from antispoofing.data.recordings import Utterance
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import counted
-from antispoofing.uncertainty import FEWEST_CLUSTERS, effective_number
+from antispoofing.uncertainty import effective_number
 from data_utils import BONAFIDE, LABELS
 
 # Columns that name what clips have in common, as `plain` writes them, the most telling first.
@@ -40,9 +40,10 @@ COLUMNS = (
 )
 FILE_NAMES = "how their file names begin"
 INDEPENDENT = (
-    "the clips are taken as independent, since no column and no file name tells which of them belong together"
+    "the clips are taken as independent, since neither a column that most of them have nor their file names "
+    "tell which belong together"
 )
-_MOSTLY = 0.9  # the share of a class's clips in which a column must be filled to tell anything
+_MOSTLY = 0.5  # the share of a class's clips in which a column must be filled to tell anything
 
 _COUNTER = re.compile(r"[-_. ]*\d+([-_]mic\d+)?$")  # VCTK has two microphones
 
@@ -55,8 +56,9 @@ class Clustering:
             class is by itself.
     """
 
-    def __init__(self, numbers: np.ndarray, told_by: dict[str, str]):
+    def __init__(self, numbers: np.ndarray, is_told: np.ndarray, told_by: dict[str, str]):
         self._numbers = numbers
+        self._is_told = is_told  # a column may have gaps
         self.told_by = told_by
 
     @property
@@ -86,7 +88,7 @@ class Clustering:
 
     def subset(self, members: np.ndarray) -> Clustering:
         """Return the clustering of the recordings that a mask [n] selects."""
-        return Clustering(self._numbers[members], self.told_by)
+        return Clustering(self._numbers[members], self._is_told[members], self.told_by)
 
     def describe(self, scored: Scored) -> str:
         """Say by what the clips of each class are taken together, and how many clusters that makes."""
@@ -100,16 +102,12 @@ class Clustering:
                 worth = f", worth {equal:.1f} of equal size," if equal < 0.9 * number else ""
                 groups = counted(number, "group")
                 parts.append(f"the {len(numbers)} {word} clips form {groups}{worth} by {told_by}")
+                untold = int((~self._is_told[scored.mask(label)]).sum())
+                if untold:
+                    parts[-1] += f" (each of the {untold} without one by itself)"
             else:
                 parts.append(f"it is not known which of the {len(numbers)} {word} clips belong together")
         return "; ".join(parts)
-
-    def is_enough(self, scored: Scored) -> bool:
-        """Whether there are enough clusters for intervals, in each class."""
-        return all(
-            not self.told_by[label] or effective_number(self._numbers[scored.mask(label)]) >= FEWEST_CLUSTERS
-            for label, _, _ in CLASSES
-        )
 
 
 def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()) -> Clustering:
@@ -122,6 +120,7 @@ def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()
             names do not tell either, since they often say the same.
     """
     numbers = np.arange(len(utterances))  # each by itself
+    is_told = np.zeros(len(utterances), bool)
     of_value: dict[tuple[str, str], int] = {}
     told_by = {}
     columns = {plain(name): name for name in _column_names(utterances) if name not in without}
@@ -150,8 +149,9 @@ def find_clusters(utterances: Sequence[Utterance], without: Collection[str] = ()
                 if value:  # a speaker is the same one in both classes
                     kind = plain(name) if name != FILE_NAMES else ""
                     numbers[i] = of_value.setdefault((kind, value), len(utterances) + len(of_value))
+                    is_told[i] = True
             break
-    return Clustering(numbers, told_by)
+    return Clustering(numbers, is_told, told_by)
 
 
 def _column_names(utterances: Sequence[Utterance]) -> Iterable[str]:

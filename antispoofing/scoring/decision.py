@@ -101,6 +101,14 @@ class Rule:
         """Whether a verdict says how sure it is."""
         return self.basis == CALIBRATION
 
+    def can_say(self, verdict: str) -> bool:
+        """Check whether any score gets a verdict, REAL or FAKE: a calibration may rule it out."""
+        if self.basis != CALIBRATION:
+            return True
+        assert self.calibration is not None
+        limits = {REAL: self.calibration.real_limit, FAKE: self.calibration.fake_limit}
+        return math.isfinite(limits[verdict])
+
     def is_fitted_on(self, clips_sha256: str) -> bool:
         """Check whether the calibration was fitted on certain recordings, by their `list_sha256`."""
         return self.calibration is not None and self.calibration.clips_sha256 == clips_sha256
@@ -178,14 +186,10 @@ class Rule:
             'frequent, otherwise "not sure". These probabilities are calibrated on '
             f"{self.calibration.fitted_on}. They may not hold for other kinds of recordings"
         )
-        never = [
-            word
-            for word, limit in ((REAL, self.calibration.real_limit), (FAKE, self.calibration.fake_limit))
-            if math.isinf(limit)
-        ]
+        never = [verdict for verdict in (REAL, FAKE) if not self.can_say(verdict)]
         if never:
             words += (
-                ". With so few of these, so many errors among them, or a file of an earlier version, no clip "
-                f"can get the verdict {' or '.join(never)}"
+                f". No clip can get the verdict {' or '.join(never)}: these recordings are too few, or too "
+                "many of them are misjudged, to bear that out"
             )
         return words

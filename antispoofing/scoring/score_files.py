@@ -172,6 +172,8 @@ def read_scores(path: Path) -> list[FiledScore]:
 
 def _number(text: str) -> float | None:
     """Return the number, NaN for an empty cell, or None if it is not a usable number."""
+    if "_" in text or not text.isascii():  # Python would read these as numbers
+        return None
     try:
         number = float(text) if text else math.nan
     except ValueError:
@@ -190,7 +192,8 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
         keys: The list of labels.
 
     Returns:
-        The trials with their scores, and how many scores belong to none of them.
+        The trials with their scores and the columns of both files; and how many scores belong to none of
+        them.
 
     Raises:
         DataError: If no trial has a score.
@@ -216,8 +219,16 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
         )
     missing = FiledScore("", math.nan)
     found = [missing if name is None else by_name[name] for name in names]
-    utterances = [Utterance(t.name, t.name, t.label, t.name, t.columns) for t in keys.trials]
+    utterances = [
+        Utterance(trial.name, trial.name, trial.label, trial.name, _merged(score.columns, trial.columns))
+        for trial, score in zip(keys.trials, found, strict=True)
+    ]
     return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
+
+
+def _merged(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
+    """Return the columns of both; the second's come first in case of doubt."""
+    return theirs if not ours else ours | theirs  # equal rows share one dictionary
 
 
 def as_scored(utterances: Sequence[Utterance], scores: Sequence[FiledScore]) -> Scored:

@@ -33,13 +33,13 @@ class Stretch:
     Attributes:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds.
-        score: The lowest score of its windows.
+        margin: The lowest margin of its windows, by `Rule.margins`.
         is_sure: Whether each of its windows is surely fake, rather than only leaning that way.
     """
 
     start: float
     end: float
-    score: float
+    margin: float
     is_sure: bool
 
     @property
@@ -134,9 +134,9 @@ class Timeline:
             if is_fake:
                 members = list(group)
                 first, last = members[0], members[-1]
-                score = self.scores[first : last + 1].min()
+                lowest = self.margins[first : last + 1].min()
                 stretches.append(
-                    Stretch(float(edges[first]), float(edges[last + 1]), float(score), bool(is_sure))
+                    Stretch(float(edges[first]), float(edges[last + 1]), float(lowest), bool(is_sure))
                 )
         return stretches
 
@@ -147,7 +147,7 @@ def describe_overall(rule: Rule) -> str:
         return "real or fake by the mean margin of all windows"
     return (
         "mixed where windows in a row, at least two without overlap, are surely real, and others surely fake "
-        "(three in recordings of more than 18 windows without overlap, four of more than 340); otherwise "
+        "(three in recordings of more than 18 windows without overlap, four of more than 342); otherwise "
         "real, fake or not sure by the mean margin of all windows"
     )
 

@@ -162,9 +162,10 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
             f"publications: {first.verdict}. {_score_line(rule, first)}",
         ]
     by = f" <small>({_text(named.name)})</small>" if several else ""
+    says_verdict = VERDICTS[verdict] if rule.can_be_sure else f"Leans towards {verdict}"
     kind, how_lines = verdict.replace(" ", "-"), "".join(f"<p>{line}</p>" for line in how)
     return (
-        f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {VERDICTS[verdict]}{by}</h3>'
+        f'<section class="judged {kind}"><h3>{SIGNS[verdict]} {says_verdict}{by}</h3>'
         f"<p>{says}</p><p>{probable if rule.can_be_sure else NO_PROBABILITY}</p>"
         f"<p>{_text(verdict_note(named.detector))}</p>"
         f"<details><summary>How this was decided</summary>{how_lines}</details>"
@@ -187,7 +188,9 @@ def _sure_from(rule: Rule) -> str:
     """Return what a margin must be for a sure verdict, in brackets; "" if none is ever sure."""
     if not rule.can_be_sure:
         return ""
-    return f" ({LIMIT:.2f} or more is surely real, {-LIMIT:.2f} or less surely fake)"
+    margins = {REAL: f"{LIMIT:.2f} or more", FAKE: f"{-LIMIT:.2f} or less"}
+    sure = [f"{margin} is surely {verdict}" for verdict, margin in margins.items() if rule.can_say(verdict)]
+    return f" ({', '.join(sure)})" if sure else " (it can never be sure)"
 
 
 def _probability(decision: Decision) -> str:
@@ -211,7 +214,7 @@ def _stretches(recording: HeardRecording, timeline: Timeline, detector: str) -> 
     stretches = timeline.suspicious()
     if not stretches:
         return f"<p>No stretch sounds synthetic{by}.</p>"
-    listed = sorted(stretches, key=lambda stretch: (not stretch.is_sure, stretch.score))[:MOST_STRETCHES]
+    listed = sorted(stretches, key=lambda stretch: (not stretch.is_sure, stretch.margin))[:MOST_STRETCHES]
     items = "".join(_stretch(recording, stretch) for stretch in sorted(listed, key=lambda s: s.start))
     left = len(stretches) - len(listed)
     more = f"<p>... and {left} more in the CSV of all windows</p>" if left else ""
@@ -224,7 +227,7 @@ def _stretch(recording: HeardRecording, stretch: Stretch) -> str:
     times = f"{clock(stretch.start)} to {clock(stretch.end)}"
     cut = f" (its first {MOST_SECONDS} s)" if end < stretch.end else ""
     return (
-        f"<li><b>{times}</b> {stretch.says}, lowest score {stretch.score:.2f}{cut}"
+        f"<li><b>{times}</b> {stretch.says}, lowest margin {stretch.margin:.2f}{cut}"
         f"{_player(wave, rate, f'Play {times}')}</li>"
     )
 
