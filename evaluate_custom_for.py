@@ -135,6 +135,8 @@ def _report(
     figures += (
         "\n\nThe threshold of the confusion table was chosen on the validation split of the fine-tuning data."
     )
+    if after.rule.can_be_sure:
+        figures += " The verdicts go by the calibration instead."
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, plots and the analysis are in {args.output}")
 

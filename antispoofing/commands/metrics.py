@@ -33,7 +33,7 @@ from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score_files import as_scored, read_scores, with_keys
 from antispoofing.scoring.scored import Scored
 from antispoofing.tdcf import AsvRates, min_tdcf
-from antispoofing.text import printable
+from antispoofing.text import eer_text, printable
 
 USUAL_BREAKDOWN = ("attack", "codec")
 
@@ -77,7 +77,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--prevalence",
         type=options.share,
         metavar="SHARE",
-        help="with --threshold: also report how often each decision is right where this share of all clips "
+        help="with --threshold: also report how often each verdict is right where this share of all clips "
         "is fake, such as 0.01",
     )
     parser.add_argument(
@@ -317,6 +317,9 @@ def _print_groups(groups: Mapping[str, Mapping[str, dict]], name: str) -> None:
         print(screen.results_table(summaries, column))
         if len(summaries) > 1:
             macro, worst = over_groups(summaries)
-            print(f"mean EER over these {100 * macro:.2f} %; the worst is {worst}")
+            highest = eer_text(summaries[worst]["metrics"]["eer"])
+            print(
+                f"mean EER of these {len(summaries)}: {eer_text(macro)} %; the highest: {worst}, {highest} %"
+            )
     if groups:
         print("\nA group of a single class is compared with all clips of the other class.")

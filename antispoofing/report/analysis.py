@@ -255,7 +255,7 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
             f"`{printable(scored.utterances[i].name)}` ({scored.scores[i]:.3g})" for i in indices.tolist()
         )
         if clips:
-            lines.append(f"- {word} clips {error} by the widest margin: {clips}")
+            lines.append(f"- {word} clips {error} and farthest from the threshold: {clips}")
     if not lines:
         return f"No clip lies on the wrong side of the threshold, {threshold:.4g}."
     return "\n".join([f"**Worth listening to** (scores in brackets, threshold {threshold:.4g}):", "", *lines])

@@ -17,7 +17,7 @@ from antispoofing.metrics import ErrorRates, compute_eer
 from antispoofing.scoring.calibration import LIMIT
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.text import auc_text, eer_text, printable
+from antispoofing.text import auc_text, eer_text, printable, with_interval
 from antispoofing.training.history import EpochResult, best_epoch
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def plot_det(points: Mapping[str, ErrorRates], summaries: Mapping[str, dict]) ->
     axes.plot(limits, limits, color="0.7", linestyle="--", linewidth=1, label="FAR = FRR")
     for name, of_one in points.items():
         far, frr = (scipy.stats.norm.ppf(np.clip(rate, edge, 1 - edge)) for rate in (of_one.far, of_one.frr))
-        eer = eer_text(summaries[name]["metrics"]["eer"], summaries[name]["intervals_95"]["eer"])
-        drawn = axes.plot(far, frr, label=_labelled(name, f"EER % {eer}", points))
+        interval = summaries[name]["intervals_95"]["eer"]
+        eer = with_interval(f"{eer_text(summaries[name]['metrics']['eer'])} %", interval, eer_text)
+        drawn = axes.plot(far, frr, label=_labelled(name, f"EER {eer}", points))
         at = [scipy.stats.norm.ppf(np.clip(rate, edge, 1 - edge)) for rate in _at_eer(of_one)]
         axes.plot(at[1], at[0], "o", color=drawn[0].get_color(), markersize=5)
     axes.set_xticks(scipy.stats.norm.ppf(ticks), [f"{100 * t:g}" for t in ticks])
@@ -114,9 +115,8 @@ def _entitle(figure: Figure, summaries: Mapping[str, dict]) -> None:
     numbers = {(c["bonafide_scored"], c["spoof_scored"]) for c in counts}
     clips = "; ".join(f"{real} real, {fake} fake clips" for real, fake in sorted(numbers))
     named = printable(next(iter(summaries))) if len(summaries) == 1 else f"{len(summaries)} detectors"
-    figure.suptitle(
-        f"{named}\n{clips}", parse_math=False, fontsize="medium"
-    )  # a file name may have a $ in it
+    # A file's name may have a $ in it.
+    figure.suptitle(f"{named}\n{clips}", parse_math=False, fontsize="medium")
 
 
 def plot_histogram(title: str, bonafide: np.ndarray, spoof: np.ndarray, summary: dict) -> Figure:
@@ -131,7 +131,9 @@ def plot_histogram(title: str, bonafide: np.ndarray, spoof: np.ndarray, summary:
     axes = figure.add_subplot()
     axes.hist(spoof, bins, alpha=0.6, density=True, color=FAKE_COLOR, label=f"fake ({len(spoof)})")
     axes.hist(bonafide, bins, alpha=0.6, density=True, color=REAL_COLOR, label=f"real ({len(bonafide)})")
-    axes.axvline(threshold, color="0.3", linestyle="--", linewidth=1, label="EER, chosen on this set")
+    axes.axvline(
+        threshold, color="0.3", linestyle="--", linewidth=1, label="EER threshold, chosen on this set"
+    )
     if "at_threshold" in summary:
         at = summary["at_threshold"]["threshold"]
         axes.axvline(at, color="0.3", linestyle="-", linewidth=1, label="threshold, chosen elsewhere")

@@ -138,7 +138,7 @@ def reversal_warning(name: str, summary: dict) -> str:
         "than chance explains. Either the labels or the scores are reversed, or the detector fails on this "
         "data. Nothing was flipped. In the opposite direction, the figures would be "
         f"AUC {auc_text(other['auc'])}, EER {eer_text(other['eer'])} %: use them only if you find that the "
-        "labels are swapped."
+        "labels or the scores are swapped."
     )
     line = "!" * WIDTH
     return "\n".join([line, textwrap.fill(text, WIDTH), line])
@@ -157,16 +157,17 @@ def confusion_table(at: dict) -> str:
     ]
     words = (
         f"at threshold {at['threshold']:g}: accuracy {per_cent(at['accuracy'])} %, balanced "
-        f"{per_cent(at['balanced_accuracy'])} %, FRR {per_cent(at['frr'])} %, FAR {per_cent(at['far'])} %, "
-        f"F1 of real {at['f1_bonafide']:.3f}, of fake {at['f1_spoof']:.3f}\n{aligned(rows)}"
+        f"accuracy {per_cent(at['balanced_accuracy'])} %, FRR {per_cent(at['frr'])} %, "
+        f"FAR {per_cent(at['far'])} %, F1 of real {at['f1_bonafide']:.3f}, of fake "
+        f"{at['f1_spoof']:.3f}\n{aligned(rows)}"
     )
     if "precision" in at:
         shares = [
-            f"{per_cent(share)} % of those called {word} are"
+            f"of those called {word}, {per_cent(share)} % are"
             for label, word, _ in CLASSES
             if (share := at["precision"][label]) is not None
         ]
-        words += f"\nwhere {100 * at['prevalence']:g} % of all clips are fake: {', and '.join(shares)}"
+        words += f"\nwhere {100 * at['prevalence']:g} % of all clips are fake: {'; '.join(shares)}"
     return words
 
 

@@ -60,7 +60,7 @@ def standing_out(wrong: np.ndarray, comparisons: Sequence[Comparison]) -> str:
     if untold:
         left = (
             f" In {untold} of {len(comparisons)} comparisons, the clips come from too few speakers, sources "
-            "or systems."
+            "or systems to be tested."
         )
     if not tested:
         return f"It cannot be told whether a group stands out.{left}"
@@ -106,12 +106,12 @@ def _power(wrong: np.ndarray, comparisons: Sequence[Comparison]) -> str:
     least = float(np.median(needed))
     if least > 0.99:
         return "But the groups are so small that hardly any number of errors would stand out."
+    higher = (
+        ", or even higher, since clips belong together"
+        if any(c.clustering.is_known for c in comparisons)
+        else ""
+    )
     return (
-        f"To stand out in {100 * POWER:.0f} % of such sets, half of the groups would need an error rate of "
-        f"{hundredths(least)} % or more"
-        + (
-            ", or even higher, since clips belong together."
-            if any(c.clustering.is_known for c in comparisons)
-            else "."
-        )
+        f"Half of the groups are so small that only an error rate of {hundredths(least)} % or more{higher}, "
+        f"would stand out in {100 * POWER:.0f} % of such sets."
     )

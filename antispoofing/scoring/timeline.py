@@ -5,6 +5,7 @@ A score is logit 1 (bona fide): higher = more likely real.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from antispoofing.errors import DataError
-from antispoofing.scoring.calibration import SURE
+from antispoofing.scoring.calibration import LIMIT, SURE
 from antispoofing.scoring.decision import FAKE, REAL, Rule
 from data_utils import BONAFIDE
 
@@ -105,9 +106,8 @@ class Timeline:
         Of windows that are sure, 1 in 19 may be wrong. The longer the recording, the more of them there are.
         """
         windows = (self.ends[-1] - self.starts[0]) / (self.ends[0] - self.starts[0])
-        least = 2
-        while windows * ((1 - SURE) / SURE) ** least > 1 - SURE:
-            least += 1
+        # The least number for which windows * ((1 - SURE) / SURE) ** number is at most 1 - SURE.
+        least = max(2, math.ceil(math.log(windows / (1 - SURE)) / LIMIT))
         return least - 1e-6  # lengths are computed with rounding
 
     def rows(self) -> list[tuple]:
