@@ -372,8 +372,7 @@ def test_precision_where_few_clips_are_fake(asvspoof_like, capsys):
     shown = capsys.readouterr().out
     assert (
         f"where 2 % of all clips are fake: of those called real, {100 * at['precision']['bonafide']:.1f} % "
-        "are"
-        in shown
+        "are" in shown
     )
     with pytest.raises(SystemExit):
         main(["scores.txt", "--keys", "keys.txt", "--prevalence", "0.02"])

@@ -75,9 +75,7 @@ def cautions(name: str, summary: dict) -> list[str]:
     if min(counts["bonafide_scored"], counts["spoof_scored"]) < FEWEST_CLIPS:
         lines.append(f"{name}: no intervals, since a class has fewer than {FEWEST_CLIPS} clips")
     elif summary["intervals_95"]["auc"] is None:
-        lines.append(
-            f"{name}: no intervals: {summary['intervals_95']['clips']}, which is too few in one class"
-        )
+        lines.append(f"{name}: no intervals: {summary['intervals_95']['clips']}, which is too few")
     else:
         lines.append(f"{name}: in the intervals, {summary['intervals_95']['clips']}")
     if calibrated := summary.get("calibrated"):
