@@ -18,6 +18,7 @@ import signal
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
@@ -153,6 +154,19 @@ def audio_info(path: str | Path) -> AudioInfo:
 def fit_length(wave: np.ndarray, n_samples: int) -> np.ndarray:
     """Cut a wave to a length, or add zeros at its end, since a resampler may round a length down."""
     return np.pad(wave[:n_samples], (0, max(0, n_samples - len(wave))))
+
+
+def pre_emphasise(x: np.ndarray, coefficient: float) -> np.ndarray:
+    """Return x[n] - coefficient * x[n - 1] for samples [n], where nothing precedes the first."""
+    result = np.copy(x)
+    result[1:] -= x.dtype.type(coefficient) * x[:-1]
+    return result
+
+
+def normalise(x: np.ndarray, eps: float) -> np.ndarray:
+    """Return (x - mean) / sqrt(variance + eps) of samples [n], of x's type."""
+    mean, variance = x.mean(dtype=np.float64), x.var(dtype=np.float64)
+    return ((x - mean) / math.sqrt(variance + eps)).astype(x.dtype)
 
 
 def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
@@ -305,6 +319,7 @@ class Clips:
         clip_samples: The samples of each clip; shorter recordings are repeated (`pad`).
         offset: Where in each recording its clip begins, in seconds.
         load: The function that reads a file, such as `load_with_info`.
+        prepare: What makes samples [n], n >= 1, a clip [clip_samples]; None for `pad`.
     """
 
     def __init__(
@@ -314,6 +329,7 @@ class Clips:
         clip_samples: int = CLIP_SAMPLES,
         offset: float = 0.0,
         load: Load = load_with_info,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         # The names are kept in one block: reading a str object changes its reference count, and so would
         # copy its page of memory to each worker.
@@ -323,6 +339,7 @@ class Clips:
         self.clip_samples = clip_samples
         self.offset = offset
         self.load = load
+        self.prepare = prepare or partial(pad, max_len=clip_samples)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -334,7 +351,7 @@ class Clips:
             wave, info = self.read(path, i)
         except AudioError as error:
             return i, None, str(error), None
-        return i, pad(wave, self.clip_samples), "", info
+        return i, self.prepare(wave), "", info
 
     def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
         """Read the part of a recording that becomes item i, before padding.

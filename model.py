@@ -14,16 +14,22 @@ References:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_utils import BONAFIDE, CLIP_SAMPLES, LABELS, SAMPLE_RATE
+from data_utils import BONAFIDE, CLIP_SAMPLES, LABELS, SAMPLE_RATE, SPOOF, normalise, pad, pre_emphasise
 
+AASIST_HEAD = "aasist"  # what a configuration calls `AASIST`
+WHOLE_SAMPLES = 30 * SAMPLE_RATE  # of a recording, heard at once by detectors that hear it whole
+LAST, LAYERS, STATES = "last", "layers", "states"  # what a back end may take of a front end
 MIN_SAMPLES = 1040  # three frames: fewer leave AASIST's 3x3 pooling without a temporal node
 
 
@@ -50,18 +56,76 @@ class SpectrogramConfig:
 
 
 @dataclass(frozen=True)
+class TransformersConfig:
+    """Another front end of transformers, by its own configuration."""
+
+    settings: str  # what its config.json holds
+
+    @property
+    def width(self) -> int:
+        """The width of the frames."""
+        return json.loads(self.settings)["hidden_size"]
+
+
+@dataclass(frozen=True)
+class RawConfig:
+    """No front end: the back end takes the waves."""
+
+    width: int = 1
+
+
+FrontEndConfig = XLSRConfig | SpectrogramConfig | TransformersConfig | RawConfig
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """Everything needed to rebuild a detector; the defaults are the published XLS-R 300M + AASIST."""
 
-    front_end: XLSRConfig | SpectrogramConfig = field(default_factory=XLSRConfig)
+    front_end: FrontEndConfig = field(default_factory=XLSRConfig)
     sample_rate: int = SAMPLE_RATE  # Hz
     clip_samples: int = CLIP_SAMPLES  # shorter clips are repeated, longer ones cut
     labels: tuple[str, str] = LABELS  # the order of the logits
+    # What follows differs for other families of detectors only (antispoofing/detectors/families.py).
+    head: str = AASIST_HEAD  # the kind of back end
+    head_sizes: dict[str, int] = field(default_factory=dict)  # what its file decides
+    pre_emphasis: float = 0.0  # of each clip, before it is repeated
+    normalise_eps: float = (
+        0.0  # above 0: give each clip mean 0 and variance 1, with this added to the variance
+    )
+    hears_whole: bool = False  # up to WHOLE_SAMPLES of a recording at once; windows are of clip_samples still
+    score_is_difference: bool = False  # logit 1 - logit 0, as where a softmax follows; then logit 0 becomes 0
+
+    @property
+    def heard_samples(self) -> int:
+        """How many samples of a recording are heard at most."""
+        return WHOLE_SAMPLES if self.hears_whole else self.clip_samples
+
+    def prepare(self, wave: np.ndarray) -> np.ndarray:
+        """Return what the network hears of a clip.
+
+        Args:
+            wave: Samples [n], n >= 1.
+
+        Returns:
+            Samples [clip_samples]; if the detector hears it whole, [n], from MIN_SAMPLES to WHOLE_SAMPLES.
+        """
+        wave = wave[: self.heard_samples]
+        if self.pre_emphasis:
+            wave = pre_emphasise(wave, self.pre_emphasis)
+        if self.normalise_eps:
+            wave = normalise(wave, self.normalise_eps)
+        return pad(wave, max(len(wave), MIN_SAMPLES) if self.hears_whole else self.clip_samples)
 
     def to_dict(self) -> dict:
-        """Return the configuration as plain JSON types; `from_dict` is the inverse."""
+        """Return the configuration as plain JSON types; `from_dict` is the inverse.
+
+        What is as in the published detectors of XLS-R + AASIST is left out where earlier versions lack it.
+        """
         kind = next(name for name, cls in _FRONT_END_CONFIGS.items() if type(self.front_end) is cls)
         plain = asdict(self) | {"front_end": {"kind": kind} | asdict(self.front_end)}
+        usual = DetectorConfig()
+        since = ("head", "head_sizes", "pre_emphasis", "normalise_eps", "hears_whole", "score_is_difference")
+        plain = {k: v for k, v in plain.items() if k not in since or v != getattr(usual, k)}
         return plain | {"labels": list(self.labels)}
 
     @classmethod
@@ -79,15 +143,25 @@ class DetectorConfig:
             raise ValueError(f"not a detector configuration that this version knows: {error}") from error
         sizes = asdict(front_end) | {"sample_rate": config.sample_rate, "clip_samples": config.clip_samples}
         sizes.pop("dropout", None)
+        sizes.pop("settings", None)
         for name, size in sizes.items():
             if type(size) is not int or size < 1:
                 raise ValueError(f"not a detector configuration: {name} is {size!r}, not a positive integer")
+        for name in ("pre_emphasis", "normalise_eps"):
+            value = getattr(config, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"not a detector configuration: {name} is {value!r}")
         if config.labels != cls.labels:
             raise ValueError(f"the label order is {config.labels}, but must be {cls.labels}")
         return config
 
 
-_FRONT_END_CONFIGS = {"xlsr": XLSRConfig, "spectrogram": SpectrogramConfig}
+_FRONT_END_CONFIGS = {
+    "xlsr": XLSRConfig,
+    "spectrogram": SpectrogramConfig,
+    "transformers": TransformersConfig,
+    "none": RawConfig,
+}
 
 
 class XLSR(nn.Module):
@@ -129,9 +203,42 @@ class XLSR(nn.Module):
         )
         self.model.masked_spec_embed.requires_grad_(False)  # used in pre-training only, but part of the files
 
-    def forward(self, waves: Tensor) -> Tensor:
-        """Return the transformer's last layer."""
-        return self.model(waves).last_hidden_state
+    def forward(self, waves: Tensor, outputs: str = LAST) -> Tensor:
+        """Return the frames of waves [B, T]: [B, F, width], or, of several layers, [B, layers, F, width].
+
+        Args:
+            waves: 16 kHz samples.
+            outputs: LAST, the transformer's output; LAYERS, what leaves each of its layers, before the final
+                normalisation; or STATES, what enters each of its layers, and its output.
+        """
+        if outputs == LAYERS:
+            states = self.model(waves, output_hidden_states=True).hidden_states[:-1]
+            # Whether the next would be normalised depends on the version of transformers.
+            last = self.model.encoder.layers[-1](states[-1])
+            return torch.stack([*states[1:], last[0] if isinstance(last, tuple) else last], dim=1)
+        return _last_or_states(self.model, waves, outputs)
+
+
+class TransformersFrontEnd(nn.Module):
+    """Another front end of transformers: waves [B, T] -> frames [B, F, width]."""
+
+    def __init__(self, config: TransformersConfig):
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+
+        self.model = AutoModel.from_config(AutoConfig.for_model(**json.loads(config.settings)))
+
+    def forward(self, waves: Tensor, outputs: str = LAST) -> Tensor:
+        """Return the frames, as `XLSR` does; not of LAYERS."""
+        return _last_or_states(self.model, waves, outputs)
+
+
+def _last_or_states(model: nn.Module, waves: Tensor, outputs: str) -> Tensor:
+    found = model(waves, output_hidden_states=outputs == STATES)
+    if outputs == LAST:
+        return found.last_hidden_state
+    # Versions of transformers differ in whether the last of the hidden states is normalised; this one is.
+    return torch.stack([*found.hidden_states[:-1], found.last_hidden_state], dim=1)
 
 
 class SpectrogramFrontEnd(nn.Module):
@@ -194,8 +301,12 @@ class _SpectrogramBranch(nn.Module):
         return x.flatten(1, 2).transpose(1, 2)
 
 
-def build_front_end(config: XLSRConfig | SpectrogramConfig) -> nn.Module:
+def build_front_end(config: FrontEndConfig) -> nn.Module:
     """Build the front end of a configuration: waves [B, T] -> frames [B, F, config.width]."""
+    if isinstance(config, RawConfig):
+        return nn.Identity()
+    if isinstance(config, TransformersConfig):
+        return TransformersFrontEnd(config)
     return XLSR(config) if isinstance(config, XLSRConfig) else SpectrogramFrontEnd(config)
 
 
@@ -224,6 +335,10 @@ class ResidualBlock(nn.Module):
         return self.conv2(F.selu(self.bn2(self.conv1(x)))) + identity
 
 
+# What makes a linear layer of so many inputs and outputs; some detectors have another kind of layer there.
+Linear = Callable[[int, int], nn.Module]
+
+
 def _norm_nodes(bn: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
     """Apply batch normalisation to the features of nodes [B, N, features]."""
     return bn(nodes.flatten(0, 1)).view_as(nodes)
@@ -239,13 +354,13 @@ def _attention_vector(size: int) -> nn.Parameter:
 class GraphAttention(nn.Module):
     """Attention among nodes of one kind: [B, N, in] -> [B, N, out]."""
 
-    def __init__(self, in_dim: int, out_dim: int, temperature: float):
+    def __init__(self, in_dim: int, out_dim: int, temperature: float, linear: Linear = nn.Linear):
         super().__init__()
         self.temperature = temperature
-        self.att_proj = nn.Linear(in_dim, out_dim)
+        self.att_proj = linear(in_dim, out_dim)
         self.att_weight = _attention_vector(out_dim)
-        self.proj_with_att = nn.Linear(in_dim, out_dim)
-        self.proj_without_att = nn.Linear(in_dim, out_dim)
+        self.proj_with_att = linear(in_dim, out_dim)
+        self.proj_without_att = linear(in_dim, out_dim)
         self.bn = nn.BatchNorm1d(out_dim)
         self.dropout = nn.Dropout(0.2)
 
@@ -265,21 +380,24 @@ class HeterogeneousGraphAttention(nn.Module):
     [B, T, in], [B, S, in], [B or 1, 1, in] -> [B, T, out], [B, S, out], [B, 1, out]
     """
 
-    def __init__(self, in_dim: int, out_dim: int, temperature: float):
+    def __init__(
+        self, in_dim: int, out_dim: int, temperature: float, linear: Linear = nn.Linear, selu: bool = True
+    ):
         super().__init__()
         self.temperature = temperature
-        self.proj_type1 = nn.Linear(in_dim, in_dim)
-        self.proj_type2 = nn.Linear(in_dim, in_dim)
-        self.att_proj = nn.Linear(in_dim, out_dim)
-        self.att_projM = nn.Linear(in_dim, out_dim)
+        self.activation = F.selu if selu else nn.Identity()
+        self.proj_type1 = linear(in_dim, in_dim)
+        self.proj_type2 = linear(in_dim, in_dim)
+        self.att_proj = linear(in_dim, out_dim)
+        self.att_projM = linear(in_dim, out_dim)
         self.att_weight11 = _attention_vector(out_dim)
         self.att_weight22 = _attention_vector(out_dim)
         self.att_weight12 = _attention_vector(out_dim)
         self.att_weightM = _attention_vector(out_dim)
-        self.proj_with_att = nn.Linear(in_dim, out_dim)
-        self.proj_without_att = nn.Linear(in_dim, out_dim)
-        self.proj_with_attM = nn.Linear(in_dim, out_dim)
-        self.proj_without_attM = nn.Linear(in_dim, out_dim)
+        self.proj_with_att = linear(in_dim, out_dim)
+        self.proj_without_att = linear(in_dim, out_dim)
+        self.proj_with_attM = linear(in_dim, out_dim)
+        self.proj_without_attM = linear(in_dim, out_dim)
         self.bn = nn.BatchNorm1d(out_dim)
         self.dropout = nn.Dropout(0.2)
 
@@ -295,7 +413,7 @@ class HeterogeneousGraphAttention(nn.Module):
         master = self.proj_with_attM(gathered) + self.proj_without_attM(master)
 
         out = self.proj_with_att(attention @ nodes) + self.proj_without_att(nodes)
-        out = F.selu(_norm_nodes(self.bn, out))
+        out = self.activation(_norm_nodes(self.bn, out))
         return out[:, :n_temporal], out[:, n_temporal:], master
 
     def _pair_attention(self, nodes: Tensor, n1: int) -> Tensor:
@@ -312,20 +430,21 @@ class HeterogeneousGraphAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Pooling that keeps the half of the nodes with the highest gates, in descending order of gate.
+    """Pooling that keeps the nodes with the highest gates, by default half, in descending order of gate.
 
     The order matters: the two branches of AASIST are compared node by node, that is, rank by rank.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, linear: Linear = nn.Linear, ratio: float = 0.5):
         super().__init__()
-        self.proj = nn.Linear(dim, 1)
+        self.ratio = ratio
+        self.proj = linear(dim, 1)
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Return the kept nodes, times their gates: [B, N, dim] -> [B, max(N // 2, 1), dim]."""
+        """Return the kept nodes, times their gates: [B, N, dim] -> [B, max(int(N * ratio), 1), dim]."""
         gate = torch.sigmoid(self.proj(self.dropout(nodes)))  # [B, N, 1]
-        keep = torch.topk(gate, max(nodes.shape[1] // 2, 1), dim=1).indices
+        keep = torch.topk(gate, max(int(nodes.shape[1] * self.ratio), 1), dim=1).indices
         return torch.gather(nodes * gate, 1, keep.expand(-1, -1, nodes.shape[2]))
 
 
@@ -414,12 +533,14 @@ class Detector(nn.Module):
         front_end: A module that computes the same function as `build_front_end(config.front_end)`, to be
             used instead; None to build that one.
         engine: The library that computes the front end, "transformers" or "fairseq"; only recorded.
+        back_end: The back end, if `config.head` is another kind than `AASIST`.
 
     Attributes:
         scores_only: Whether the detector can only score: its weights can no longer be trained or saved.
         provenance: Where the weights come from, as JSON types; saved with them.
         path: The file that the weights were read from, if any.
         sha256: That file's SHA-256 in hexadecimal.
+        published_threshold: The threshold of scores that the detector's authors published, if any.
         pretraining_tensors: fairseq's tensors that only pre-training uses, by official name: no score depends
             on them, but a strict load in the original repository requires them.
 
@@ -433,6 +554,7 @@ class Detector(nn.Module):
         precision: str = "fp32",
         front_end: nn.Module | None = None,
         engine: str = "transformers",
+        back_end: nn.Module | None = None,
     ):
         super().__init__()
         if precision not in DTYPES:
@@ -441,11 +563,14 @@ class Detector(nn.Module):
         self.precision = precision
         self.engine = engine
         self.front_end = build_front_end(self.config.front_end) if front_end is None else front_end
-        self.back_end: nn.Module = AASIST(self.config.front_end.width)
+        if back_end is None and self.config.head != AASIST_HEAD:
+            raise ValueError(f"a {self.config.head} back end must be given")
+        self.back_end: nn.Module = AASIST(self.config.front_end.width) if back_end is None else back_end
         self.scores_only = False
         self.provenance: dict = {}
         self.path: Path | None = None
         self.sha256: str | None = None
+        self.published_threshold: float | None = None
         self.pretraining_tensors: dict[str, Tensor] = {}
 
     @property
@@ -454,9 +579,14 @@ class Detector(nn.Module):
         return next(self.back_end.parameters()).device
 
     @property
-    def has_official_names(self) -> bool:
-        """Whether the tensors have names in the published files, that is, the front end is XLS-R."""
+    def is_xlsr(self) -> bool:
+        """Whether the front end is XLS-R."""
         return isinstance(self.config.front_end, XLSRConfig)
+
+    @property
+    def has_official_names(self) -> bool:
+        """Whether the tensors have names in the published files of XLS-R + AASIST."""
+        return self.is_xlsr and self.config.head == AASIST_HEAD
 
     def describe(self) -> dict:
         """Return what identifies the detector, as JSON types, to be written beside its results."""
@@ -464,7 +594,7 @@ class Detector(nn.Module):
             "sha256": self.sha256,
             "provenance": self.provenance,
             "config": self.config.to_dict(),
-            "frontend": self.engine if self.has_official_names else None,
+            "frontend": self.engine if self.is_xlsr else None,
             "precision": self.precision,
             "device": str(self.device),
         }
@@ -487,7 +617,9 @@ class Detector(nn.Module):
         dtype = DTYPES[self.precision]
         is_lower = dtype != torch.float32
         with torch.autocast(self.device.type, dtype if is_lower else torch.bfloat16, enabled=is_lower):
-            return self.front_end(waves).float()
+            outputs = getattr(self.back_end, "takes", LAST)  # of the front end
+            frames = self.front_end(waves) if outputs == LAST else self.front_end(waves, outputs=outputs)
+            return frames.float()
 
     def forward(self, waves: Tensor) -> Tensor:
         """Return the raw logits of waves.
@@ -501,9 +633,10 @@ class Detector(nn.Module):
         """
         frames = self.features(waves)
         if self.training or self.device.type != "cpu":
-            return self.back_end(frames)
-        # The back end takes one clip at a time, since the last digits would depend on the batch size.
-        return torch.cat([self.back_end(clip) for clip in frames.split(1)])
+            logits = self.back_end(frames)
+        else:  # one clip at a time, since the last digits would depend on the batch size
+            logits = torch.cat([self.back_end(clip) for clip in frames.split(1)])
+        return logits - logits[:, SPOOF, None] if self.config.score_is_difference else logits
 
     @torch.inference_mode()
     def score(self, waves: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class PublishedFile:
         sha256: The beginning of its SHA-256 in hexadecimal, if known.
         error_rate: For a detector, the EER that its authors published; "" for other files.
         elsewhere: For a detector, its EER on data of other kinds, as others have measured it.
+        trained_on: For a detector, the data that it was trained on, and by whom.
     """
 
     name: str
@@ -34,7 +35,12 @@ class PublishedFile:
     sha256: str | None = None
     error_rate: str = ""
     elsewhere: str = ""
+    trained_on: str = "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)"
 
+
+# The repository of AASIST's authors.
+_RAW_AASIST = "https://raw.githubusercontent.com/clovaai/aasist/main/models/weights"
+NOT_MEASURED = "not known; detectors trained on ASVspoof 2019 alone fail on newer fakes"
 
 # The files by the names that `python -m antispoofing download` gives them.
 PUBLISHED = {
@@ -56,6 +62,24 @@ PUBLISHED = {
         "EER 2.85 % on ASVspoof 2021 DF, evaluation phase",
         "not published for this file; LA_model.pth, made in the same way, errs on 23.6 % on average over "
         "eight sets other than ASVspoof 2019 and 2021 (Speech Anti-Spoofing Arena)",
+    ),
+    "AASIST.pth": PublishedFile(
+        "AASIST.pth",
+        f"{_RAW_AASIST}/AASIST.pth",
+        1281532,
+        "51d2d9cf",
+        "EER 0.83 % on ASVspoof 2019 LA",
+        NOT_MEASURED,
+        "ASVspoof 2019 LA, by Jung et al. (ICASSP 2022)",
+    ),
+    "AASIST-L.pth": PublishedFile(
+        "AASIST-L.pth",
+        f"{_RAW_AASIST}/AASIST-L.pth",
+        426428,
+        "814331d0",
+        "EER 0.99 % on ASVspoof 2019 LA",
+        NOT_MEASURED,
+        "ASVspoof 2019 LA, by Jung et al. (ICASSP 2022)",
     ),
     "xlsr2_300m.pt": PublishedFile(
         "xlsr2_300m.pt",

@@ -203,7 +203,7 @@ def test_missing_file_and_foreign_safetensors(tmp_path):
     with pytest.raises(CheckpointError, match="not a file"):
         load_detector(tmp_path)
     safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match="without a detector's header"):
+    with pytest.raises(CheckpointError, match="not a detector of a kind that can be loaded"):
         load_detector(tmp_path / "foreign.safetensors")
 
 

@@ -324,7 +324,7 @@ def test_every_module_has_its_line():
     text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
     room, listed = "", set()
     for line in text.splitlines():
-        if found := re.match(r"\| \*\*`(\w+)/`\*\*", line):
+        if found := re.match(r"\| \*\*`([\w/]+)/`\*\*", line):
             room = "antispoofing" if found[1] == "antispoofing" else f"antispoofing/{found[1]}"
         elif line.startswith("| `"):
             listed |= {

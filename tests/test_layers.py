@@ -23,7 +23,12 @@ RANKS = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 SCRIPTS = ("evaluate_custom", "fine_tune_for", "evaluate_custom_for", "app")
-BY_NAME = ("antispoofing", "antispoofing.__main__", "antispoofing.sandbox")  # these may import by name
+BY_NAME = (
+    "antispoofing.detectors.families",
+    "antispoofing",
+    "antispoofing.__main__",
+    "antispoofing.sandbox",
+)  # these may import by name
 WITHOUT_TORCH = [
     "data_utils",
     "antispoofing",

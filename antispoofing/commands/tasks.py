@@ -22,7 +22,7 @@ from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
 from antispoofing.report import results, screen
-from antispoofing.report.detector_card import name_warning
+from antispoofing.report.detector_card import family_notes, name_warning
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import Rule
@@ -155,7 +155,10 @@ def distinct_name(detector: Detector, taken: Collection[str], name: str | None =
         name: The plain name; None for that of the file.
     """
     assert detector.path is not None  # set by load_detector
-    name = name or detector.path.stem
+    if name is None:
+        path = detector.path
+        is_folder = path.stem in ("model", "pytorch_model") and (path.parent / "config.json").is_file()
+        name = path.parent.name if is_folder else path.stem
     return f"{name}-{digest(detector)[:8]}" if name in taken else name
 
 
@@ -303,6 +306,9 @@ def evaluate(
     if distributed.is_main() and (warning := name_warning(detector)):
         print(f"\n{printable(warning)}")
     print(f'\nScoring with detector "{name}" on {detector.device.type}, {detector.precision}{processes}')
+    if distributed.is_main():
+        for note in family_notes(detector):
+            print(note)
     scored = score_recordings(
         detector, found.utterances, batch_size=options.batch_size, workers=options.workers, offset=offset
     )

@@ -85,7 +85,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     If every key begins with `module.` (as DataParallel writes them), that prefix is removed.
 
     Returns:
-        The tensors by key, and the header; None in place of the header for an official file.
+        The tensors by key, and the header; None in place of the header for a file that others published.
 
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind, or if it would run code.
@@ -94,8 +94,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
         raise CheckpointError("not a file" if path.exists() else "no such file")
     if path.suffix.lower() == ".safetensors":
         tensors, metadata = read_safetensors(path)
-        return tensors, _header(metadata)
-    tensors = plain_tensors(unpickle(path))
+        if DETECTOR in metadata:
+            return tensors, _header(metadata)
+    else:
+        tensors = plain_tensors(unpickle(path))
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors, None
@@ -158,11 +160,6 @@ def _with_opened(path: Path, read: Callable[[safetensors.safe_open], T]) -> T:
 
 
 def _header(metadata: dict[str, str]) -> dict:
-    if DETECTOR not in metadata:
-        raise CheckpointError(
-            "a safetensors file without a detector's header, so not written by this project (for a Hugging "
-            "Face model, name its folder)"
-        )
     header = parse_header(metadata, DETECTOR, "config", "provenance")
     if not isinstance(header["provenance"], dict):
         raise CheckpointError("the provenance in its header is not a JSON object")

@@ -13,12 +13,23 @@ import torch
 from torch import Tensor
 
 from antispoofing import files
-from antispoofing.detectors import checkpoints, pretrained
+from antispoofing.detectors import checkpoints, families, hugging_face, pretrained
 from antispoofing.detectors.batched import BatchedXLSR, Replayed
 from antispoofing.detectors.devices import ENGINES, resolve_device, resolve_precision
 from antispoofing.detectors.packed import Int8Linear, PackedXLSR
 from antispoofing.errors import CheckpointError
-from model import AASIST, DTYPES, XLSR, Detector, DetectorConfig, SpectrogramFrontEnd, XLSRConfig
+from model import (
+    AASIST,
+    AASIST_HEAD,
+    DTYPES,
+    XLSR,
+    Detector,
+    DetectorConfig,
+    RawConfig,
+    SpectrogramFrontEnd,
+    TransformersFrontEnd,
+    XLSRConfig,
+)
 
 
 def load_detector(
@@ -58,10 +69,18 @@ def load_detector(
     precision = resolve_precision(precision, target)
     try:
         with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as pool:
+            if classifier := hugging_face.read_classifier(path):
+                path = classifier.path
             sha256 = pool.submit(files.file_sha256, path)
-            tensors, header = checkpoints.read_tensors(path)
-            if header is None:
-                detector = _with_weights(config, precision, engine, tensors, checkpoints.official_name)
+            tensors, header = (classifier.tensors, None) if classifier else checkpoints.read_tensors(path)
+            if classifier:
+                detector = _with_weights(classifier.config, precision, engine, tensors, classifier.name_of)
+            elif header is None:
+                family = families.recognise(tensors)
+                detector = _with_weights(
+                    family.config(tensors, config), precision, engine, tensors, family.name_of(tensors)
+                )
+                detector.published_threshold = family.threshold
             else:
                 config = DetectorConfig.from_dict(header["config"])
                 detector = _with_weights(config, precision, engine, tensors, lambda key: key)
@@ -74,6 +93,8 @@ def load_detector(
         detector.provenance = header["provenance"]
     else:
         detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
+        if detector.config.head != AASIST_HEAD:
+            detector.provenance["family"] = families.by_head(detector.config.head).name
     return detector.to(target).eval()
 
 
@@ -145,6 +166,12 @@ def _with_weights(
             torch.default_generator.manual_seed(back_end_seed)
             back_end = AASIST(detector.config.front_end.width)
         fresh = {f"back_end.{key}": value for key, value in back_end.state_dict().items()}
+    front_end, mask = detector.front_end, "masked_spec_embed"
+    if (
+        isinstance(front_end, XLSR | TransformersFrontEnd)
+        and name_of(f"front_end.model.{mask}") not in tensors
+    ):
+        front_end.model.register_parameter("masked_spec_embed", None)  # of pre-training: some lack it
     state = {key: value for key, value in detector.state_dict().items() if key not in fresh}
     names = {key: name_of(key) for key in state}
     pretraining = {key: name_of(key) for key in checkpoints.PRETRAINING_ONLY}
@@ -156,8 +183,13 @@ def _with_weights(
 
 
 def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
+    back_end = families.by_head(config.head).build(config.front_end.width, **config.head_sizes)
+    if isinstance(config.front_end, RawConfig):
+        precision = "fp32"  # there is no front end that could compute in another
     if engine == "transformers":
-        return Detector(config, precision)
+        return Detector(config, precision, back_end=back_end)
+    if config.head != AASIST_HEAD:
+        raise CheckpointError("fairseq computes XLS-R + AASIST only: leave out --frontend fairseq")
     if precision == "int8":
         raise CheckpointError("fairseq does not support int8: leave out --frontend fairseq")
     if not isinstance(config.front_end, XLSRConfig):
@@ -166,7 +198,7 @@ def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
         )
     from antispoofing.detectors.fairseq import FairseqXLSR
 
-    return Detector(config, precision, FairseqXLSR(config.front_end), engine)
+    return Detector(config, precision, FairseqXLSR(config.front_end), engine, back_end)
 
 
 def for_scoring(detector: Detector) -> Detector:
@@ -185,9 +217,10 @@ def for_scoring(detector: Detector) -> Detector:
         return detector
     resolve_precision(detector.precision, detector.device)
     if isinstance(detector.front_end, XLSR) and detector.device.type == "cuda":
-        detector.scores_only = True
-        detector.front_end = Replayed(BatchedXLSR(detector.front_end, DTYPES[detector.precision]))
-        detector.back_end = Replayed(detector.back_end)
+        if detector.config.head == AASIST_HEAD:  # no card has run other families yet
+            detector.scores_only = True
+            detector.front_end = Replayed(BatchedXLSR(detector.front_end, DTYPES[detector.precision]))
+            detector.back_end = Replayed(detector.back_end)
     elif isinstance(detector.front_end, XLSR) and detector.device.type == "cpu":
         detector.scores_only = True
         threads = torch.get_num_threads()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antispoofing.errors import DeviceError
-from model import XLSR
+from model import LAST, LAYERS, STATES, XLSR
 
 if TYPE_CHECKING:
     from transformers.models.wav2vec2 import modeling_wav2vec2 as wav2vec2
@@ -61,18 +61,25 @@ class PackedXLSR(nn.Module):
         xlsr.to("meta")
 
     @torch.inference_mode()
-    def forward(self, waves: Tensor) -> Tensor:
-        """Return the frames float32 [B, F, width] of 16 kHz waves [B, T]."""
+    def forward(self, waves: Tensor, outputs: str = LAST) -> Tensor:
+        """Return the frames float32 of 16 kHz waves [B, T], as `model.XLSR` does."""
         with torch.autocast("cpu", enabled=False):
-            return self._frames(waves)
+            return self._frames(waves, outputs)
 
-    def _frames(self, waves: Tensor) -> Tensor:
+    def _frames(self, waves: Tensor, outputs: str) -> Tensor:
         x = torch.stack([self._convolved(wave) for wave in waves])  # [B, F, channels]
         x = self.projection(self.norm(x.float()))
         x = x.float() + torch.stack([self.positions(frames) for frames in x])
+        kept = []
         for layer in self.layers:
+            if outputs == STATES:
+                kept.append(x.clone())  # layers compute in place
             x = layer(x)
-        return self.last_norm(x)
+            if outputs == LAYERS:
+                kept.append(x.clone())
+        if outputs != LAYERS:
+            kept.append(self.last_norm(x))
+        return kept[0] if outputs == LAST else torch.stack(kept, dim=1)
 
     def _convolved(self, wave: Tensor) -> Tensor:
         """Turn a wave [T] into features [F, channels]."""

@@ -107,7 +107,18 @@ def is_front_end(path: Path) -> bool:
         CheckpointError: If the file is damaged, or would run code.
     """
     with checkpoints.errors_naming(path):
-        return (path / "config.json").is_file() or _fairseq_model(path) is not None
+        if (path / "config.json").is_file():
+            return not is_classifier(path)
+        return _fairseq_model(path) is not None
+
+
+def is_classifier(folder: Path) -> bool:
+    """Check whether a Hugging Face folder holds a model for sequence classification."""
+    try:
+        architectures = json.loads((folder / "config.json").read_bytes())["architectures"]
+        return str(architectures[0]).endswith("ForSequenceClassification")
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
 def read_front_end(path: Path) -> FrontEnd:
@@ -144,19 +155,32 @@ def _fairseq_name(key: str) -> str:
 
 
 def _read_folder(folder: Path) -> FrontEnd:
-    config = _read_config(folder / "config.json")
-    path = folder / "model.safetensors"
-    if path.is_file():
-        tensors, _ = checkpoints.read_safetensors(path)
-    else:
-        path = folder / "pytorch_model.bin"
-        if not path.is_file():
-            raise CheckpointError("the folder has neither model.safetensors nor pytorch_model.bin")
-        tensors = checkpoints.plain_tensors(checkpoints.unpickle(path))
+    config = read_config(folder / "config.json")
+    path, tensors = read_weights(folder)
     return FrontEnd(path, tensors, _hugging_face_name(tensors), config)
 
 
-def _read_config(path: Path) -> DetectorConfig:
+def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Read the weights of a Hugging Face folder; return their file, and the tensors by its keys.
+
+    Raises:
+        CheckpointError: If there is no file of weights, or it is damaged or would run code.
+    """
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return path, checkpoints.read_safetensors(path)[0]
+    path = folder / "pytorch_model.bin"
+    if not path.is_file():
+        raise CheckpointError("the folder has neither model.safetensors nor pytorch_model.bin")
+    return path, checkpoints.plain_tensors(checkpoints.unpickle(path))
+
+
+def read_config(path: Path) -> DetectorConfig:
+    """Read the sizes of an XLS-R front end from the `config.json` of a Hugging Face folder.
+
+    Raises:
+        CheckpointError: If it is not JSON, or the architecture is not of the XLS-R family.
+    """
     from transformers import Wav2Vec2Config
 
     try:

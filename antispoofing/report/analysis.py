@@ -27,11 +27,6 @@ from antispoofing.scoring.decision import NOT_SURE, Rule
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import auc_text, eer_text, per_cent, printable, with_interval
 
-_WHERE_FROM = {
-    "threshold given": "the threshold given",
-    "calibration": "where the calibration finds both classes equally probable",
-    "validation threshold": "the threshold of the validation split",
-}
 ANOTHER_WAY = " If the file names mislead, name the speakers in a list of labels, in a column called speaker."
 EQUAL = 0.02  # FRR and FAR that differ by no more are called equal
 MOST_CLIPS = 5  # number of misjudged clips of each class to name
@@ -56,7 +51,7 @@ def analyse(
     clustering = find_clusters(scored.utterances)
     at_eer = summary["metrics"]["threshold_at_eer_chosen_on_this_set"]
     limit = at_eer if rule.common_threshold is None else rule.common_threshold
-    at = "the EER threshold" if rule.common_threshold is None else f"{limit:.4g}, {_WHERE_FROM[rule.basis]}"
+    at = "the EER threshold" if rule.common_threshold is None else f"{limit:.4g}, {rule.source}"
     parts = [
         f"## {printable(name)}",
         _how_good(scored, summary, clustering),

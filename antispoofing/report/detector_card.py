@@ -18,6 +18,7 @@ from antispoofing.published import claimed_name, published_detector
 from antispoofing.text import auc_text, eer_text
 
 if TYPE_CHECKING:
+    from antispoofing.detectors.family import Family
     from model import Detector
 
 NOT_KNOWN = "not known"
@@ -56,6 +57,8 @@ def detector_card(detector: Detector) -> dict[str, str]:
         "Trained on": trained_on,
         "Known error rates": errors if errors == NOT_KNOWN else f"{errors}. {ELSEWHERE}",
     }
+    if family := published_family(detector):
+        card["Licence"] = family.licence
     if comes_from_stand_in(detector.provenance):
         card["Caution"] = STAND_IN
     if warning := name_warning(detector):
@@ -66,9 +69,9 @@ def detector_card(detector: Detector) -> dict[str, str]:
 def _history(detector: Detector) -> tuple[str, str]:
     """Return what a detector was trained on, and its error rates."""
     if known := published_detector(detector.sha256 or ""):
-        return "ASVspoof 2019 LA, by Tak et al. (Odyssey 2022)", (
-            f"{known.error_rate}, as published; elsewhere: {known.elsewhere}"
-        )
+        return known.trained_on, f"{known.error_rate}, as published; elsewhere: {known.elsewhere}"
+    if family := published_family(detector):
+        return family.trained_on, f"{family.figures}, as its authors published for such a file"
     if is_stand_in(detector.provenance):
         errors = _stand_in_errors(detector.provenance)
         return "human and synthetic voices from Debian packages; see samples/README.md", errors
@@ -84,6 +87,26 @@ def _history(detector: Detector) -> tuple[str, str]:
         f"AUC {auc} and EER {eer_text(made.epoch['validation_eer'])} % on its validation set, on which the "
         "epoch was chosen"
     )
+
+
+def family_notes(detector: Detector) -> list[str]:
+    """Return what to know before a detector of another family than XLS-R + AASIST scores, a line each."""
+    family, notes = published_family(detector), []
+    if family and "not for commercial" in family.licence:
+        notes.append(f"Its licence: {family.licence}")
+    if detector.config.hears_whole:
+        seconds = detector.config.heard_samples / detector.config.sample_rate
+        notes.append(f"It hears recordings whole, of longer ones the first {seconds:g} s")
+    return notes
+
+
+def published_family(detector: Detector) -> Family | None:
+    """Return the family of a detector that others published; None for XLS-R + AASIST and for one's own."""
+    if "family" not in detector.provenance:
+        return None
+    from antispoofing.detectors.families import by_head  # takes torch to import
+
+    return by_head(detector.config.head)
 
 
 def _start(origin: Start) -> str:

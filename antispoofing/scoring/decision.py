@@ -26,12 +26,22 @@ REAL, FAKE, NOT_SURE = classes.REAL.word, classes.FAKE.word, "not sure"
 
 
 # What a rule goes by; the first of these that a detector has.
-GIVEN, CALIBRATION, VALIDATION, LOGITS = (
+GIVEN, CALIBRATION, VALIDATION, PUBLISHED, LOGITS = (
     "threshold given",
     "calibration",
     "validation threshold",
+    "published threshold",
     "larger logit",
 )
+
+
+_THRESHOLDS = {
+    GIVEN: "the threshold given",
+    CALIBRATION: "where the calibration finds both classes equally probable",
+    VALIDATION: "the threshold at the EER of its validation set",
+    PUBLISHED: "the threshold that its authors published",
+}
+_UNCALIBRATED = "uncalibrated: this does not say how sure that is"
 
 
 class Decision(NamedTuple):
@@ -42,7 +52,7 @@ class Decision(NamedTuple):
         threshold: The score at which the margin is 0.
         margin: Above 0 means more likely real; in nats with a calibration, else in units of the score.
         verdict: REAL, FAKE or NOT_SURE.
-        rule: What the rule goes by: GIVEN, CALIBRATION, VALIDATION or LOGITS.
+        rule: What the rule goes by: GIVEN, CALIBRATION, VALIDATION, PUBLISHED or LOGITS.
         probability_real: The probability that the clip is real, if real and fake ones are equally frequent;
             None without a calibration, or if a threshold was given.
     """
@@ -57,17 +67,19 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule for verdicts: the first there is of these three thresholds, else the larger of the two logits.
+    """The rule for verdicts: the first there is of these thresholds, else the larger of the two logits.
 
     Attributes:
         threshold: A threshold that the user gives: a clip is real if its score >= threshold.
         calibration: The detector's calibration.
         validation_threshold: The threshold that fine-tuning chose on its validation set.
+        published_threshold: The threshold that the detector's authors published.
     """
 
     threshold: float | None = None
     calibration: Calibration | None = None
     validation_threshold: float | None = None
+    published_threshold: float | None = None
 
     @classmethod
     def from_detector(cls, detector: Detector, threshold: float | None = None) -> Rule:
@@ -85,16 +97,18 @@ class Rule:
         chosen = kept_epoch(detector.provenance).get("validation_threshold")
         if not (isinstance(chosen, int | float) and math.isfinite(chosen)):
             chosen = None
-        return cls(threshold, calibration, chosen)
+        return cls(threshold, calibration, chosen, detector.published_threshold)
 
     @property
     def basis(self) -> str:
-        """What the rule goes by: GIVEN, CALIBRATION, VALIDATION or LOGITS."""
+        """What the rule goes by: GIVEN, CALIBRATION, VALIDATION, PUBLISHED or LOGITS."""
         if self.threshold is not None:
             return GIVEN
         if self.calibration is not None:
             return CALIBRATION
-        return LOGITS if self.validation_threshold is None else VALIDATION
+        if self.validation_threshold is not None:
+            return VALIDATION
+        return LOGITS if self.published_threshold is None else PUBLISHED
 
     @property
     def can_be_sure(self) -> bool:
@@ -120,7 +134,12 @@ class Rule:
             return self.threshold
         if self.calibration is not None:
             return -self.calibration.intercept / self.calibration.slope
-        return self.validation_threshold
+        return self.validation_threshold if self.basis == VALIDATION else self.published_threshold
+
+    @property
+    def source(self) -> str:
+        """Where the common threshold comes from, in words; "" if there is none."""
+        return _THRESHOLDS.get(self.basis, "")
 
     def thresholds(self, logits: np.ndarray) -> np.ndarray:
         """Return the scores [n] at which the margins of logits [n, 2] would be 0.
@@ -166,21 +185,14 @@ class Rule:
 
     def describe(self) -> str:
         """Describe how the rule decides, in words without a full stop at the end."""
-        if self.basis == GIVEN:
+        if self.basis == LOGITS:
+            return f"real or fake by the larger of the two logits, bona fide or spoof; {_UNCALIBRATED}"
+        if self.basis != CALIBRATION:
             return (
-                f"real if score >= {self.threshold:.6g}, the threshold given, otherwise fake; uncalibrated: "
-                "this does not say how sure that is"
+                f"real if score >= {self.common_threshold:.6g}, {self.source}, otherwise fake; "
+                f"{_UNCALIBRATED}"
             )
-        if self.basis == VALIDATION:
-            return (
-                f"real if score >= {self.validation_threshold:.6g}, the threshold at the EER of its "
-                "validation set, otherwise fake; uncalibrated: this does not say how sure that is"
-            )
-        if self.calibration is None:
-            return (
-                "real or fake by the larger of the two logits, bona fide or spoof; uncalibrated: this does "
-                "not say how sure that is"
-            )
+        assert self.calibration is not None
         words = (
             f"real or fake if that is at least {100 * SURE:.0f} % probable, assuming that both are equally "
             'frequent, otherwise "not sure". These probabilities are calibrated on '

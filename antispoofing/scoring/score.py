@@ -23,7 +23,7 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.scoring.timeline import Timeline, hop_samples, window_starts
-from data_utils import BONAFIDE, AudioError, Clips, Load, load_with_info, make_loader, pad
+from data_utils import BONAFIDE, AudioError, Clips, Load, load_with_info, make_loader
 from model import Detector
 
 CLIP_BYTES = 200 * 10**6  # of GPU memory: twice what the 300M network takes at most
@@ -151,6 +151,8 @@ def score_recordings(
         ProcessError: If another process of the group has ended or cannot be reached.
     """
     config = detector.config
+    if config.hears_whole:
+        batch_size = 1  # clips differ in length
     batch_size = min(distributed.all_gather(batch_size or default_batch_size(detector.device)))
     workers = default_workers(detector.device) if workers is None else workers
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
@@ -167,7 +169,7 @@ def score_recordings(
     with parallel_batches(detector) as (compute, streams):
         batches = distributed.shard(len(utterances), batch_size, distributed.all_gather(streams))
         paths = [utterance.path for utterance in utterances]
-        clips = Clips(paths, config.sample_rate, config.clip_samples, offset, load)
+        clips = Clips(paths, config.sample_rate, config.heard_samples, offset, load, config.prepare)
         loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
         silent = None if distributed.is_main() else True  # None is silent only without a terminal
@@ -230,14 +232,14 @@ def score_waves(detector: Detector, waves: Sequence[np.ndarray]) -> np.ndarray:
 
 def _logits(detector: Detector, waves: Sequence[np.ndarray], unit: str) -> np.ndarray:
     """Return the logits float64 [n, 2] of n waves, each cut or repeated to the length of a clip."""
-    samples = detector.config.clip_samples
+    prepare = detector.config.prepare
     if len(waves) == 0:
         return np.empty((0, 2))
     with parallel_batches(detector) as (compute, streams):
-        most = default_batch_size(detector.device)
+        most = 1 if detector.config.hears_whole else default_batch_size(detector.device)
         size = max(1, min(most, len(waves) // streams))  # small enough that every core has work
         starts = range(0, len(waves), size)
-        batches = ([pad(wave, samples) for wave in waves[start : start + size]] for start in starts)
+        batches = ([prepare(wave) for wave in waves[start : start + size]] for start in starts)
         computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)
         with tqdm(total=len(waves), unit=unit, leave=False, delay=1, disable=None) as progress:
             logits = []

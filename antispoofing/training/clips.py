@@ -5,7 +5,7 @@ All randomness here follows from the seed, the epoch and the clip's index alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,8 +36,9 @@ class VariedClips(Clips):
         epoch: int,
         random_crop: bool,
         augmentation: Augmentation,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
-        super().__init__(paths, sample_rate, clip_samples)
+        super().__init__(paths, sample_rate, clip_samples, prepare=prepare)
         self.seed, self.epoch = seed, epoch
         self.random_crop, self.augmentation = random_crop, augmentation
 

@@ -216,6 +216,7 @@ class _TrainingRun:
             epoch=state.epoch,
             random_crop=config.crop == "random",
             augmentation=config.augmentation,
+            prepare=sizes.prepare,
         )
         parts = map(self._micro_batch, make_loader(clips, batches, self.workers))
         for step in steps:

@@ -24,7 +24,7 @@ from antispoofing.errors import TrainingError
 from antispoofing.training import lora
 from antispoofing.training.convolutions import ConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
-from model import XLSR, Detector
+from model import AASIST_HEAD, XLSR, Detector
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Model
@@ -60,6 +60,9 @@ class StepResult:
     loss: float
     weight: float
     gradient_norm: float
+
+
+TRAINED_HEADS = (AASIST_HEAD, "spectra-aasist")
 
 
 class Optimization:
@@ -198,8 +201,14 @@ def check(detector: Detector, config: TrainingConfig) -> None:
     """Check that a detector can be trained as configured.
 
     Raises:
-        TrainingError: If the recipe needs an XLS-R front end computed by transformers, and this is not one.
+        TrainingError: If detectors of its family cannot be trained, or the recipe needs an XLS-R front end
+            computed by transformers, and this is not one.
     """
+    if detector.config.head not in TRAINED_HEADS:
+        raise TrainingError(
+            f"a detector with a back end of the kind {detector.config.head} can score, but not be fine-tuned "
+            "here: choose XLS-R + AASIST or Spectra-AASIST"
+        )
     wanted = {"--lora": config.lora is not None, "--gradient-checkpointing": config.gradient_checkpointing}
     for what, is_wanted in wanted.items():
         if is_wanted and not isinstance(detector.front_end, XLSR):

@@ -156,10 +156,13 @@ def _decision_html(named: NamedDetector, timeline: Timeline, several: bool) -> s
             f"(higher = more likely real); mean margin {mean:.2f}{_sure_from(rule)}."
         )
         probable = NO_COMMON_PROBABILITY
+        elsewhere = (
+            "" if named.detector.config.hears_whole else ", as by evaluate_custom.py and in publications"
+        )
         how += [
             f"The whole recording is {escape(describe_overall(rule))}.",
-            f"Judged by its first {timeline.ends[0]:.2f} s alone, as by evaluate_custom.py and in "
-            f"publications: {first.verdict}. {_score_line(rule, first)}",
+            f"Judged by its first {timeline.ends[0]:.2f} s alone{elsewhere}: {first.verdict}. "
+            f"{_score_line(rule, first)}",
         ]
     by = f" <small>({_text(named.name)})</small>" if several else ""
     says_verdict = VERDICTS[verdict] if rule.can_be_sure else f"Leans towards {verdict}"

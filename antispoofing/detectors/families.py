@@ -1,0 +1,65 @@
+"""The families of detectors that can be loaded, and what is known of others.
+
+Each module of `heads/` has one or several, in FAMILIES. So another family takes a file there, and a test;
+docs/detectors.md shows how.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from antispoofing.detectors import heads
+from antispoofing.detectors.family import Family
+from antispoofing.errors import CheckpointError
+
+FAMILIES: tuple[Family, ...] = tuple(
+    family
+    for module in sorted(module.name for module in pkgutil.iter_modules(heads.__path__))
+    for family in getattr(importlib.import_module(f"{heads.__name__}.{module}"), "FAMILIES", ())
+)
+
+# Detectors that cannot be loaded, by a key that gives them away.
+_UNSUPPORTED = {
+    "conformer.encoder_blocks.0.attn.fn.rel_pos_emb.weight": "XLS-R + Conformer",
+    "conformer.encoder_blocks.0.attn.fn.ht_proj.weight": "XLS-R + Conformer with TCM",
+    "backbone.attn_scores.weight": "DF Arena",
+    "classifier.weight": "a sequence classifier of Hugging Face without its folder",
+}
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> Family:
+    """Return the family whose file has these tensors.
+
+    Raises:
+        CheckpointError: If it is no family's; the message names what the file looks like, if that is known.
+    """
+    for family in FAMILIES:
+        if (
+            family.marks
+            and all(mark in tensors for mark in family.marks)
+            and not any(key in tensors for key in family.lacks)
+        ):
+            return family
+    looks_like = next((name for mark, name in _UNSUPPORTED.items() if mark in tensors), None)
+    known = ", ".join(family.name for family in FAMILIES)
+    if looks_like:
+        raise CheckpointError(f"looks like {looks_like}, which is not supported (only {known})")
+    raise CheckpointError(
+        f"not a detector of a kind that can be loaded ({known}); for a Hugging Face model, name its folder"
+    )
+
+
+def by_head(head: str) -> Family:
+    """Return the family with this kind of back end (`DetectorConfig.head`).
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    for family in FAMILIES:
+        if family.head == head:
+            return family
+    raise CheckpointError(f"its back end is of the kind {head!r}, which this version does not know")

@@ -1,0 +1,51 @@
+"""A layer of a Kolmogorov-Arnold network, which Spectra-AASIST3 has in place of linear ones.
+
+Source: Liu et al., "KAN: Kolmogorov-Arnold networks", ICLR 2025, arXiv:2404.19756; the published code's
+variant, whose base function is a PReLU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DEGREE = 4
+KNOTS = 25  # from -1.5 to 1.5, an eighth apart
+
+
+class KANLinear(nn.Module):
+    """A sum over inputs of one learnt function for each output: [..., in] -> [..., out].
+
+    The function is a PReLU with a weight, plus a B-spline of degree 4, which is 0 beyond the knots.
+    """
+
+    grid: Tensor
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        bases = KNOTS - 1 - DEGREE
+        self.base_activation = nn.PReLU()
+        self.base_weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, bases))
+        self.spline_scaler = nn.Parameter(torch.empty(out_features, in_features))
+        self.register_buffer("grid", torch.linspace(-1.5, 1.5, KNOTS).repeat(in_features, 1))
+        if not self.base_weight.is_meta:
+            nn.init.kaiming_uniform_(self.base_weight, 5**0.5)
+            nn.init.kaiming_uniform_(self.spline_scaler, 5**0.5)
+            nn.init.normal_(self.spline_weight, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sums."""
+        splines = (self.spline_weight * self.spline_scaler[..., None]).flatten(1)
+        return F.linear(self.base_activation(x), self.base_weight) + F.linear(self._bases(x), splines)
+
+    def _bases(self, x: Tensor) -> Tensor:
+        """Return the values of the B-splines [..., in * 20] at x [..., in] (Cox and de Boor)."""
+        x, knots = x[..., None], self.grid
+        bases = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+        for degree in range(1, DEGREE + 1):
+            rising = (x - knots[:, : -degree - 1]) / (knots[:, degree:-1] - knots[:, : -degree - 1])
+            falling = (knots[:, degree + 1 :] - x) / (knots[:, degree + 1 :] - knots[:, 1:-degree])
+            bases = rising * bases[..., :-1] + falling * bases[..., 1:]
+        return bases.flatten(-2)

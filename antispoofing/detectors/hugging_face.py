@@ -1,0 +1,138 @@
+"""Folders of transformers' models for sequence classification: Wav2Vec2, HuBERT and WavLM.
+
+Such a folder says by itself how clips are prepared (`preprocessor_config.json`) and what the outputs mean
+(`id2label` in `config.json`). Where it does not say which output means real, it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from antispoofing.detectors import pretrained
+from antispoofing.errors import CheckpointError
+from data_utils import SAMPLE_RATE
+from model import DetectorConfig, FrontEndConfig, TransformersConfig
+
+KINDS = ("wav2vec2", "hubert", "wavlm")  # as `model_type`, and as the beginning of the keys
+NORMALISE_EPS = 1e-7  # of transformers' feature extractor
+
+_REAL = {"real", "bonafide", "genuine", "human", "authentic", "natural"}
+_FAKE = {"fake", "spoof", "spoofed", "synthetic", "deepfake", "ai", "aigenerated", "generated", "machine"}
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier as read from a folder.
+
+    Attributes:
+        path: The file that holds the weights.
+        tensors: The weights by the file's own keys.
+        name_of: Gives the file's key for a key of the detector.
+        config: The detector's configuration.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    name_of: Callable[[str], str]
+    config: DetectorConfig
+
+
+def read_classifier(folder: Path) -> Classifier | None:
+    """Read a folder with a model for sequence classification; return None if this is not one.
+
+    Raises:
+        CheckpointError: If it is one, but cannot be used: the message says why.
+    """
+    if not pretrained.is_classifier(folder):
+        return None
+    settings = _json(folder / "config.json")
+    kind = settings.get("model_type")
+    if kind not in KINDS:
+        raise CheckpointError(f"a classifier on {kind}, which is not supported (only {', '.join(KINDS)})")
+    path, tensors = pretrained.read_weights(folder)
+    real = _real_output(settings)
+    projection = settings.get("classifier_proj_size", 256)
+    layers = settings.get("num_hidden_layers", 12)
+    if type(projection) is not int or type(layers) is not int or not 0 < projection < 2**16 or layers < 1:
+        raise CheckpointError("config.json: the sizes are not positive integers")
+    states = layers + 1 if settings.get("use_weighted_layer_sum") else 0
+    front_end = _front_end(folder, settings)
+    config = DetectorConfig(
+        front_end,
+        head="hugging-face",
+        head_sizes={"projection": projection, "real": real, "states": states},
+        normalise_eps=_normalise_eps(folder),
+        hears_whole=True,
+        score_is_difference=True,
+    )
+    older = any(key.endswith("pos_conv_embed.conv.weight_g") for key in tensors)
+
+    def name_of(key: str) -> str:
+        part, name = key.split(".", 1)
+        if part == "front_end":
+            name = f"{kind}.{name.removeprefix('model.')}"
+        if older:
+            name = name.replace("parametrizations.weight.original0", "weight_g")
+            name = name.replace("parametrizations.weight.original1", "weight_v")
+        return name
+
+    return Classifier(path, tensors, name_of, config)
+
+
+def _front_end(folder: Path, settings: dict) -> FrontEndConfig:
+    """Return the front end's configuration: XLS-R's where it is of that family, which is computed faster."""
+    if settings["model_type"] == "wav2vec2":
+        try:
+            return pretrained.read_config(folder / "config.json").front_end
+        except CheckpointError:
+            pass  # another architecture
+    return TransformersConfig(json.dumps(settings))
+
+
+def _real_output(settings: dict) -> int:
+    """Return which output means real."""
+    labels = settings.get("id2label")
+    words = (
+        [re.sub(r"[^a-z]", "", str(labels.get(name, "")).lower()) for name in ("0", "1")]
+        if isinstance(labels, dict)
+        else []
+    )
+    if not isinstance(labels, dict) or len(labels) != 2:
+        raise CheckpointError("config.json: id2label must have two labels, real and fake")
+    for real in (0, 1):
+        if words[real] in _REAL and words[1 - real] in _FAKE:
+            return real
+    given = ", ".join(map(str, labels.values()))
+    raise CheckpointError(
+        f"config.json does not say which output means real (id2label: {given}): if you know it, write "
+        '"real" and "fake" there'
+    )
+
+
+def _normalise_eps(folder: Path) -> float:
+    """Return what is added to the variance of a clip to normalise it; 0.0 if it is not normalised."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise CheckpointError(f"the folder has no {path.name}, which says how clips are prepared")
+    settings = _json(path)
+    if settings.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise CheckpointError(
+            f"{path.name}: the sample rate is {settings['sampling_rate']}, not {SAMPLE_RATE} Hz"
+        )
+    return NORMALISE_EPS if settings.get("do_normalize", True) else 0.0
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} does not hold a JSON object")
+    return content

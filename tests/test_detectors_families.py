@@ -1,0 +1,336 @@
+"""The families of detectors against the outputs of their own published code, from a file with its names."""
+
+import ast
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+from helpers import read_scores
+from weights import REFERENCE, fill, reference
+
+import evaluate_custom
+from antispoofing.data.recordings import Utterance
+from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
+from antispoofing.detectors.families import FAMILIES, by_head, recognise
+from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
+from antispoofing.errors import CheckpointError
+from antispoofing.scoring.decision import Rule
+from antispoofing.scoring.score import score_recordings, score_windows
+from model import XLSR, Detector, DetectorConfig, RawConfig, XLSRConfig
+
+TOY = DetectorConfig(
+    XLSRConfig(conv_channels=32, width=64, layers=2, heads=4, ffn=128, pos_kernel=16, pos_groups=4)
+)
+SHORT = 20000  # samples of the short clip
+THRESHOLD = -1.0625009  # of the three Spectra detectors
+
+
+class Case(NamedTuple):
+    """A kind of file, and its references.
+
+    Attributes:
+        head: The family's `DetectorConfig.head`.
+        keys: The table of its keys, of full size.
+        toy: The outputs at toy size; of raw waveforms, there is one size only.
+    """
+
+    head: str
+    keys: str
+    toy: str
+
+
+CASES = {
+    case.toy: case
+    for case in (
+        Case("spectra-aasist", "spectra_aasist", "spectra_aasist_toy"),
+        Case("spectra-0", "spectra_0", "spectra_0_toy"),
+        Case("spectra-aasist3", "spectra_aasist3", "spectra_aasist3_toy"),
+        Case("sls", "sls", "sls_toy"),
+        Case("nes2net-x", "nes2net_x", "nes2net_x_toy"),
+        Case("antideepfake", "antideepfake", "antideepfake_toy"),
+        Case("raw-aasist", "raw_aasist", "raw_aasist_full"),
+        Case("raw-aasist", "raw_aasist_l", "raw_aasist_l_full"),
+    )
+}
+SPECTRA = [name for name in CASES if name.startswith("spectra")]
+
+
+def outputs(name: str) -> dict[str, np.ndarray]:
+    with np.load(REFERENCE / "families" / f"{name}_seed0.npz") as arrays:
+        return dict(arrays)
+
+
+def published(case: Case) -> dict[str, torch.Tensor]:
+    """Return the tensors of a full-size file, without their values."""
+    with open(REFERENCE / "families" / f"keys_{case.keys}.tsv", encoding="utf-8") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    return {key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape, _ in rows}
+
+
+def own_tensors(case: Case, config: DetectorConfig | None) -> dict[str, torch.Tensor]:
+    """Return the tensors of a detector of this kind, by the names of published files."""
+    family, names = by_head(case.head), published(case)
+    config = family.config(names, None if family.front_end_config is RawConfig else config)
+    with torch.device("meta"):
+        detector = Detector(config, back_end=family.build(config.front_end.width, **config.head_sizes))
+    if isinstance(detector.front_end, XLSR) and case.toy in SPECTRA:
+        detector.front_end.model.masked_spec_embed = None
+    name_of = family.name_of(names)
+    return {name_of(key): value for key, value in detector.state_dict().items()}
+
+
+def file_of(case: Case) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file of toy size, filled as in the references."""
+    grid = torch.linspace(-1.5, 1.5, 25)
+    return {
+        name: grid.repeat(value.shape[0], 1)
+        if name.endswith(".grid")
+        else torch.from_numpy(np.asarray(fill(name, tuple(value.shape))))
+        for name, value in own_tensors(case, TOY).items()
+    }
+
+
+def loaded(path: Path) -> Detector:
+    """Load a detector of toy size."""
+    return load_detector(path, device="cpu", config=TOY)
+
+
+def clips(detector: Detector) -> list[np.ndarray]:
+    """Return the clips that the references' logits are of."""
+    waves = reference("xlsr300m")["waves"]
+    return [*waves[:2], waves[2] if detector.config.hears_whole else waves[2][:SHORT]]
+
+
+def prepared(detector: Detector, waves: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([detector.config.prepare(wave) for wave in waves]))
+
+
+def expected_logits(detector: Detector, logits: np.ndarray) -> np.ndarray:
+    """Return reference logits as the detector gives them: logit 0 is 0 where only the difference counts."""
+    return logits - logits[:, :1] if detector.config.score_is_difference else logits
+
+
+@pytest.fixture(scope="module", params=CASES)
+def toy(request, tmp_path_factory):
+    """A kind of file, and one of toy size."""
+    path = tmp_path_factory.mktemp("family") / "model.safetensors"
+    safetensors.torch.save_file(file_of(CASES[request.param]), path)
+    return CASES[request.param], path
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_names_and_shapes_are_the_published_ones(case):
+    names = published(case)
+    family = recognise(names)
+    assert family is by_head(case.head)
+    ours = {name: value.shape for name, value in own_tensors(case, None).items()}
+    pretraining = {family.name_of(names)(key) for key in PRETRAINING_ONLY}
+    assert {name: value.shape for name, value in names.items() if name not in pretraining} == ours
+
+
+def test_features_and_logits_are_those_of_the_published_code(toy):
+    case, path = toy
+    expected, detector = outputs(case.toy), loaded(path)
+    assert detector.config.head == case.head
+    assert detector.published_threshold == (THRESHOLD if case.toy in SPECTRA else None)
+    waves = prepared(detector, clips(detector))
+    for _ in range(2):  # before and after it is made fast
+        with torch.inference_mode():
+            features, logits = detector.features(waves).numpy(), detector(waves).numpy()
+        if "features" in expected and case.head != "sls":  # whose features are those of every layer
+            assert np.abs(features[:, ::20, ::8] - expected["features"]).max() < 2e-5
+        assert np.abs(logits - expected_logits(detector, expected["logits"])).max() < 2e-5
+        for_scoring(detector)
+
+
+def test_clips_are_prepared_as_in_the_published_code(toy):
+    case, path = toy
+    expected, detector = outputs(case.toy), loaded(path)
+    short = reference("xlsr300m")["waves"][2][:SHORT]
+    wave = detector.config.prepare(short)
+    assert len(wave) == (SHORT if detector.config.hears_whole else 64600)
+    if "prepared_third_0_to_8" in expected:
+        assert wave[:8] == pytest.approx(expected["prepared_third_0_to_8"], abs=1e-6)
+    if "prepared_third_19998_to_20006" in expected:
+        assert wave[19998:20006] == pytest.approx(expected["prepared_third_19998_to_20006"], abs=1e-7)
+    if "logits_20000" in expected:
+        with torch.inference_mode():
+            logits = detector(torch.from_numpy(wave)[None]).numpy()
+        assert np.abs(logits - expected_logits(detector, expected["logits_20000"])).max() < 2e-5
+
+
+def test_all_of_a_recording_is_scored_as_the_network_alone_would(toy, tmp_path):
+    _, path = toy
+    detector, waves = loaded(path), clips(loaded(path))
+    for i, wave in enumerate(waves):
+        soundfile.write(tmp_path / f"{i}.wav", wave[: 50000 + 5000 * i], 16000, subtype="FLOAT")
+    found = [Utterance(str(tmp_path / f"{i}.wav"), str(i), None) for i in range(3)]
+    scored = score_recordings(for_scoring(detector), found)
+    assert scored.failures == {}
+    with torch.inference_mode():
+        alone = [
+            detector(torch.from_numpy(detector.config.prepare(wave[: 50000 + 5000 * i]))[None]).numpy()
+            for i, wave in enumerate(waves)
+        ]
+    assert np.abs(scored.logits - np.concatenate(alone)).max() < 2e-5
+    timeline = score_windows(detector, waves[0], Rule.from_detector(detector), hop=1.0)
+    with torch.inference_mode():
+        window = detector(prepared(detector, [waves[0][:64600]])).numpy()
+    assert np.abs(timeline.logits[0] - window).max() < 2e-5
+
+
+def test_the_number_of_parts_of_a_nes2net_is_read_from_the_file(tmp_path):
+    family = by_head("nes2net-x")
+    detector = Detector(family.config({}, TOY), back_end=family.build(64, outer=4, inner=4))
+    name_of = family.name_of({})
+    names = {name_of(key): tuple(value.shape) for key, value in detector.state_dict().items()}
+    tensors = {name: torch.from_numpy(np.asarray(fill(name, shape))) for name, shape in names.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    detector = loaded(tmp_path / "model.safetensors")
+    assert detector.config.head_sizes == {"outer": 4, "inner": 4, "squeeze": 1}
+    expected = outputs("nes2net_x_toy44")
+    with torch.inference_mode():
+        logits = detector(prepared(detector, clips(detector))).numpy()
+    assert np.abs(logits - expected["logits"]).max() < 2e-5
+
+
+def test_the_layers_outputs_are_those_before_the_last_normalisation(tmp_path):
+    """As fairseq gives them; versions of transformers differ in the last of them."""
+    safetensors.torch.save_file(file_of(CASES["sls_toy"]), tmp_path / "model.safetensors")
+    detector, expected = loaded(tmp_path / "model.safetensors"), outputs("sls_toy")
+    with torch.inference_mode():
+        layers = detector.features(prepared(detector, clips(detector)))
+        gates = torch.sigmoid(detector.back_end.fc0(layers.mean(2)))[..., None]
+    assert layers.shape == (3, 2, 201, 64)
+    np.testing.assert_allclose(layers.mean((2, 3)).T, expected["layer_mean"], atol=2e-5, rtol=0)
+    np.testing.assert_allclose(layers.flatten(2).std(2).T, expected["layer_std"], atol=2e-5, rtol=0)
+    summed = (gates * layers).sum(1)[:, ::20, ::8]
+    np.testing.assert_allclose(summed, expected["gated_sum"], atol=2e-5, rtol=0)
+    with pytest.raises(ValueError, match="takes 201 frames, of 64600 samples, not 62"):
+        detector(torch.zeros(1, 20000))
+
+
+def test_the_sinc_filters_and_the_embedding_of_raw_waveforms(tmp_path):
+    for name in ("raw_aasist_full", "raw_aasist_l_full"):
+        safetensors.torch.save_file(file_of(CASES[name]), tmp_path / f"{name}.safetensors")
+        detector, expected = load_detector(tmp_path / f"{name}.safetensors", device="cpu"), outputs(name)
+        np.testing.assert_allclose(detector.back_end.filters[::10], expected["filters"], atol=1e-7)
+        with torch.inference_mode():
+            embedding = detector.back_end.embedding(prepared(detector, clips(detector)))
+        np.testing.assert_allclose(embedding, expected["embedding"], atol=5e-5, rtol=0)
+
+
+def test_without_the_preparation_the_logits_are_others(toy):
+    case, path = toy
+    detector, made = loaded(path), outputs(case.toy)
+    expected = made.get("logits_without_preemphasis", made.get("logits_not_normalised"))
+    if expected is None:
+        assert not (detector.config.pre_emphasis or detector.config.normalise_eps)
+        return
+    expected = expected_logits(detector, expected)
+    with torch.inference_mode():
+        logits = detector(torch.from_numpy(reference("xlsr300m")["waves"])).numpy()
+        ours = detector(prepared(detector, clips(detector))).numpy()
+    assert np.abs(logits - expected).max() < 2e-5
+    assert np.abs(ours - expected).max() > 0.01
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_names_of_older_files_are_read_as_well(name, tmp_path):
+    """Of weight normalisation, and of residual blocks, which have a level less elsewhere."""
+    tensors = file_of(CASES[name])
+    safetensors.torch.save_file(tensors, tmp_path / "new.safetensors")
+    older = {
+        re.sub(r"^(aasist\.enc\.enc\.\d)\.0\.", r"\1.", key)
+        .replace("parametrizations.weight.original0", "weight_g")
+        .replace("parametrizations.weight.original1", "weight_v"): value
+        for key, value in tensors.items()
+    }
+    assert older.keys() != tensors.keys()
+    safetensors.torch.save_file(older, tmp_path / "older.safetensors")
+    states = [loaded(tmp_path / f"{kind}.safetensors").state_dict() for kind in ("new", "older")]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_it_is_saved_and_read_again(toy, tmp_path):
+    _, path = toy
+    detector = loaded(path)
+    save_detector(detector, tmp_path / "own.safetensors")
+    again = load_detector(tmp_path / "own.safetensors", device="cpu")
+    assert again.config == detector.config
+    assert again.published_threshold is None
+    waves = prepared(detector, clips(detector))
+    with torch.inference_mode():
+        assert torch.equal(again(waves), detector(waves))
+
+
+def test_each_family_is_told_from_all_others():
+    for family in FAMILIES:
+        assert recognise(dict.fromkeys(family.marks)) is family
+    assert len({family.head for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("backbone.attn_scores.weight", "looks like DF Arena, which is not supported"),
+        ("classifier.weight", "looks like a sequence classifier of Hugging Face, which is not supported"),
+        ("anything", "not a detector of a kind that can be loaded"),
+    ],
+)
+def test_others_are_named(key, words):
+    with pytest.raises(CheckpointError, match=words):
+        recognise({key: torch.zeros(1)})
+
+
+def test_a_back_end_of_the_future_is_refused():
+    with pytest.raises(CheckpointError, match="of the kind 'x', which this version does not know"):
+        by_head("x")
+
+
+SUFFIXES = {
+    "sls": ".pth",
+    "nes2net-x": ".pth",
+}  # of the published files; those of Hugging Face are safetensors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES.values() if "raw" not in case.toy], ids=str)
+def test_full_size_from_its_file_to_its_scores(case, tmp_path):
+    """Writes a file of 1.3 GB, as large as the published one."""
+    expected, path = (
+        outputs(f"{case.keys}_full"),
+        tmp_path / f"model{SUFFIXES.get(case.head, '.safetensors')}",
+    )
+    tensors = {
+        name: torch.linspace(-1.5, 1.5, 25).repeat(value.shape[0], 1)
+        if name.endswith(".grid")
+        else torch.from_numpy(np.asarray(fill(name, tuple(value.shape))))
+        for name, value in published(case).items()
+    }
+    if path.suffix == ".pth":
+        torch.save({f"module.{name}": value for name, value in tensors.items()}, path)
+    else:
+        safetensors.torch.save_file(tensors, path)
+    del tensors
+    waves = reference("xlsr300m")["waves"]
+    whole = by_head(case.head).settings.get("hears_whole")
+    for i, wave in enumerate([*waves[:2], waves[2] if whole else waves[2][:SHORT]]):
+        soundfile.write(tmp_path / f"{i}.wav", wave, 16000, subtype="FLOAT")
+    data = [str(tmp_path / f"{i}.wav") for i in range(3)]
+    options = ["--precision", "fp32", "--workers", "0", "--no-audit", "--output", str(tmp_path / "results")]
+    assert evaluate_custom.main(["--data", *data, "--checkpoint", str(path), *options]) == 0
+    rows = read_scores(tmp_path / "results" / "model")
+    logits = np.array([[float(row["spoof_logit"]), float(row["score"])] for row in rows.values()])
+    path.unlink()
+    reference_logits = expected["logits"]
+    if by_head(case.head).settings.get("score_is_difference"):
+        reference_logits = reference_logits - reference_logits[:, :1]
+    print(f"{case.keys}: largest difference {np.abs(logits - reference_logits).max():.1e}")
+    np.testing.assert_allclose(logits, reference_logits, atol=5e-5, rtol=0)
