@@ -167,10 +167,11 @@ def test_clips_are_prepared_as_in_the_published_code(toy):
 
 def test_all_of_a_recording_is_scored_as_the_network_alone_would(toy, tmp_path):
     _, path = toy
-    detector, waves = loaded(path), clips(loaded(path))
+    detector = loaded(path)
+    waves = clips(detector)[:2]
     for i, wave in enumerate(waves):
         soundfile.write(tmp_path / f"{i}.wav", wave[: 50000 + 5000 * i], 16000, subtype="FLOAT")
-    found = [Utterance(str(tmp_path / f"{i}.wav"), str(i), None) for i in range(3)]
+    found = [Utterance(str(tmp_path / f"{i}.wav"), str(i), None) for i in range(2)]
     scored = score_recordings(for_scoring(detector), found)
     assert scored.failures == {}
     with torch.inference_mode():
@@ -265,14 +266,15 @@ def test_it_is_saved_and_read_again(toy, tmp_path):
     again = load_detector(tmp_path / "own.safetensors", device="cpu")
     assert again.config == detector.config
     assert again.published_threshold is None
-    waves = prepared(detector, clips(detector))
+    waves = prepared(detector, clips(detector)[:1])
     with torch.inference_mode():
         assert torch.equal(again(waves), detector(waves))
 
 
 def test_each_family_is_told_from_all_others():
     for family in FAMILIES:
-        assert recognise(dict.fromkeys(family.marks)) is family
+        if family.marks:
+            assert recognise(dict.fromkeys(family.marks)) is family
     assert len({family.head for family in FAMILIES}) == len(FAMILIES)
 
 
@@ -280,7 +282,10 @@ def test_each_family_is_told_from_all_others():
     ("key", "words"),
     [
         ("backbone.attn_scores.weight", "looks like DF Arena, which is not supported"),
-        ("classifier.weight", "looks like a sequence classifier of Hugging Face, which is not supported"),
+        (
+            "classifier.weight",
+            "looks like a sequence classifier of Hugging Face without its folder, which is not supported",
+        ),
         ("anything", "not a detector of a kind that can be loaded"),
     ],
 )
