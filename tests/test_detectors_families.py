@@ -217,6 +217,30 @@ def test_the_layers_outputs_are_those_before_the_last_normalisation(tmp_path):
         detector(torch.zeros(1, 20000))
 
 
+def test_the_variance_in_spectra_0_is_unbiased(tmp_path):
+    """Which moves the logits by 1e-5 only."""
+    safetensors.torch.save_file(file_of(CASES["spectra_0_toy"]), tmp_path / "model.safetensors")
+    detector, expected = loaded(tmp_path / "model.safetensors"), outputs("spectra_0_toy")["attention_input"]
+    taken: list[torch.Tensor] = []
+    attention = detector.back_end.ecapa_tdnn.attention
+    attention.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
+    with torch.inference_mode():
+        detector(prepared(detector, clips(detector)))
+    np.testing.assert_allclose(torch.cat(taken)[:, ::97, 0], expected, atol=2e-5, rtol=0)
+
+
+def test_only_where_a_softmax_is_published_the_score_is_a_difference():
+    differ = {family.head for family in FAMILIES if family.settings.get("score_is_difference")}
+    assert differ == {"antideepfake"}
+    family = by_head("antideepfake")
+    detector = Detector(family.config({}, TOY), back_end=family.build(64)).eval()
+    with torch.inference_mode():
+        waves = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+        raw = detector.back_end(detector.features(waves))
+        assert torch.equal(detector(waves)[:, 0], torch.zeros(2))
+        assert torch.allclose(detector.score(waves).sigmoid(), raw.softmax(1)[:, 1])
+
+
 def test_the_sinc_filters_and_the_embedding_of_raw_waveforms(tmp_path):
     for name in ("raw_aasist_full", "raw_aasist_l_full"):
         safetensors.torch.save_file(file_of(CASES[name]), tmp_path / f"{name}.safetensors")
