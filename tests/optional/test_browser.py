@@ -89,7 +89,7 @@ def test_a_real_and_a_synthetic_recording(page):
     page.get_by_label("Clear").first.click()
     judge(page, FAKE)
     heading(page, FAKE.name)
-    expect(verdict.get_by_role("heading")).to_have_text("✗ Sounds synthetic (fake)")
+    expect(verdict.get_by_role("heading")).to_have_text("✗ Leans towards fake")
     assert "No probability: this detector is not calibrated." in verdict.inner_text()
     verdict.get_by_text("The detector: stand-in").click()
     expect(verdict.get_by_role("definition").filter(has_text="EER 5.9 %")).to_be_visible()
@@ -133,7 +133,7 @@ def test_an_example_by_keyboard_alone(page):
     assert reached[-1].strip() == "A person, with a machine in between"
     page.keyboard.press("Enter")
     heading(page, "a-machine-in-between.flac")
-    expect(page.get_by_text("leans towards synthetic, lowest score").first).to_be_visible()
+    expect(page.get_by_text("leans towards synthetic, lowest margin").first).to_be_visible()
     before = page.evaluate("document.activeElement.tagName")
     for _ in range(20):
         page.keyboard.press("Tab")
