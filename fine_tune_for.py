@@ -129,7 +129,7 @@ def _find(
     detector = fine_tuning.load_start(checkpoint, config, scoring)
     if args.export_official and not detector.has_official_names:
         raise CheckpointError(
-            f"--export-official: {checkpoint} has no XLS-R front end, so its tensors have no official names; "
+            f"--export-official: {checkpoint} is not XLS-R + AASIST, so its tensors have no official names; "
             "leave that option out"
         )
     return config, splits, detector

@@ -151,6 +151,13 @@ class DetectorConfig:
             value = getattr(config, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ValueError(f"not a detector configuration: {name} is {value!r}")
+        for name in ("hears_whole", "score_is_difference"):
+            if not isinstance(getattr(config, name), bool):
+                raise ValueError(f"not a detector configuration: {name} is neither true nor false")
+        sizes_of_head = config.head_sizes if isinstance(config.head_sizes, dict) else {"head_sizes": None}
+        for name, size in sizes_of_head.items():
+            if type(size) is not int or size < 0:
+                raise ValueError(f"not a detector configuration: {name} is {size!r}")
         if config.labels != cls.labels:
             raise ValueError(f"the label order is {config.labels}, but must be {cls.labels}")
         return config

@@ -289,7 +289,7 @@ def test_it_is_saved_and_read_again(toy, tmp_path):
     save_detector(detector, tmp_path / "own.safetensors")
     again = load_detector(tmp_path / "own.safetensors", device="cpu")
     assert again.config == detector.config
-    assert again.published_threshold is None
+    assert again.published_threshold == detector.published_threshold
     waves = prepared(detector, clips(detector)[:1])
     with torch.inference_mode():
         assert torch.equal(again(waves), detector(waves))
@@ -308,7 +308,7 @@ def test_each_family_is_told_from_all_others():
         ("backbone.attn_scores.weight", "looks like DF Arena, which is not supported"),
         (
             "classifier.weight",
-            "looks like a sequence classifier of Hugging Face without its folder, which is not supported",
+            "the weights of a classifier of Hugging Face: name its folder",
         ),
         ("anything", "not a detector of a kind that can be loaded"),
     ],

@@ -133,6 +133,35 @@ def test_what_cannot_be_used_is_refused_in_one_line(damage, words, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"hidden_act": "nonsense"}, "transformers cannot build this"),
+        ({"num_attention_heads": 0}, "transformers cannot build this"),
+        ({"conv_dim": [32] * 6}, "transformers cannot build this"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_one_line(damage, words, tmp_path):
+    write_folder(tmp_path, model_of("hubert", **BASE))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | damage), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_detector(tmp_path, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_how_a_folder_was_computed_elsewhere_does_not_matter(tmp_path):
+    write_folder(tmp_path, model_of("hubert", **BASE))
+    wave = reference("xlsr300m")["waves"][0][:30000]
+    before = logits_of(load_detector(tmp_path, device="cpu"), [wave])
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config |= {"dtype": "bfloat16", "torch_dtype": "float16", "attn_implementation": "flash_attention_2"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert np.array_equal(logits_of(load_detector(tmp_path, device="cpu"), [wave]), before)
+    with pytest.raises(CheckpointError, match="which alone computes in int8: choose another --precision"):
+        load_detector(tmp_path, device="cpu", precision="int8")
+
+
 def test_how_clips_are_prepared_must_be_known(tmp_path):
     write_folder(tmp_path, model_of(**STABLE), sampling_rate=8000)
     with pytest.raises(CheckpointError, match="the sample rate is 8000, not 16000 Hz"):
@@ -144,7 +173,7 @@ def test_how_clips_are_prepared_must_be_known(tmp_path):
 
 def test_weights_alone_are_not_enough(tmp_path):
     write_folder(tmp_path, model_of(**STABLE))
-    with pytest.raises(CheckpointError, match="looks like a sequence classifier of Hugging Face without"):
+    with pytest.raises(CheckpointError, match="the weights of a classifier of Hugging Face: name its folder"):
         load_detector(tmp_path / "model.safetensors", device="cpu", config=TOY)
 
 

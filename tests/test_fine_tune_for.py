@@ -146,7 +146,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
 
 def test_a_spectrogram_detector_is_not_exported(workplace, capsys):
     assert run("--checkpoint", "start.safetensors", "--epochs", 1, "--export-official") == 2
-    assert "has no XLS-R front end" in capsys.readouterr().err
+    assert "is not XLS-R + AASIST" in capsys.readouterr().err
     assert not Path("results/for/history.csv").exists()  # refused before the work, not after it
 
 

@@ -27,7 +27,6 @@ _UNSUPPORTED = {
     "conformer.encoder_blocks.0.attn.fn.rel_pos_emb.weight": "XLS-R + Conformer",
     "conformer.encoder_blocks.0.attn.fn.ht_proj.weight": "XLS-R + Conformer with TCM",
     "backbone.attn_scores.weight": "DF Arena",
-    "classifier.weight": "a sequence classifier of Hugging Face without its folder",
 }
 
 
@@ -44,6 +43,11 @@ def recognise(tensors: Mapping[str, Tensor]) -> Family:
             and not any(key in tensors for key in family.lacks)
         ):
             return family
+    if "classifier.weight" in tensors:
+        raise CheckpointError(
+            "the weights of a classifier of Hugging Face: name its folder, with config.json and "
+            "preprocessor_config.json"
+        )
     looks_like = next((name for mark, name in _UNSUPPORTED.items() if mark in tensors), None)
     known = ", ".join(family.name for family in FAMILIES)
     if looks_like:

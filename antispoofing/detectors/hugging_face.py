@@ -12,15 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from antispoofing.detectors import pretrained
 from antispoofing.errors import CheckpointError
 from data_utils import SAMPLE_RATE
-from model import DetectorConfig, FrontEndConfig, TransformersConfig
+from model import DetectorConfig, FrontEndConfig, TransformersConfig, TransformersFrontEnd
 
 KINDS = ("wav2vec2", "hubert", "wavlm")  # as `model_type`, and as the beginning of the keys
 NORMALISE_EPS = 1e-7  # of transformers' feature extractor
+
+# Settings of a configuration that say how to compute, and not what.
+_NOT_ARCHITECTURE = {"torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "auto_map"}
 
 _REAL = {"real", "bonafide", "genuine", "human", "authentic", "natural"}
 _FAKE = {"fake", "spoof", "spoofed", "synthetic", "deepfake", "ai", "aigenerated", "generated", "machine"}
@@ -92,7 +96,17 @@ def _front_end(folder: Path, settings: dict) -> FrontEndConfig:
             return pretrained.read_config(folder / "config.json").front_end
         except CheckpointError:
             pass  # another architecture
-    return TransformersConfig(json.dumps(settings))
+    computed = {name: value for name, value in settings.items() if name not in _NOT_ARCHITECTURE}
+    config = TransformersConfig(json.dumps(computed))
+    try:
+        with torch.device("meta"):
+            TransformersFrontEnd(config)
+    except Exception as error:  # whatever transformers raises for settings that make no sense
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"config.json: transformers cannot build this ({type(error).__name__}: {reason})"
+        ) from error
+    return config
 
 
 def _real_output(settings: dict) -> int:
@@ -123,7 +137,7 @@ def _normalise_eps(folder: Path) -> float:
     settings = _json(path)
     if settings.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise CheckpointError(
-            f"{path.name}: the sample rate is {settings['sampling_rate']}, not {SAMPLE_RATE} Hz"
+            f"{path.name}: the sample rate is {settings['sampling_rate']!r}, not {SAMPLE_RATE} Hz"
         )
     return NORMALISE_EPS if settings.get("do_normalize", True) else 0.0
 

@@ -27,6 +27,7 @@ from model import (
     DetectorConfig,
     RawConfig,
     SpectrogramFrontEnd,
+    TransformersConfig,
     TransformersFrontEnd,
     XLSRConfig,
 )
@@ -91,6 +92,8 @@ def load_detector(
         raise
     if header is not None:
         detector.provenance = header["provenance"]
+        if "family" in detector.provenance:  # its weights are as others published them
+            detector.published_threshold = families.by_head(detector.config.head).threshold
     else:
         detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
         if detector.config.head != AASIST_HEAD:
@@ -183,6 +186,10 @@ def _with_weights(
 
 
 def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
+    if precision == "int8" and isinstance(config.front_end, TransformersConfig):
+        raise CheckpointError(
+            "its front end is not XLS-R, which alone computes in int8: choose another --precision"
+        )
     back_end = families.by_head(config.head).build(config.front_end.width, **config.head_sizes)
     if isinstance(config.front_end, RawConfig):
         precision = "fp32"  # there is no front end that could compute in another
@@ -260,13 +267,13 @@ def export_official(detector: Detector, path: str | Path) -> list[str]:
         The official keys that the file lacks; if there are none, it loads strictly.
 
     Raises:
-        CheckpointError: If the front end is not XLS-R, for which there are no official keys.
+        CheckpointError: If it is not XLS-R + AASIST, since there are no official keys for others.
         ValueError: If the detector has been prepared by `for_scoring`, which gives up its weights.
         OSError: If the file cannot be written; what was there before is still there.
     """
     _check_weights(detector)
     if not detector.has_official_names:
-        raise CheckpointError("only a detector with an XLS-R front end has official keys")
+        raise CheckpointError("only XLS-R + AASIST has official keys")
     tensors = {checkpoints.official_name(k): v for k, v in detector.state_dict().items()}
     tensors |= detector.pretraining_tensors
     checkpoints.write_official(path, tensors)

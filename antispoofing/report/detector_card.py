@@ -71,7 +71,11 @@ def _history(detector: Detector) -> tuple[str, str]:
     if known := published_detector(detector.sha256 or ""):
         return known.trained_on, f"{known.error_rate}, as published; elsewhere: {known.elsewhere}"
     if family := published_family(detector):
-        return family.trained_on, f"{family.figures}, as its authors published for such a file"
+        errors = f"not known for this file; of such a file, its authors published {family.figures}"
+        return (
+            f"not known for this file; such files were published as trained on {family.trained_on}",
+            errors if family.figures else NOT_KNOWN,
+        )
     if is_stand_in(detector.provenance):
         errors = _stand_in_errors(detector.provenance)
         return "human and synthetic voices from Debian packages; see samples/README.md", errors

@@ -32,7 +32,6 @@ FAMILIES = (
         front_end="m_ssl.model.",
         settings={"normalise_eps": 1e-5, "hears_whole": True, "score_is_difference": True},
         trained_on="some 56,000 hours of real and 18,000 hours of fake speech, by NII",
-        figures="in the paper, for data sets that it was not trained on",
         licence="CC BY-NC-SA 4.0: not for commercial use",
     ),
 )

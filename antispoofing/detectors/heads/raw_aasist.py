@@ -89,7 +89,7 @@ def _sinc_filters() -> Tensor:
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    nodes = int(tensors["pos_S"].shape[-1])
+    nodes = int(tensors["pos_S"].shape[-1]) if tensors["pos_S"].ndim else 0
     return {"nodes": nodes if nodes in _RATIOS else 64}  # the shapes of others will not fit
 
 

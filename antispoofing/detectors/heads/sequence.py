@@ -24,6 +24,8 @@ class SequenceClassifier(nn.Module):
 
     def __init__(self, width: int, projection: int = 256, real: int = 1, states: int = 0):
         super().__init__()
+        if real not in (0, 1):
+            raise ValueError(f"output {real} of two cannot be that for real speech")
         self.order = [1 - real, real]
         self.takes = STATES if states else LAST
         if states:
@@ -44,8 +46,7 @@ FAMILIES = (
         name="a sequence classifier of Hugging Face",
         marks=(),  # a file alone does not say what its outputs mean
         build=SequenceClassifier,
-        trained_on="what its model card says",
-        figures="see its model card",
+        trained_on="data that its model card may tell",
         licence="see its model card",
     ),
 )
