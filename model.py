@@ -455,6 +455,12 @@ class GraphPool(nn.Module):
         return torch.gather(nodes * gate, 1, keep.expand(-1, -1, nodes.shape[2]))
 
 
+def readout(temporal: Tensor, spectral: Tensor, master: Tensor) -> Tensor:
+    """Return what AASIST's last layer takes of its nodes, [B, T, n], [B, S, n], [B, 1, n] -> [B, 5 * n]."""
+    nodes = [temporal.abs().amax(1), temporal.mean(1), spectral.abs().amax(1), spectral.mean(1)]
+    return torch.cat([*nodes, master.squeeze(1)], dim=1)
+
+
 class AASIST(nn.Module):
     """The AASIST back end: frames [B, F, width] -> logits [B, 2]; logit 1 = bona fide (real)."""
 
@@ -490,17 +496,7 @@ class AASIST(nn.Module):
         temporal, spectral = self._nodes(frames)
         branches = [self._branch(k, temporal, spectral) for k in (1, 2)]
         temporal, spectral, master = (torch.maximum(a, b) for a, b in zip(*branches, strict=True))
-        readout = torch.cat(
-            [
-                temporal.abs().amax(1),
-                temporal.mean(1),
-                spectral.abs().amax(1),
-                spectral.mean(1),
-                master.squeeze(1),
-            ],
-            dim=1,
-        )
-        return self.out_layer(self.dropout_out(readout))
+        return self.out_layer(self.dropout_out(readout(temporal, spectral, master)))
 
     def _nodes(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pooled temporal nodes [B, T, 64] and spectral nodes [B, 21, 64] of frames."""

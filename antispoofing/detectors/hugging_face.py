@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from antispoofing.detectors import pretrained
+from antispoofing.detectors.families import by_head
 from antispoofing.errors import CheckpointError
 from data_utils import SAMPLE_RATE
 from model import DetectorConfig, FrontEndConfig, TransformersConfig, TransformersFrontEnd
@@ -75,18 +76,8 @@ def read_classifier(folder: Path) -> Classifier | None:
         hears_whole=True,
         score_is_difference=True,
     )
-    older = any(key.endswith("pos_conv_embed.conv.weight_g") for key in tensors)
-
-    def name_of(key: str) -> str:
-        part, name = key.split(".", 1)
-        if part == "front_end":
-            name = f"{kind}.{name.removeprefix('model.')}"
-        if older:
-            name = name.replace("parametrizations.weight.original0", "weight_g")
-            name = name.replace("parametrizations.weight.original1", "weight_v")
-        return name
-
-    return Classifier(path, tensors, name_of, config)
+    family = replace(by_head(config.head), front_end=f"{kind}.")
+    return Classifier(path, tensors, family.name_of(tensors), config)
 
 
 def _front_end(folder: Path, settings: dict) -> FrontEndConfig:

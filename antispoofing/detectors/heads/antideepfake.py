@@ -31,7 +31,7 @@ FAMILIES = (
         build=MeanClassifier,
         front_end="m_ssl.model.",
         settings={"normalise_eps": 1e-5, "hears_whole": True, "score_is_difference": True},
-        trained_on="some 56,000 hours of real and 18,000 hours of fake speech, by NII",
+        trained_on="what its authors list (NII, arXiv:2506.21090)",
         licence="CC BY-NC-SA 4.0: not for commercial use",
     ),
 )

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from antispoofing.detectors.family import Family
 from data_utils import SAMPLE_RATE
-from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, RawConfig, ResidualBlock
+from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, RawConfig, ResidualBlock, readout
 
 FILTERS, KERNEL = 70, 129
 _RATIOS = {64: (0.5, 0.7, 0.5), 24: (0.4, 0.5, 0.7)}  # of the pools S, T, and hS and hT; by width
@@ -69,8 +69,7 @@ class RawAASIST(nn.Module):
         temporal, spectral = self.pool_T(self.GAT_layer_T(temporal)), self.pool_S(self.GAT_layer_S(spectral))
         branches = [self._branch(k, temporal, spectral) for k in (1, 2)]
         temporal, spectral, master = (torch.maximum(a, b) for a, b in zip(*branches, strict=True))
-        readout = [temporal.abs().amax(1), temporal.mean(1), spectral.abs().amax(1), spectral.mean(1)]
-        return torch.cat([*readout, master.squeeze(1)], dim=1)
+        return readout(temporal, spectral, master)
 
     def _branch(self, k: int, temporal: Tensor, spectral: Tensor) -> list[Tensor]:
         first, second = (getattr(self, f"HtrgGAT_layer_ST{k}{i}") for i in (1, 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from antispoofing.detectors.family import Family
+from antispoofing.detectors.family import OLDER_WEIGHT_NORM, Family
 from model import LAST, STATES
 
 
@@ -46,6 +46,8 @@ FAMILIES = (
         name="a sequence classifier of Hugging Face",
         marks=(),  # a file alone does not say what its outputs mean
         build=SequenceClassifier,
+        by_transformers=True,
+        other_names=OLDER_WEIGHT_NORM,
         trained_on="data that its model card may tell",
         licence="see its model card",
     ),

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from antispoofing.detectors.family import OLDER_WEIGHT_NORM, Family
 from antispoofing.detectors.heads.kan import KANLinear
-from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, Linear, ResidualBlock
+from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, Linear, ResidualBlock, readout
 
 MOST_FRAMES = 400  # there is a temporal position for no more: 8 s at 16 kHz
 _BRANCHES = (1, 2, 3, 4)
@@ -144,8 +144,7 @@ class _FourBranches(nn.Module):
         temporal, spectral = self.pool_T(self.GAT_layer_T(temporal)), self.pool_S(self.GAT_layer_S(spectral))
         branches = [getattr(self, f"branch{k}")(temporal, spectral) for k in _BRANCHES]
         temporal, spectral, master = (torch.stack(nodes).amax(0) for nodes in zip(*branches, strict=True))
-        readout = [temporal.abs().amax(1), temporal.mean(1), spectral.abs().amax(1), spectral.mean(1)]
-        return self.out_layer(self.dropout_out(torch.cat([*readout, master.squeeze(1)], dim=1)))
+        return self.out_layer(self.dropout_out(readout(temporal, spectral, master)))
 
 
 # Published error rates are EERs of ASVspoof 2019 LA, 2021 LA, 2021 DF, ASVspoof 5, ADD 2022 and In-the-Wild.
