@@ -12,7 +12,7 @@ import evaluate_custom
 from antispoofing.commands.calibrate import main
 from antispoofing.commands.tasks import STAND_IN
 from antispoofing.detectors.loading import load_detector
-from antispoofing.scoring.calibration import Calibration, find_calibration, held_out_figures
+from antispoofing.scoring.calibration import Calibration, calibration_file, find_calibration, held_out_figures
 from antispoofing.scoring.decision import CALIBRATION, LOGITS, Rule
 
 
@@ -69,6 +69,23 @@ def test_a_calibration_beside_the_file_comes_before_the_one_in_it(workplace):
     }
     Path("detector.safetensors.calibration.json").write_text(json.dumps(beside), encoding="utf-8")
     assert find_calibration(detector).fitted_on == "beside"
+
+
+def test_files_of_one_name_have_calibrations_of_their_own(workplace):
+    assert calibration_file(Path("x.pth")) != calibration_file(Path("x.safetensors"))
+
+
+def test_held_out_figures_do_not_depend_on_the_order_of_clips():
+    rng = np.random.default_rng(3)
+    bonafide, spoof = rng.normal(1, 1, 60), rng.normal(-1, 1, 60)
+    groups = np.repeat(np.arange(12), 5), 12 + np.repeat(np.arange(12), 5)
+    orders = rng.permutation(60), rng.permutation(60)
+    for of_clips in (None, groups):
+        shuffled = of_clips and tuple(
+            100 - of_class[order] for of_class, order in zip(groups, orders, strict=True)
+        )
+        found = held_out_figures(bonafide[orders[0]], spoof[orders[1]], shuffled)
+        assert found == pytest.approx(held_out_figures(bonafide, spoof, of_clips))
 
 
 OTHER = json.dumps(Calibration(1.0, 0.0, 3.0, "x").to_dict())

@@ -467,6 +467,38 @@ def test_what_the_figures_are_of_is_never_overwritten(asvspoof_like, capsys):
     assert main(["scores.txt", "--keys", "keys.txt", "--output", "."]) == 2
 
 
+@pytest.mark.parametrize("keys", [[], ["--keys", "keys.csv"]])
+def test_verdicts_of_a_file_of_this_project_are_kept(keys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    decisions = {"a": ("not sure", "0.5", "calibration"), "b": ("fake", "-3.5", "calibration")}
+    rows = ["path,label,score,spoof_logit,verdict,margin,rule"]
+    rows += [
+        f"{name},{label},1,0,{','.join(decisions[name])}" for name, label in (("a", "real"), ("b", "fake"))
+    ]
+    Path("scores.csv").write_text("\n".join(rows), encoding="utf-8")
+    Path("keys.csv").write_text("path,label\na,real\nb,fake\n", encoding="utf-8")
+    assert main(["scores.csv", *keys, "--output", "out"]) == 0
+    with open("out/scores.csv", encoding="utf-8", newline="") as file:
+        found = {row["path"]: (row["verdict"], row["margin"], row["rule"]) for row in csv.DictReader(file)}
+    assert found == decisions
+
+
+@pytest.mark.parametrize("number", ["1_0", "\u0661"])
+def test_what_only_python_takes_for_a_number_is_refused(number, tmp_path):
+    (tmp_path / "scores.csv").write_text(f"path,score\na,{number}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="is not a usable number"):
+        read_scores(tmp_path / "scores.csv")
+
+
+def test_a_name_of_a_file_of_scores_leads_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("...csv", "roc.png.csv"):
+        Path(name).write_text("path,score,label\na,1,real\nb,0,fake\n", encoding="utf-8")
+    assert main(["...csv", "roc.png.csv", "--output", "under/out"]) == 0
+    assert [path.name for path in Path("under").iterdir()] == ["out"]
+    assert {path.name for path in Path("under/out").iterdir() if path.is_dir()} == {"scores", "roc-png"}
+
+
 def test_names_of_files_are_told_apart_and_stay_in_the_folder(tmp_path, monkeypatch, capsys):
     scores = "path,score,label\na,1,real\nb,0,fake\nc,2,real\n"
     for folder, name in (
