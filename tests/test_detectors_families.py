@@ -1,18 +1,29 @@
 """The families of detectors against the outputs of their own published code, from a file with its names."""
 
-import ast
-import csv
 import re
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import safetensors.torch
 import soundfile
 import torch
+from family_files import (
+    CASES,
+    SHORT,
+    SPECTRA,
+    TOY,
+    clips,
+    expected_logits,
+    file_of,
+    loaded,
+    outputs,
+    own_tensors,
+    prepared,
+    published,
+    write_toy,
+)
 from helpers import read_scores
-from weights import REFERENCE, fill, reference
+from weights import fill, reference
 
 import evaluate_custom
 from antispoofing.data.recordings import Utterance
@@ -22,106 +33,16 @@ from antispoofing.detectors.loading import for_scoring, load_detector, save_dete
 from antispoofing.errors import CheckpointError
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_recordings, score_windows
-from model import XLSR, Detector, DetectorConfig, RawConfig, XLSRConfig
+from model import Detector
 
-TOY = DetectorConfig(
-    XLSRConfig(conv_channels=32, width=64, layers=2, heads=4, ffn=128, pos_kernel=16, pos_groups=4)
-)
-SHORT = 20000  # samples of the short clip
 THRESHOLD = -1.0625009  # of the three Spectra detectors
-
-
-class Case(NamedTuple):
-    """A kind of file, and its references.
-
-    Attributes:
-        head: The family's `DetectorConfig.head`.
-        keys: The table of its keys, of full size.
-        toy: The outputs at toy size; of raw waveforms, there is one size only.
-    """
-
-    head: str
-    keys: str
-    toy: str
-
-
-CASES = {
-    case.toy: case
-    for case in (
-        Case("spectra-aasist", "spectra_aasist", "spectra_aasist_toy"),
-        Case("spectra-0", "spectra_0", "spectra_0_toy"),
-        Case("spectra-aasist3", "spectra_aasist3", "spectra_aasist3_toy"),
-        Case("sls", "sls", "sls_toy"),
-        Case("nes2net-x", "nes2net_x", "nes2net_x_toy"),
-        Case("antideepfake", "antideepfake", "antideepfake_toy"),
-        Case("raw-aasist", "raw_aasist", "raw_aasist_full"),
-        Case("raw-aasist", "raw_aasist_l", "raw_aasist_l_full"),
-    )
-}
-SPECTRA = [name for name in CASES if name.startswith("spectra")]
-
-
-def outputs(name: str) -> dict[str, np.ndarray]:
-    with np.load(REFERENCE / "families" / f"{name}_seed0.npz") as arrays:
-        return dict(arrays)
-
-
-def published(case: Case) -> dict[str, torch.Tensor]:
-    """Return the tensors of a full-size file, without their values."""
-    with open(REFERENCE / "families" / f"keys_{case.keys}.tsv", encoding="utf-8") as file:
-        rows = list(csv.reader(file, delimiter="\t"))
-    return {key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape, _ in rows}
-
-
-def own_tensors(case: Case, config: DetectorConfig | None) -> dict[str, torch.Tensor]:
-    """Return the tensors of a detector of this kind, by the names of published files."""
-    family, names = by_head(case.head), published(case)
-    config = family.config(names, None if family.front_end_config is RawConfig else config)
-    with torch.device("meta"):
-        detector = Detector(config, back_end=family.build(config.front_end.width, **config.head_sizes))
-    if isinstance(detector.front_end, XLSR) and case.toy in SPECTRA:
-        detector.front_end.model.masked_spec_embed = None
-    name_of = family.name_of(names)
-    return {name_of(key): value for key, value in detector.state_dict().items()}
-
-
-def file_of(case: Case) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file of toy size, filled as in the references."""
-    grid = torch.linspace(-1.5, 1.5, 25)
-    return {
-        name: grid.repeat(value.shape[0], 1)
-        if name.endswith(".grid")
-        else torch.from_numpy(np.asarray(fill(name, tuple(value.shape))))
-        for name, value in own_tensors(case, TOY).items()
-    }
-
-
-def loaded(path: Path) -> Detector:
-    """Load a detector of toy size."""
-    return load_detector(path, device="cpu", config=TOY)
-
-
-def clips(detector: Detector) -> list[np.ndarray]:
-    """Return the clips that the references' logits are of."""
-    waves = reference("xlsr300m")["waves"]
-    return [*waves[:2], waves[2] if detector.config.hears_whole else waves[2][:SHORT]]
-
-
-def prepared(detector: Detector, waves: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([detector.config.prepare(wave) for wave in waves]))
-
-
-def expected_logits(detector: Detector, logits: np.ndarray) -> np.ndarray:
-    """Return reference logits as the detector gives them: logit 0 is 0 where only the difference counts."""
-    return logits - logits[:, :1] if detector.config.score_is_difference else logits
 
 
 @pytest.fixture(scope="module", params=CASES)
 def toy(request, tmp_path_factory):
     """A kind of file, and one of toy size."""
-    path = tmp_path_factory.mktemp("family") / "model.safetensors"
-    safetensors.torch.save_file(file_of(CASES[request.param]), path)
-    return CASES[request.param], path
+    folder = tmp_path_factory.mktemp("family")
+    return CASES[request.param], write_toy(request.param, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -203,8 +124,8 @@ def test_the_number_of_parts_of_a_nes2net_is_read_from_the_file(tmp_path):
 
 def test_the_layers_outputs_are_those_before_the_last_normalisation(tmp_path):
     """As fairseq gives them; versions of transformers differ in the last of them."""
-    safetensors.torch.save_file(file_of(CASES["sls_toy"]), tmp_path / "model.safetensors")
-    detector, expected = loaded(tmp_path / "model.safetensors"), outputs("sls_toy")
+    detector = loaded(write_toy("sls_toy", tmp_path / "model.safetensors"))
+    expected = outputs("sls_toy")
     with torch.inference_mode():
         layers = detector.features(prepared(detector, clips(detector)))
         gates = torch.sigmoid(detector.back_end.fc0(layers.mean(2)))[..., None]
@@ -219,8 +140,8 @@ def test_the_layers_outputs_are_those_before_the_last_normalisation(tmp_path):
 
 def test_the_variance_in_spectra_0_is_unbiased(tmp_path):
     """Which moves the logits by 1e-5 only."""
-    safetensors.torch.save_file(file_of(CASES["spectra_0_toy"]), tmp_path / "model.safetensors")
-    detector, expected = loaded(tmp_path / "model.safetensors"), outputs("spectra_0_toy")["attention_input"]
+    detector = loaded(write_toy("spectra_0_toy", tmp_path / "model.safetensors"))
+    expected = outputs("spectra_0_toy")["attention_input"]
     taken: list[torch.Tensor] = []
     attention = detector.back_end.ecapa_tdnn.attention
     attention.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
@@ -243,8 +164,7 @@ def test_only_where_a_softmax_is_published_the_score_is_a_difference():
 
 def test_the_sinc_filters_and_the_embedding_of_raw_waveforms(tmp_path):
     for name in ("raw_aasist_full", "raw_aasist_l_full"):
-        safetensors.torch.save_file(file_of(CASES[name]), tmp_path / f"{name}.safetensors")
-        detector, expected = load_detector(tmp_path / f"{name}.safetensors", device="cpu"), outputs(name)
+        detector, expected = loaded(write_toy(name, tmp_path / f"{name}.safetensors")), outputs(name)
         np.testing.assert_allclose(detector.back_end.filters[::10], expected["filters"], atol=1e-7)
         with torch.inference_mode():
             embedding = detector.back_end.embedding(prepared(detector, clips(detector)))

@@ -236,6 +236,10 @@ def for_scoring(detector: Detector) -> Detector:
             detector.front_end = PackedXLSR(detector.front_end, detector.precision)
         finally:
             torch.set_num_threads(threads)
+    elif isinstance(detector.config.front_end, RawConfig) and detector.device.type == "cpu":
+        detector.back_end.to(
+            memory_format=torch.channels_last
+        )  # in which convolutions and pooling are faster
     elif detector.precision == "int8" and isinstance(detector.front_end, SpectrogramFrontEnd):
         detector.scores_only = True
         projection = detector.front_end.proj  # its one linear layer

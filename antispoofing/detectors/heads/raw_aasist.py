@@ -19,6 +19,7 @@ from data_utils import SAMPLE_RATE
 from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, RawConfig, ResidualBlock, readout
 
 FILTERS, KERNEL = 70, 129
+PIECE = 1536  # columns that go through a residual block at once, a multiple of three
 _RATIOS = {64: (0.5, 0.7, 0.5), 24: (0.4, 0.5, 0.7)}  # of the pools S, T, and hS and hT; by width
 
 
@@ -63,7 +64,7 @@ class RawAASIST(nn.Module):
         x = F.conv1d(waves[:, None], self.filters[:, None])[:, None]  # [B, 1, 70, T - 128]
         x = F.selu(self.first_bn(F.max_pool2d(x.abs(), 3)))
         for block in self.encoder:
-            x = F.max_pool2d(block(x), (1, 3))
+            x = _pooled(block, x)
         spectral = x.abs().amax(3).transpose(1, 2) + self.pos_S
         temporal = x.abs().amax(2).transpose(1, 2)
         temporal, spectral = self.pool_T(self.GAT_layer_T(temporal)), self.pool_S(self.GAT_layer_S(spectral))
@@ -76,6 +77,22 @@ class RawAASIST(nn.Module):
         temporal, spectral, master = first(temporal, spectral, getattr(self, f"master{k}"))
         before = getattr(self, f"pool_hT{k}")(temporal), getattr(self, f"pool_hS{k}")(spectral), master
         return [a + b for a, b in zip(before, second(*before), strict=True)]
+
+
+def _pooled(block: nn.Module, x: Tensor) -> Tensor:
+    """Return a residual block's output, pooled over time: [B, in, S, T] -> [B, out, S, T // 3].
+
+    On a CPU, this is computed in pieces that stay in its cache, which is several times as fast. A column of
+    the output depends on two columns of the input to either side.
+    """
+    columns = x.shape[3] // 3 * 3
+    step = PIECE if x.device.type == "cpu" else columns
+    pieces = []
+    for start in range(0, columns, step):
+        margin = min(start, 2)
+        piece = block(x[..., start - margin : start + step + 2])
+        pieces.append(F.max_pool2d(piece[..., margin : margin + step], (1, 3)))
+    return torch.cat(pieces, dim=3)
 
 
 def _sinc_filters() -> Tensor:
