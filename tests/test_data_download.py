@@ -19,7 +19,7 @@ import gdown
 import huggingface_hub
 import pytest
 from gdown.download import GoogleDriveFileToDownload
-from helpers import copy_samples, recording
+from helpers import SHORT_CLIPS, copy_samples, recording
 
 import evaluate_custom
 import evaluate_custom_for
@@ -28,11 +28,12 @@ from antispoofing import project, published
 from antispoofing.commands import download as command
 from antispoofing.commands import tasks
 from antispoofing.data import download
-from antispoofing.data.download import fake_or_real, fetch, get, hub_file, resolve
+from antispoofing.data.download import fake_or_real, fetch, get, resolve
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import find_splits
 from antispoofing.errors import DownloadError
 from antispoofing.published import HUB_FORM, PUBLISHED, PublishedFile
+from model import Detector
 
 CONTENT = random.Random(0).randbytes(2_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -411,7 +412,7 @@ def test_the_command_fetches_a_known_file_into_a_folder(server, tmp_path, monkey
 
 def test_the_command_copies_a_file_of_the_hub(target, monkeypatch, tmp_path, capsys):
     (cached := tmp_path / "LA_model.pth").write_bytes(CONTENT)
-    monkeypatch.setattr(download, "hub_file", lambda spec: cached)
+    monkeypatch.setattr(download, "hub_files", lambda spec: [cached])
     arguments = ["hub:owner/one", "--output", str(target.parent)]
     assert command.main(arguments) == command.main(arguments) == 0
     assert target.read_bytes() == CONTENT
@@ -475,6 +476,19 @@ HUB_FILES = {
     "owner/one": {"README.md": b"not in LFS", "LA_model.pth": CONTENT},
     "owner/two": {"a.safetensors": b"small", "more/b.pth": CONTENT},
     "owner/none": {"README.md": b""},
+    "owner/folder": {
+        "README.md": b"",
+        "config.json": b"{}",
+        "preprocessor_config.json": b"{ }",
+        "pytorch_model.bin": b"the same in another format",
+        "model.safetensors": CONTENT,
+    },
+    "owner/shards": {
+        "config.json": b"{}",
+        "preprocessor_config.json": b"{}",
+        "model.safetensors.index.json": b"{}",
+        "model-00001-of-00002.safetensors": CONTENT,
+    },
 }
 ONE = "hub:owner/one:LA_model.pth"
 
@@ -485,8 +499,13 @@ class HubHandler(Handler):
     def do_HEAD(self):
         repo, _, rest = self.path[1:].partition("/resolve/")
         self.server.content = content = HUB_FILES[repo][rest.partition("/")[2]]
-        commit = self.server.sha256[:40]
-        self.head(200, X_Repo_Commit=commit, ETag=f'"{commit}"', Content_Length=len(content))
+        digest = hashlib.sha1(content + self.server.sha256.encode()).hexdigest()
+        self.head(
+            200,
+            X_Repo_Commit=self.server.sha256[:40],
+            ETag=f'"{digest}"',
+            Content_Length=len(content),
+        )
 
     def do_GET(self):
         if "/resolve/" in self.path:
@@ -537,6 +556,7 @@ def test_a_file_of_the_hub_is_fetched_into_its_cache(repo, file, hub, tmp_path):
     [
         ("hub:owner/two", "it has several detectors, so name the file: a.safetensors, more/b.pth"),
         ("hub:owner/none", "it has no .safetensors or .pth file, so name the file"),
+        ("hub:owner/shards", "its weights are in several files, which cannot be read"),
         ("hub:owner/one:b.pth", "owner/one has no b.pth, only README.md, LA_model.pth"),
         ("hub:owner/one@v2:LA_model.pth", "owner/one has no revision v2"),
         ("hub:owner/six:LA_model.pth", "there is no repository owner/six, or you have no access to it"),
@@ -548,38 +568,72 @@ def test_a_file_of_the_hub_is_fetched_into_its_cache(repo, file, hub, tmp_path):
     ],
 )
 def test_what_the_hub_does_not_have_is_named(spec, said, hub):
-    assert fails(hub_file, spec).startswith(f"{spec}: {said}")
+    assert fails(resolve, spec).startswith(f"{spec}: {said}")
     assert not hub.ranges
 
 
+FOLDER = {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("trouble", [None, say(503)])
+def test_a_model_of_transformers_is_fetched_as_a_folder(trouble, hub, tmp_path):
+    """With the settings beside the weights, into the cache, which is used when the Hub cannot be reached."""
+    folder = resolve("hub:owner/folder")
+    hub.trouble = trouble
+    assert resolve("hub:owner/folder") == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: content for name, content in HUB_FILES["owner/folder"].items() if name in FOLDER
+    }
+    assert resolve("hub:owner/folder:model.safetensors") == folder / "model.safetensors"
+    copied = get("hub:owner/folder", tmp_path / "copies")
+    assert copied == tmp_path / "copies" / "folder" == get("hub:owner/folder", tmp_path / "copies")
+    assert {path.name for path in copied.iterdir()} == FOLDER
+    (copied / "config.json").write_bytes(b"precious")
+    assert "config.json already exists" in fails(get, "hub:owner/folder", tmp_path / "copies")
+
+
+def test_part_of_a_folder_in_the_cache_is_not_the_folder(hub):
+    resolve("hub:owner/folder:config.json")
+    hub.trouble = say(503)
+    assert "503" in fails(resolve, "hub:owner/folder")
+
+
+def test_detectors_of_the_hub_are_named_after_their_repositories(hub):
+    detector = Detector(SHORT_CLIPS)
+    detector.path = resolve("hub:owner/folder") / "model.safetensors"
+    assert tasks.distinct_name(detector, []) == "folder"
+    detector.path = resolve(ONE)
+    assert tasks.distinct_name(detector, []) == "LA_model"
+
+
 def test_a_cached_file_does_not_replace_one_that_is_refused(hub):
-    hub_file(ONE)
+    resolve(ONE)
     hub.sha256 = "1" * 64
     hub.answers = [say(403)]
-    assert "403 Forbidden" in fails(hub_file, ONE)
+    assert "403 Forbidden" in fails(resolve, ONE)
 
 
 def test_a_file_of_the_hub_is_checked(hub, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "LA_model.pth", PublishedFile("LA_model.pth", "", len(CONTENT), "bd6f"))
-    assert f"has the sha256 {SHA256}, not bd6f: remove it and fetch it again" in fails(hub_file, ONE)
+    assert f"has the sha256 {SHA256}, not bd6f: remove it and fetch it again" in fails(resolve, ONE)
     monkeypatch.setitem(PUBLISHED, "LA_model.pth", PublishedFile("LA_model.pth", "", 1000, "bd6f"))
-    assert hub_file(ONE).read_bytes() == CONTENT  # with another size, it is another file
+    assert resolve(ONE).read_bytes() == CONTENT  # with another size, it is another file
     hub.sha256 = "0" * 64
-    assert f"has the sha256 {SHA256}, not {'0' * 64}: remove it" in fails(hub_file, ONE)
+    assert f"has the sha256 {SHA256}, not {'0' * 64}: remove it" in fails(resolve, ONE)
 
 
 @pytest.mark.parametrize("trouble", [hang_up, say(503), partial(send, stall=True, stop=0), "offline"])
 def test_without_the_hub_the_cache_is_used(trouble, hub, monkeypatch):
-    path = hub_file(ONE)
+    path = resolve(ONE)
     if trouble == "offline":
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.trouble = trouble
-    assert hub_file(ONE) == path
+    assert resolve(ONE) == path
     for spec in (
         "hub:owner/one",
         "hub:owner/two:a.safetensors",
     ):  # only the Hub knows the name, or has the file
-        assert fails(hub_file, spec).startswith(f"{spec}: ")
+        assert fails(resolve, spec).startswith(f"{spec}: ")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Task error:\nno CAS"), ValueError("no\nJSON")])
@@ -588,4 +642,4 @@ def test_errors_of_hf_xet_and_the_hubs_client_are_passed_on(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(download.HfApi, "model_info", fail)
-    assert fails(hub_file, "hub:owner/one") == f"hub:owner/one: {str(error).replace(chr(10), ' ')}"
+    assert fails(resolve, "hub:owner/one") == f"hub:owner/one: {str(error).replace(chr(10), ' ')}"

@@ -200,7 +200,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_missing_file_and_foreign_safetensors(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pth: no such file"):
         load_detector(tmp_path / "nowhere.pth")
-    with pytest.raises(CheckpointError, match="not a file"):
+    with pytest.raises(CheckpointError, match=r"a folder without a detector file \(\.safetensors, \.pth"):
         load_detector(tmp_path)
     safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="not a detector of a kind that can be loaded"):

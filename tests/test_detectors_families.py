@@ -1,6 +1,7 @@
 """The families of detectors against the outputs of their own published code, from a file with its names."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,11 +216,89 @@ def test_it_is_saved_and_read_again(toy, tmp_path):
         assert torch.equal(again(waves), detector(waves))
 
 
+def test_a_folder_with_one_file_is_that_file(tmp_path):
+    """As `git clone` leaves the published ones, whose config.json is empty."""
+    path = write_toy("spectra_aasist_toy", tmp_path / "model.safetensors")
+    for config in ("{}", '{"architectures": null}', None):
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        if config is not None:
+            (tmp_path / "config.json").write_text(config)
+        detector = loaded(tmp_path)
+        assert (detector.config.head, detector.path) == ("spectra-aasist", path)
+    for content, words in (("{", "config.json is not JSON"), ("[]", "does not hold a JSON object")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(CheckpointError, match=words):
+            loaded(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "other.PTH").touch()
+    with pytest.raises(CheckpointError, match=r"several detector files, so .*: model.safetensors, other.PTH"):
+        loaded(tmp_path)
+
+
 def test_each_family_is_told_from_all_others():
     for family in FAMILIES:
         if family.marks:
             assert recognise(dict.fromkeys(family.marks)) is family
     assert len({family.head for family in FAMILIES}) == len(FAMILIES)
+
+
+def _truncated(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def _not_a_number(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    key = next(key for key in reversed(tensors) if tensors[key].is_floating_point())
+    tensors[key].view(-1)[-1] = float("nan")
+    write(path, tensors)
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    (torch.save if path.suffix == ".pth" else safetensors.torch.save_file)(tensors, path)
+
+
+DAMAGES = {
+    "truncated": (_truncated, "damaged, or not a"),
+    "extra key": (
+        lambda path, tensors: write(path, tensors | {"extra.weight": torch.zeros(1)}),
+        "unexpected key extra.weight",
+    ),
+    "no last key": (
+        lambda path, tensors: write(path, dict(list(tensors.items())[:-1])),
+        "missing key|not a detector of a kind",
+    ),
+    "another shape": (
+        lambda path, tensors: write(
+            path, {k: v[..., None].repeat_interleave(2, -1) for k, v in tensors.items()}
+        ),
+        "has shape",
+    ),
+    "whole numbers": (
+        lambda path, tensors: write(path, {k: v.to(torch.int32) for k, v in tensors.items()}),
+        "expected a floating-point type",
+    ),
+    "not a number": (_not_a_number, "has values that are not numbers"),
+    "no tensors": (lambda path, tensors: write(path, {}), "not a detector of a kind|holds no tensors"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
+    """Of every family, in both formats, under the name of another family's file."""
+    case, _ = toy
+    path = tmp_path / f"LA_model{suffix}"
+    tensors = file_of(case)
+    write(path, tensors)
+    assert loaded(path).config.head == case.head
+    harm, words = DAMAGES[damage]
+    harm(path, tensors)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        loaded(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+    assert len(line) < 400 + len(str(path))
 
 
 @pytest.mark.parametrize(

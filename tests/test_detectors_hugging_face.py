@@ -8,8 +8,8 @@ import safetensors.torch
 import soundfile
 import torch
 import transformers
+from family_files import TOY, Case, expected_logits, outputs, published
 from helpers import read_scores
-from test_detectors_families import TOY, Case, expected_logits, outputs, published
 from weights import fill, reference
 
 import evaluate_custom
@@ -49,8 +49,10 @@ def model_of(kind: str = "wav2vec2", **settings):
     return KINDS[kind](config).eval()
 
 
-def write_folder(folder, model, *, do_normalize=True, id2label=LABELS, **preprocessor) -> None:
-    model.save_pretrained(folder)
+def write_folder(
+    folder, model, *, do_normalize=True, id2label=LABELS, max_shard_size="1GB", **preprocessor
+) -> None:
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"id2label": id2label}), encoding="utf-8")
     settings = {"do_normalize": do_normalize, "sampling_rate": 16000} | preprocessor
@@ -131,6 +133,13 @@ def test_what_cannot_be_used_is_refused_in_one_line(damage, words, tmp_path):
         load_detector(tmp_path, device="cpu")
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_several_files_are_refused_with_a_remedy(tmp_path):
+    write_folder(tmp_path, model_of(**STABLE), max_shard_size="100KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    with pytest.raises(CheckpointError, match="the weights are in several files, which cannot be read: load"):
+        load_detector(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
-from antispoofing.published import DETECTOR_NAMES, HUB, PUBLISHED
+from antispoofing.published import CONFIG, DETECTOR_NAMES, HUB, PUBLISHED, WEIGHTS
 from antispoofing.report import results, screen
 from antispoofing.report.detector_card import family_notes, name_warning
 from antispoofing.report.summary import summarise
@@ -156,10 +156,17 @@ def distinct_name(detector: Detector, taken: Collection[str], name: str | None =
     """
     assert detector.path is not None  # set by load_detector
     if name is None:
-        path = detector.path
-        is_folder = path.stem in ("model", "pytorch_model") and (path.parent / "config.json").is_file()
-        name = path.parent.name if is_folder else path.stem
+        name = _plain_name(detector.path)
     return f"{name}-{digest(detector)[:8]}" if name in taken else name
+
+
+def _plain_name(path: Path) -> str:
+    """Return a detector's name by its file; where all have the same one, by the folder or repository."""
+    if path.name not in WEIGHTS:
+        return path.stem
+    if path.parent.parent.name == "snapshots":  # Hugging Face's cache: models--owner--repo/snapshots/commit/
+        return path.parents[2].name.rpartition("--")[2]
+    return path.parent.name if (path.parent / CONFIG).is_file() else path.stem
 
 
 def _relative(path: Path) -> Path:

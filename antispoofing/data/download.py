@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,17 @@ from tqdm import tqdm
 from antispoofing.data import archives
 from antispoofing.errors import DownloadError
 from antispoofing.files import file_sha256
-from antispoofing.published import DRIVE, DRIVE_FILE, HUB, HUB_FORM, HUB_SPEC, PUBLISHED
+from antispoofing.published import (
+    CONFIG,
+    DRIVE,
+    DRIVE_FILE,
+    HUB,
+    HUB_FORM,
+    HUB_SPEC,
+    PREPROCESSOR,
+    PUBLISHED,
+    WEIGHTS,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,24 +39,32 @@ RETRIES = 6  # how often a connection that is lost or refused is tried again, wi
 
 
 def get(name: str, folder: Path = Path()) -> Path:
-    """Download a file into a folder and return its path.
+    """Download a file, or a model's folder, into a folder and return its path.
 
     Args:
-        name: A name in PUBLISHED, or a specification for `hub_file`.
+        name: A name in PUBLISHED, or a specification for `resolve`.
         folder: The folder.
 
     Raises:
         DownloadError: If it cannot be downloaded, is not the right file, or another file has its name.
     """
     if name.startswith(HUB):
-        source = hub_file(name)
-        target = folder / source.name
-        with _errors_in_one_line(target):
-            if not _is_there(target, file_sha256(source), None):
-                _publish(shutil.copyfile(source, _begin(target)), target, None, None)
+        sources = hub_files(name)
+        if len(sources) == 1:
+            return _copied(sources[0], folder / sources[0].name)
+        target = folder / HUB_SPEC.fullmatch(name)["repo"].rpartition("/")[2]  # type: ignore[index]
+        for source in sources:
+            _copied(source, target / source.name)
         return target
     known = PUBLISHED[name]
     return fetch(known.source, folder / known.name, sha256=known.sha256, size=known.size)
+
+
+def _copied(source: Path, target: Path) -> Path:
+    with _errors_in_one_line(target):
+        if not _is_there(target, file_sha256(source), None):
+            _publish(shutil.copyfile(source, _begin(target)), target, None, None)
+    return target
 
 
 def fake_or_real(folder: Path = Path()) -> Path:
@@ -55,13 +73,16 @@ def fake_or_real(folder: Path = Path()) -> Path:
 
 
 def resolve(checkpoint: str | Path) -> Path:
-    """Return the path of a detector; for a `hub:` specification, download the file first.
+    """Return the path of a detector's file or folder; for a `hub:` specification, download it first.
 
     Raises:
-        DownloadError: As in `hub_file`.
+        DownloadError: As in `hub_files`.
     """
     text = Path(checkpoint).as_posix()  # on Windows, a Path has replaced the specification's slash
-    return hub_file(text) if text.startswith(HUB) else Path(checkpoint)
+    if not text.startswith(HUB):
+        return Path(checkpoint)
+    paths = hub_files(text)
+    return paths[0] if len(paths) == 1 else paths[0].parent
 
 
 def fetch(url: str, target: Path, *, sha256: str | None = None, size: int | None = None) -> Path:
@@ -152,16 +173,17 @@ def _download(url: str, whole: Path, size: int | None) -> None:
     raise DownloadError(f"{url}: the connection broke, and the server cannot resume the download: try again")
 
 
-def hub_file(spec: str) -> Path:
-    """Download a file of a model repository on the Hugging Face Hub into Hugging Face's cache.
+def hub_files(spec: str) -> list[Path]:
+    """Download a detector from a model repository on the Hugging Face Hub into Hugging Face's cache.
 
-    Without a network connection, a file that is in the cache is used.
+    Without a network connection, what is in the cache is used.
 
     Args:
-        spec: hub:<owner/repo>[@revision][:file]; without a file, the only .safetensors or .pth file.
+        spec: hub:<owner/repo>[@revision][:file]. Without a file: if the repository is a model of transformers
+            that says how clips are prepared, its folder; else its only detector file.
 
     Returns:
-        The path in the cache.
+        The paths in the cache: of one file, or of the files of a folder.
 
     Raises:
         DownloadError: If there is no such file, it cannot be downloaded, or its checksum is not the one that
@@ -170,7 +192,8 @@ def hub_file(spec: str) -> Path:
     parts = HUB_SPEC.fullmatch(spec)
     if not parts:
         raise DownloadError(f"{spec}: not of the form {HUB_FORM}")
-    repo, revision, name = parts["repo"], parts["revision"], parts["file"]
+    repo, revision = parts["repo"], parts["revision"]
+    names = [parts["file"]] if parts["file"] else []
     api = HfApi()
     checksums: dict[str, str | None] = {}
     with _errors_in_one_line(spec):
@@ -178,27 +201,49 @@ def hub_file(spec: str) -> Path:
             info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
             for file in info.siblings or []:
                 checksums[file.rfilename] = file.lfs.sha256 if file.lfs else None
-            name = name or _only_detector(checksums)
-            if name not in checksums:
-                raise DownloadError(f"{repo} has no {name}, only {', '.join(checksums)}")
-            path = Path(api.hf_hub_download(repo, name, revision=revision))
+            names = names or _folder_files(checksums) or [_only_detector(checksums)]
+            if names[0] not in checksums:
+                raise DownloadError(f"{repo} has no {names[0]}, only {', '.join(checksums)}")
+            paths = {name: Path(api.hf_hub_download(repo, name, revision=revision)) for name in names}
         except hub_errors.RepositoryNotFoundError as error:
             raise DownloadError(
                 f"{spec}: there is no repository {repo}, or you have no access to it"
             ) from error
         except hub_errors.RevisionNotFoundError as error:
             raise DownloadError(f"{spec}: {repo} has no revision {revision}") from error
-        except (hub_errors.OfflineModeIsEnabled, httpx2.HTTPError) as error:
-            if not name:
-                raise
-            try:
-                path = Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
-            except hub_errors.LocalEntryNotFoundError:
-                raise error from None  # the network's error says more
+        except (hub_errors.OfflineModeIsEnabled, httpx2.HTTPError):
+            paths = _cached(api, repo, revision, names)
+            if not paths:
+                raise  # the network's error says more than the cache's
         except (ValueError, RuntimeError) as error:  # DownloadErrors too, and those of hf_xet and bad JSON
             raise DownloadError(f"{spec}: {_one_line(error)}") from error
-        _check_hub_file(path, checksums.get(name))
-    return path
+        for name, path in paths.items():
+            _check_hub_file(path, checksums.get(name))
+    return list(paths.values())
+
+
+def _cached(api: HfApi, repo: str, revision: str | None, names: list[str]) -> dict[str, Path]:
+    """Return the paths in the cache of these files, or without names of a folder's; {} if one lacks."""
+    try:
+        if not names:
+            folder = Path(api.snapshot_download(repo, revision=revision, local_files_only=True))
+            names = _folder_files([path.name for path in folder.iterdir()])
+        return {
+            name: Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
+            for name in names
+        }
+    except hub_errors.LocalEntryNotFoundError:
+        return {}
+
+
+def _folder_files(files: Collection[str]) -> list[str]:
+    """Return the files that a model of transformers consists of; none if this is no such model."""
+    if not {CONFIG, PREPROCESSOR} <= set(files):
+        return []
+    weights = next((name for name in WEIGHTS if name in files), None)
+    if weights is None and any(f"{name}.index.json" in files for name in WEIGHTS):
+        raise DownloadError("its weights are in several files, which cannot be read")
+    return [CONFIG, PREPROCESSOR, weights] if weights else []
 
 
 def _only_detector(files: Iterable[str]) -> str:

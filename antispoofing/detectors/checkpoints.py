@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 DETECTOR = "detector"  # the metadata key under which a detector's safetensors file keeps its header
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # of detector files
+
 # After this many bytes a file is opened anew, because what has been read stays mapped until it is closed.
 _MAPPED_BYTES = 2**26
 
@@ -101,6 +103,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors, None
+
+
+def only_file(folder: Path) -> Path:
+    """Return the only detector file in a folder.
+
+    Raises:
+        CheckpointError: If there is none, or several.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise CheckpointError(f"a folder without a detector file ({', '.join(SUFFIXES)})")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(f"a folder with several detector files, so name one of them: {names}")
+    return found[0]
 
 
 @contextmanager
@@ -272,6 +289,24 @@ def check_keys(tensors: dict[str, Tensor], expected: dict[str, Tensor], optional
         problems.append(f"key {key} has type {types}{_and_more(mistyped)}")
     if problems:
         raise CheckpointError("; ".join(problems))
+
+
+def check_values(tensors: dict[str, Tensor]) -> None:
+    """Check that all values are finite numbers.
+
+    Raises:
+        CheckpointError: If one is not; the message names its key.
+    """
+    broken = [
+        key
+        for key, value in tensors.items()
+        # The sum shows quickly that all are; only if it does not, each value is looked at.
+        if value.is_floating_point()
+        and not value.sum(dtype=torch.float32).isfinite()
+        and not value.isfinite().all()
+    ]
+    if broken:
+        raise CheckpointError(f"key {broken[0]} has values that are not numbers{_and_more(broken)}")
 
 
 def _and_more(keys: list[str]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from antispoofing.detectors import pretrained
 from antispoofing.detectors.families import by_head
 from antispoofing.errors import CheckpointError
+from antispoofing.published import CONFIG, PREPROCESSOR
 from data_utils import SAMPLE_RATE
 from model import DetectorConfig, FrontEndConfig, TransformersConfig, TransformersFrontEnd
 
@@ -56,7 +57,7 @@ def read_classifier(folder: Path) -> Classifier | None:
     """
     if not pretrained.is_classifier(folder):
         return None
-    settings = _json(folder / "config.json")
+    settings = pretrained.read_json(folder / CONFIG)
     kind = settings.get("model_type")
     if kind not in KINDS:
         raise CheckpointError(f"a classifier on {kind}, which is not supported (only {', '.join(KINDS)})")
@@ -84,7 +85,7 @@ def _front_end(folder: Path, settings: dict) -> FrontEndConfig:
     """Return the front end's configuration: XLS-R's where it is of that family, which is computed faster."""
     if settings["model_type"] == "wav2vec2":
         try:
-            return pretrained.read_config(folder / "config.json").front_end
+            return pretrained.read_config(folder / CONFIG).front_end
         except CheckpointError:
             pass  # another architecture
     computed = {name: value for name, value in settings.items() if name not in _NOT_ARCHITECTURE}
@@ -122,22 +123,12 @@ def _real_output(settings: dict) -> int:
 
 def _normalise_eps(folder: Path) -> float:
     """Return what is added to the variance of a clip to normalise it; 0.0 if it is not normalised."""
-    path = folder / "preprocessor_config.json"
+    path = folder / PREPROCESSOR
     if not path.is_file():
         raise CheckpointError(f"the folder has no {path.name}, which says how clips are prepared")
-    settings = _json(path)
+    settings = pretrained.read_json(path)
     if settings.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise CheckpointError(
             f"{path.name}: the sample rate is {settings['sampling_rate']!r}, not {SAMPLE_RATE} Hz"
         )
     return NORMALISE_EPS if settings.get("do_normalize", True) else 0.0
-
-
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path.name} is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} does not hold a JSON object")
-    return content

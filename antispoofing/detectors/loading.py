@@ -41,24 +41,25 @@ def load_detector(
     engine: str = "transformers",
     config: DetectorConfig | None = None,
 ) -> Detector:
-    """Load a detector, in evaluation mode, from an official `.pth` or one of this project's safetensors.
+    """Load a detector, in evaluation mode, from a published file or one of this project's safetensors.
 
     To score many clips, pass the result to `for_scoring`.
 
     Args:
-        checkpoint: A `.pth` with the official keys, with or without `module.` before each, or a file
-            written by `save_detector`.
+        checkpoint: A file of one of the families (`families.py`), with or without `module.` before each of
+            its keys; one written by `save_detector`; a folder with one such file; or a Hugging Face folder of
+            a classifier (`hugging_face.py`).
         device: "auto" (CUDA if there is one, else Apple's MPS, else the CPU), or a torch device or its name.
         precision: "fp32" (as published), "bf16", "fp16" or "int8" (see `Detector`), or "auto" (see
             `resolve_precision`).
         engine: What computes XLS-R, "transformers" or "fairseq"; both give the same scores.
-        config: The architecture of an official `.pth`, which does not store it; None is XLS-R 300M.
-            A safetensors file stores its own, which is used instead.
+        config: The sizes of the front end of a published file, which does not store them; None is XLS-R
+            300M. This project's files and Hugging Face folders store their own, which are used instead.
 
     Raises:
         CheckpointError: If the file is missing, unreadable or only a front end, if it would run code, or if
-            a key is missing, unexpected or misshapen; or if the engine is fairseq and the front end is not
-            XLS-R or the precision is int8.
+            a key is missing, unexpected or misshapen, or has values that are not numbers; or if the engine is
+            fairseq and the front end is not XLS-R or the precision is int8.
         DeviceError: If the device is not available, or does not support the precision.
         FairseqError: If fairseq cannot be imported.
         ValueError: If the engine or the precision is unknown.
@@ -72,6 +73,8 @@ def load_detector(
         with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as pool:
             if classifier := hugging_face.read_classifier(path):
                 path = classifier.path
+            elif path.is_dir() and not pretrained.is_front_end(path):
+                path = checkpoints.only_file(path)
             sha256 = pool.submit(files.file_sha256, path)
             tensors, header = (classifier.tensors, None) if classifier else checkpoints.read_tensors(path)
             if classifier:
@@ -179,6 +182,7 @@ def _with_weights(
     names = {key: name_of(key) for key in state}
     pretraining = {key: name_of(key) for key in checkpoints.PRETRAINING_ONLY}
     checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()}, pretraining.values())
+    checkpoints.check_values({name: tensors[name] for name in names.values()})
     loaded = {key: tensors[names[key]].to(value.dtype) for key, value in state.items()}
     detector.load_state_dict(loaded | fresh, assign=True)
     detector.pretraining_tensors = {k: tensors[name] for k, name in pretraining.items() if name in tensors}
@@ -237,9 +241,8 @@ def for_scoring(detector: Detector) -> Detector:
         finally:
             torch.set_num_threads(threads)
     elif isinstance(detector.config.front_end, RawConfig) and detector.device.type == "cpu":
-        detector.back_end.to(
-            memory_format=torch.channels_last
-        )  # in which convolutions and pooling are faster
+        # Convolutions and pooling are faster so; PyTorch's annotations lack the argument.
+        detector.back_end.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif detector.precision == "int8" and isinstance(detector.front_end, SpectrogramFrontEnd):
         detector.scores_only = True
         projection = detector.front_end.proj  # its one linear layer

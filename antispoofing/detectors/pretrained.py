@@ -17,6 +17,7 @@ from torch import Tensor
 from antispoofing.detectors import checkpoints
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
 from antispoofing.errors import CheckpointError
+from antispoofing.published import CONFIG, WEIGHTS
 from model import XLSR, DetectorConfig, XLSRConfig
 
 # The error for scoring with such a file; its path follows.
@@ -107,18 +108,39 @@ def is_front_end(path: Path) -> bool:
         CheckpointError: If the file is damaged, or would run code.
     """
     with checkpoints.errors_naming(path):
-        if (path / "config.json").is_file():
-            return not is_classifier(path)
+        if (path / CONFIG).is_file():
+            # Other folders have one too: that of Spectra-AASIST is empty.
+            return "model_type" in read_json(path / CONFIG) and not is_classifier(path)
         return _fairseq_model(path) is not None
 
 
 def is_classifier(folder: Path) -> bool:
-    """Check whether a Hugging Face folder holds a model for sequence classification."""
-    try:
-        architectures = json.loads((folder / "config.json").read_bytes())["architectures"]
-        return str(architectures[0]).endswith("ForSequenceClassification")
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    """Check whether a Hugging Face folder holds a model for sequence classification.
+
+    Raises:
+        CheckpointError: If its `config.json` is damaged.
+    """
+    if not (folder / CONFIG).is_file():
         return False
+    match read_json(folder / CONFIG).get("architectures"):
+        case [str(architecture), *_]:
+            return architecture.endswith("ForSequenceClassification")
+    return False
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: If the file holds anything else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} does not hold a JSON object")
+    return content
 
 
 def read_front_end(path: Path) -> FrontEnd:
@@ -128,7 +150,7 @@ def read_front_end(path: Path) -> FrontEnd:
         CheckpointError: If the path is neither, if a file is damaged or would run code, or if the
             architecture is not of the XLS-R family.
     """
-    if (path / "config.json").is_file():
+    if (path / CONFIG).is_file():
         return _read_folder(path)
     model = _fairseq_model(path)
     if model is None:
@@ -155,7 +177,7 @@ def _fairseq_name(key: str) -> str:
 
 
 def _read_folder(folder: Path) -> FrontEnd:
-    config = read_config(folder / "config.json")
+    config = read_config(folder / CONFIG)
     path, tensors = read_weights(folder)
     return FrontEnd(path, tensors, _hugging_face_name(tensors), config)
 
@@ -164,15 +186,19 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """Read the weights of a Hugging Face folder; return their file, and the tensors by its keys.
 
     Raises:
-        CheckpointError: If there is no file of weights, or it is damaged or would run code.
+        CheckpointError: If there is no file of weights, or several; or if it is damaged or would run code.
     """
-    path = folder / "model.safetensors"
-    if path.is_file():
-        return path, checkpoints.read_safetensors(path)[0]
-    path = folder / "pytorch_model.bin"
-    if not path.is_file():
-        raise CheckpointError("the folder has neither model.safetensors nor pytorch_model.bin")
-    return path, checkpoints.plain_tensors(checkpoints.unpickle(path))
+    safe, pickled = (folder / name for name in WEIGHTS)
+    if safe.is_file():
+        return safe, checkpoints.read_safetensors(safe)[0]
+    if pickled.is_file():
+        return pickled, checkpoints.plain_tensors(checkpoints.unpickle(pickled))
+    if any((folder / f"{name}.index.json").is_file() for name in WEIGHTS):
+        raise CheckpointError(
+            "the weights are in several files, which cannot be read: load the model with transformers, and "
+            "save it with save_pretrained(folder, max_shard_size='100GB')"
+        )
+    raise CheckpointError(f"the folder has neither {' nor '.join(WEIGHTS)}")
 
 
 def read_config(path: Path) -> DetectorConfig:
@@ -183,13 +209,7 @@ def read_config(path: Path) -> DetectorConfig:
     """
     from transformers import Wav2Vec2Config
 
-    try:
-        given = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"config.json is not JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise CheckpointError("config.json does not hold a JSON object")
-    given = Wav2Vec2Config().to_dict() | given  # the file need not repeat the defaults
+    given = Wav2Vec2Config().to_dict() | read_json(path)  # the file need not repeat the defaults
     for name in _SIZES.values():
         if type(given[name]) is not int or given[name] < 1:
             raise CheckpointError(f"config.json: {name} is {given[name]!r}, not a positive integer")
