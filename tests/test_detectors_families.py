@@ -23,7 +23,8 @@ from family_files import (
     published,
     write_toy,
 )
-from helpers import read_scores
+from helpers import copy_samples, read_scores
+from sklearn.metrics import roc_auc_score
 from weights import fill, reference
 
 import evaluate_custom
@@ -320,6 +321,42 @@ def test_others_are_named(key, words):
 def test_a_back_end_of_the_future_is_refused():
     with pytest.raises(CheckpointError, match="of the kind 'x', which this version does not know"):
         by_head("x")
+
+
+def test_families_side_by_side_on_the_same_clips(tmp_path, capsys):
+    """Each with what is to be known of it, and the paired differences of every two."""
+    names = ("antideepfake_toy", "spectra_aasist_toy", "raw_aasist_l_full")
+    copy_samples(tmp_path / "data", 12)
+    for name in names:
+        detector = loaded(write_toy(name, tmp_path / "model.safetensors"))
+        save_detector(detector, tmp_path / f"{name}.safetensors")
+    files = [str(tmp_path / f"{name}.safetensors") for name in names]
+    options = ["--workers", "0", "--no-audit", "--output", str(tmp_path / "results")]
+    assert evaluate_custom.main(["--data", str(tmp_path / "data"), "--checkpoint", *files, *options]) == 0
+    shown = capsys.readouterr().out
+    parts = re.split(r'^Scoring with detector "', shown, flags=re.MULTILINE)[1:]
+    assert [part.partition('"')[0] for part in parts] == list(names)
+    for line in (
+        "Its licence: CC BY-NC-SA 4.0: not for commercial use",
+        "It hears recordings whole, of longer ones the first 30 s",
+        "Its score is logit 1 - logit 0, and its logit 0 is given as 0",
+    ):
+        assert [line in part for part in parts] == [True, False, False]
+    scored = [read_scores(tmp_path / "results" / name) for name in names]
+    assert scored[0].keys() == scored[1].keys() == scored[2].keys()
+    assert {row["spoof_logit"] for row in scored[0].values()} == {"0.0"}
+    real = np.array([row["label"] == "bonafide" for row in scored[0].values()])
+    assert real.sum() == 12 == len(real) / 2
+    words = " ".join(shown.split())
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        first, second = (
+            roc_auc_score(real, [float(row["score"]) for row in scored[k].values()]) for k in (i, j)
+        )
+        assert f"## {names[j]} against {names[i]}\n" in shown
+        assert (
+            f"the AUC is {first:.4f} ({names[i]}) and {second:.4f} ({names[j]}), a difference of "
+            f"{second - first:+.4f}" in words
+        )
 
 
 SUFFIXES = {

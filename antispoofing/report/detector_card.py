@@ -101,6 +101,8 @@ def family_notes(detector: Detector) -> list[str]:
     if detector.config.hears_whole:
         seconds = detector.config.heard_samples / detector.config.sample_rate
         notes.append(f"It hears recordings whole, of longer ones the first {seconds:g} s")
+    if detector.config.score_is_difference:
+        notes.append("Its score is logit 1 - logit 0, and its logit 0 is given as 0")
     return notes
 
 

@@ -28,9 +28,12 @@ def results(summaries: Mapping[str, dict]) -> str:
     Args:
         summaries: Figures of each detector, from `summarise`, by its name.
     """
-    parts = [results_table(summaries), CONVENTION]
+    of_line: dict[str, list[str]] = {}  # what holds for several detectors is said once
     for name, summary in summaries.items():
-        parts[-1] += "\n" + "\n".join(cautions(name, summary))
+        for line in cautions(summary):
+            of_line.setdefault(line, []).append(name)
+    lines = [f"{', '.join(names)}: {line}" for line, names in of_line.items()]
+    parts = [results_table(summaries), "\n".join([CONVENTION, *lines])]
     for name, summary in summaries.items():
         if "at_threshold" in summary:
             parts.append(f"{name}, {confusion_table(summary['at_threshold'])}")
@@ -66,31 +69,31 @@ def results_table(summaries: Mapping[str, dict], what: str = "detector") -> str:
     return aligned(rows if what == "detector" else [row[:-1] for row in rows])
 
 
-def cautions(name: str, summary: dict) -> list[str]:
+def cautions(summary: dict) -> list[str]:
     """Return the cautions that belong beside a detector's figures, a line each."""
     values, counts = summary["metrics"], summary["counts"]
     threshold = values["threshold_at_eer_chosen_on_this_set"]
-    lines = [f"{name}: {_other_figures(values)}"]
-    lines += [f"{name}: the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
+    lines = [_other_figures(values)]
+    lines += [f"the EER is at threshold {threshold:.4g}, which was chosen on this very set"]
     if min(counts["bonafide_scored"], counts["spoof_scored"]) < FEWEST_CLIPS:
-        lines.append(f"{name}: no intervals, since a class has fewer than {FEWEST_CLIPS} clips")
+        lines.append(f"no intervals, since a class has fewer than {FEWEST_CLIPS} clips")
     elif summary["intervals_95"]["auc"] is None:
-        lines.append(f"{name}: no intervals: {summary['intervals_95']['clips']}, which is too few")
+        lines.append(f"no intervals: {summary['intervals_95']['clips']}, which is too few")
     else:
-        lines.append(f"{name}: in the intervals, {summary['intervals_95']['clips']}")
+        lines.append(f"in the intervals, {summary['intervals_95']['clips']}")
     if calibrated := summary.get("calibrated"):
         clips = counts["bonafide_scored"] + counts["spoof_scored"]
         lines.append(
-            f"{name}: calibrated, it has a Cllr of {calibrated['cllr']:.3f} bits here (the least possible is "
+            f"calibrated, it has a Cllr of {calibrated['cllr']:.3f} bits here (the least possible is "
             f"{values['min_cllr']:.3f}, and 1 is useless) and an actual DCF of {calibrated['act_dcf']:.3f}; "
             f'{clips - calibrated["sure"]} of {clips} verdicts are "not sure"'
             + (f", and of the others, {calibrated['wrong']} are wrong" if calibrated["sure"] else "")
             + ("; it was fitted on these very clips" if calibrated["fitted_on_these_clips"] else "")
         )
     if summary.get("constant"):
-        lines.append(f"{name}: all scores are equal, so this detector says nothing about these clips")
+        lines.append("all scores are equal, so this detector says nothing about these clips")
     if values["auc"] < 0.5 and not summary["reversed"]:
-        lines.append(f"{name}: the AUC is below 0.5, but that may be due to chance")
+        lines.append("the AUC is below 0.5, but that may be due to chance")
     return lines
 
 
