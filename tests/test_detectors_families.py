@@ -318,6 +318,16 @@ def test_others_are_named(key, words):
         recognise({key: torch.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    ("width", "name"), [(768, "w2v_small"), (1280, "mms_1b, xlsr_1b or hubert_xlarge"), (1920, "xlsr_2b")]
+)
+def test_antideepfakes_of_other_sizes_are_named(width, name, tmp_path):
+    tensors = file_of(CASES["antideepfake_toy"]) | {"proj_fc.weight": torch.zeros(2, width)}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f": looks like AntiDeepfake {name}, which is not supported"):
+        loaded(tmp_path / "model.safetensors")
+
+
 def test_a_back_end_of_the_future_is_refused():
     with pytest.raises(CheckpointError, match="of the kind 'x', which this version does not know"):
         by_head("x")

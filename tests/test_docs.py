@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from family_files import CASES, TOY, file_of
 from helpers import ROOT, filled
 
 import antispoofing.__main__
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
-from antispoofing.detectors import loading
+from antispoofing.detectors import families, heads, loading
 from antispoofing.detectors.checkpoints import FRONT
 
 README = ROOT / "README.md"
@@ -48,6 +49,9 @@ ELSEWHERE = [
     ("python evaluate_custom.py --checkpoint hub:", "tests/test_data_download.py", "hub:owner/one"),
     ("at=http://127.0.0.1", "tests/test_app.py", "as curl does it"),
 ]
+
+
+ANTIDEEPFAKE = {"proj_fc.weight", "proj_fc.bias"}  # the back end of AntiDeepfake's files
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -194,12 +198,44 @@ def test_a_command_that_is_run_elsewhere_names_a_program_and_arguments_that_it_t
 @pytest.mark.parametrize("page", ["README.md", "docs/detectors.md"])
 def test_the_python_works(page, furnished, small, monkeypatch, capsys):
     as_small(monkeypatch, furnished, small)
-    (code,) = blocks(ROOT / page, "python")
+    code = blocks(ROOT / page, "python")[-1]
     code = code.replace('"samples/', f'"{ROOT}/samples/')
     exec(compile(code, page, "exec"), {})
     if page == "README.md":
         assert len([line for line in code.splitlines() if line]) <= 10
         assert "'auc': 0.959" in capsys.readouterr().out
+
+
+def test_the_family_of_the_example_is_found_and_scores(tmp_path, monkeypatch):
+    example, _ = blocks(ROOT / "docs/detectors.md", "python")
+    (tmp_path / "hidden_layer.py").write_text(example, encoding="utf-8")
+    monkeypatch.setattr(heads, "__path__", [*heads.__path__, str(tmp_path)])
+    before = families.FAMILIES
+    monkeypatch.setattr(families, "FAMILIES", families.find_families())
+    (family,) = (family for family in families.FAMILIES if family.head not in {f.head for f in before})
+    weights = {
+        "hidden.weight": torch.randn(8, 64),
+        "hidden.bias": torch.randn(8),
+        "out.weight": torch.randn(2, 8),
+        "out.bias": torch.randn(2),
+    }
+    front_end = {k: v for k, v in file_of(CASES["antideepfake_toy"]).items() if k not in ANTIDEEPFAKE}
+    tensors = {k.replace("m_ssl.model.", "ssl_model.model."): v for k, v in front_end.items()} | weights
+    torch.save(tensors, tmp_path / "theirs.pth")
+    detector = loading.load_detector(tmp_path / "theirs.pth", device="cpu", config=TOY)
+    assert families.recognise(tensors) is family
+    assert detector.config.head_sizes == {"hidden": 8}
+    wave = torch.from_numpy(
+        detector.config.prepare(np.random.default_rng(0).standard_normal(20000, np.float32))
+    )
+    assert len(wave) == 20000
+    with torch.inference_mode():
+        mean = detector.features(wave[None]).mean(1)
+        expected = (mean @ weights["hidden.weight"].T + weights["hidden.bias"]).relu() @ weights[
+            "out.weight"
+        ].T
+        logits = loading.for_scoring(detector)(wave[None])
+    torch.testing.assert_close(logits, expected + weights["out.bias"], atol=1e-5, rtol=0)
 
 
 class _Built(Exception):

@@ -16,11 +16,17 @@ from antispoofing.detectors import heads
 from antispoofing.detectors.family import Family
 from antispoofing.errors import CheckpointError
 
-FAMILIES: tuple[Family, ...] = tuple(
-    family
-    for module in sorted(module.name for module in pkgutil.iter_modules(heads.__path__))
-    for family in getattr(importlib.import_module(f"{heads.__name__}.{module}"), "FAMILIES", ())
-)
+
+def find_families() -> tuple[Family, ...]:
+    """Return the families of all modules of `heads/`, in the order of the modules' names."""
+    return tuple(
+        family
+        for module in sorted(module.name for module in pkgutil.iter_modules(heads.__path__))
+        for family in getattr(importlib.import_module(f"{heads.__name__}.{module}"), "FAMILIES", ())
+    )
+
+
+FAMILIES = find_families()
 
 # Detectors that cannot be loaded, by a key that gives them away.
 _UNSUPPORTED = {
