@@ -138,3 +138,16 @@ def test_a_part_that_fails_or_takes_too_long_costs_the_others_nothing(tmp_path):
     assert parts["lora"] == [{"what": "failed", "why": "ZeroDivisionError: division by zero"}]
     assert parts["files"] == [{"what": "ended", "why": "it took too long"}]
     assert len(parts["parity"]) == 4
+
+
+def test_families(tmp_path):
+    options = ("--toy", "--clips", 1, "--rounds", 1, "--precisions", "fp32", "--json", "all.json")
+    shown = run(tmp_path, "families.py", "--families", "spectra-aasist3", "raw-aasist", *options)
+    found = json.loads((tmp_path / "all.json").read_text())["families"]
+    assert found.keys() == {"spectra-aasist3", "raw-aasist"}
+    for ways in found.values():
+        assert ways.keys() == {"plain", "fp32"}
+        assert ways["plain"]["against_plain"] == {"median": 1, "lowest": 1, "highest": 1}
+        assert ways["fp32"]["clips_per_second"] > 0
+    for words in ("Spectra-AASIST3", "AASIST on raw waveforms", "rounds: 1"):
+        assert words in shown
