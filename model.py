@@ -241,7 +241,7 @@ class TransformersFrontEnd(nn.Module):
 
 
 def _last_or_states(model: nn.Module, waves: Tensor, outputs: str) -> Tensor:
-    found = model(waves, output_hidden_states=outputs == STATES)
+    found = model(waves, output_hidden_states=outputs == STATES, return_dict=True)
     if outputs == LAST:
         return found.last_hidden_state
     # Versions of transformers differ in whether the last of the hidden states is normalised; this one is.
@@ -542,7 +542,7 @@ class Detector(nn.Module):
         scores_only: Whether the detector can only score: its weights can no longer be trained or saved.
         provenance: Where the weights come from, as JSON types; saved with them.
         path: The file that the weights were read from, if any.
-        sha256: That file's SHA-256 in hexadecimal.
+        sha256: That file's SHA-256 in hexadecimal; for a folder with settings, see `loading.sha256_of`.
         published_threshold: The threshold of scores that the detector's authors published, if any.
         pretraining_tensors: fairseq's tensors that only pre-training uses, by official name: no score depends
             on them, but a strict load in the original repository requires them.
@@ -629,7 +629,8 @@ class Detector(nn.Module):
 
         Args:
             waves: 16 kHz mono samples [B, T] in [-1, 1]. The published detectors take T =
-                config.clip_samples; any length from MIN_SAMPLES works.
+                config.clip_samples; XLS-R + AASIST computes any length from MIN_SAMPLES, but some others do
+                not.
 
         Returns:
             float32 [B, 2]: index 0 = spoof (fake), index 1 = bona fide (real).

@@ -101,6 +101,8 @@ DETECTOR_NAMES = (
     "Best_LA_model_for_DF.pth",
     "best_SSL_model_LA.pth",  # this name and the next are from the authors' README
     "best_SSL_model_DF.pth",
+    "AASIST.pth",
+    "AASIST-L.pth",
 )
 
 

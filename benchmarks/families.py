@@ -12,7 +12,6 @@ medians over the rounds, and ratios are taken within a round. Random weights tak
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
@@ -27,8 +26,9 @@ HERE = Path(__file__).resolve().parent  # not on the path, since coverage.py wou
 sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resolve() != HERE)]
 
 from antispoofing import text
+from antispoofing.detectors import layers
 from antispoofing.detectors.families import FAMILIES, by_head
-from antispoofing.detectors.heads import kan, raw_aasist
+from antispoofing.detectors.heads import raw_aasist
 from antispoofing.detectors.loading import for_scoring
 from antispoofing.scoring.score import score_waves
 from benchmarks.throughput import machine, ratio
@@ -38,7 +38,7 @@ from model import Detector, DetectorConfig, XLSRConfig
 PLAIN = "plain"
 PRECISIONS = ("fp32", "bf16", "int8")
 HEADS = {family.head: family.name for family in FAMILIES}
-SIZES = {"hugging-face": {"projection": 256, "real": 1}}  # of heads, where the usual ones are not their own
+SIZES = {"hugging-face": {"projection": 256, "real": 1}}  # of back ends that have no usual ones
 TOY = XLSRConfig(32, 64, 2, 4, 128, 16, 4)
 
 
@@ -46,23 +46,26 @@ def build(head: str, precision: str, toy: bool) -> Detector:
     """Return a detector of a family, with random weights."""
     torch.manual_seed(0)
     family = by_head(head)
-    given = DetectorConfig(TOY) if toy else None
-    tensors = {"pos_S": torch.empty(1, 23, 64)} if head == "raw-aasist" else {}
-    config = family.config(tensors, given)
-    config = dataclasses.replace(config, head_sizes=SIZES.get(head, config.head_sizes))
+    front_end = family.front_end_config()
+    config = DetectorConfig(
+        TOY if toy and isinstance(front_end, XLSRConfig) else front_end,
+        head=head,
+        head_sizes=SIZES.get(head, {}),
+        **family.settings,
+    )
     back_end = family.build(config.front_end.width, **config.head_sizes)
     return Detector(config, precision, back_end=back_end).eval()
 
 
 def plainly(detector: Detector, waves: list[np.ndarray]) -> None:
     """Score waves one at a time, without what makes heads faster on a CPU."""
-    pieces = raw_aasist.PIECE, kan.ROWS
-    raw_aasist.PIECE, kan.ROWS = CLIP_SAMPLES * 3, 2**30  # more than there are
+    pieces = raw_aasist.PIECE, layers.ROWS
+    raw_aasist.PIECE, layers.ROWS = CLIP_SAMPLES * 3, 2**30  # more than there are
     try:
         for wave in waves:
             detector.score(torch.from_numpy(detector.config.prepare(wave))[None])
     finally:
-        raw_aasist.PIECE, kan.ROWS = pieces
+        raw_aasist.PIECE, layers.ROWS = pieces
 
 
 def measure(args: argparse.Namespace, head: str) -> dict:
@@ -71,7 +74,7 @@ def measure(args: argparse.Namespace, head: str) -> dict:
     waves = [0.1 * rng.standard_normal(CLIP_SAMPLES, np.float32) for _ in range(args.clips)]
     plain = build(head, "fp32", args.toy)
     ways: dict[str, Callable[[], object]] = {PLAIN: lambda: plainly(plain, waves)}
-    for precision in args.precisions if plain.is_xlsr else args.precisions[:1]:
+    for precision in args.precisions if plain.is_xlsr else PRECISIONS[:1]:
         fast = for_scoring(build(head, precision, args.toy))
         ways[precision] = lambda detector=fast: score_waves(detector, waves)
     seconds: dict[str, list[float]] = {way: [] for way in ways}

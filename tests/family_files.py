@@ -27,19 +27,21 @@ class Case(NamedTuple):
         head: The family's `DetectorConfig.head`.
         keys: The table of its keys, of full size.
         toy: The outputs at toy size; of raw waveforms, there is one size only.
+        threshold: The published threshold.
     """
 
     head: str
     keys: str
     toy: str
+    threshold: float | None = None
 
 
 CASES = {
     case.toy: case
     for case in (
-        Case("spectra-aasist", "spectra_aasist", "spectra_aasist_toy"),
-        Case("spectra-0", "spectra_0", "spectra_0_toy"),
-        Case("spectra-aasist3", "spectra_aasist3", "spectra_aasist3_toy"),
+        Case("spectra-aasist", "spectra_aasist", "spectra_aasist_toy", -1.0625009),
+        Case("spectra-0", "spectra_0", "spectra_0_toy", -1.0625009),
+        Case("spectra-aasist3", "spectra_aasist3", "spectra_aasist3_toy", -1.0625009),
         Case("sls", "sls", "sls_toy"),
         Case("nes2net-x", "nes2net_x", "nes2net_x_toy"),
         Case("antideepfake", "antideepfake", "antideepfake_toy"),
@@ -68,9 +70,9 @@ def own_tensors(case: Case, config: DetectorConfig | None) -> dict[str, torch.Te
     config = family.config(names, None if family.front_end_config is RawConfig else config)
     with torch.device("meta"):
         detector = Detector(config, back_end=family.build(config.front_end.width, **config.head_sizes))
-    if isinstance(detector.front_end, XLSR) and case.toy in SPECTRA:
+    name_of, mask = family.name_of(names), "front_end.model.masked_spec_embed"
+    if isinstance(detector.front_end, XLSR) and name_of(mask) not in names:
         detector.front_end.model.masked_spec_embed = None
-    name_of = family.name_of(names)
     return {name_of(key): value for key, value in detector.state_dict().items()}
 
 

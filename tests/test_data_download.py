@@ -498,11 +498,15 @@ class HubHandler(Handler):
 
     def do_HEAD(self):
         repo, _, rest = self.path[1:].partition("/resolve/")
-        self.server.content = content = HUB_FILES[repo][rest.partition("/")[2]]
+        revision, _, name = rest.partition("/")
+        content, commit = HUB_FILES[repo][name], self.server.sha256[:40]
+        if repo == "owner/none" and revision == "v1":
+            content, commit = b"as it was in v1", "1" * 40
+        self.server.content = content
         digest = hashlib.sha1(content + self.server.sha256.encode()).hexdigest()
         self.head(
             200,
-            X_Repo_Commit=self.server.sha256[:40],
+            X_Repo_Commit=commit,
             ETag=f'"{digest}"',
             Content_Length=len(content),
         )
@@ -592,18 +596,43 @@ def test_a_model_of_transformers_is_fetched_as_a_folder(trouble, hub, tmp_path):
     assert "config.json already exists" in fails(get, "hub:owner/folder", tmp_path / "copies")
 
 
+def test_a_revision_is_that_revision(hub):
+    """Online and, afterwards, from the cache."""
+    specs = ("hub:owner/none@v1:README.md", "hub:owner/none:README.md")
+    found = [resolve(spec).read_bytes() for spec in specs]
+    assert found == [b"as it was in v1", b""]
+    hub.trouble = say(503)
+    assert [resolve(spec).read_bytes() for spec in specs] == found
+
+
+def test_the_weights_of_a_folder_are_checked(hub):
+    hub.sha256 = "0" * 64
+    assert f"has the sha256 {SHA256}, not {'0' * 64}" in fails(resolve, "hub:owner/folder")
+
+
+def test_settings_without_their_weights_are_no_folder(hub, monkeypatch):
+    settings = {"config.json": b"{}", "preprocessor_config.json": b"{}", "detector.pth": CONTENT}
+    monkeypatch.setitem(HUB_FILES, "owner/folder", settings)
+    assert resolve("hub:owner/folder").name == "detector.pth"
+
+
 def test_part_of_a_folder_in_the_cache_is_not_the_folder(hub):
     resolve("hub:owner/folder:config.json")
     hub.trouble = say(503)
     assert "503" in fails(resolve, "hub:owner/folder")
 
 
-def test_detectors_of_the_hub_are_named_after_their_repositories(hub):
+def test_detectors_of_the_hub_are_named_after_their_repositories(hub, tmp_path):
     detector = Detector(SHORT_CLIPS)
     detector.path = resolve("hub:owner/folder") / "model.safetensors"
     assert tasks.distinct_name(detector, []) == "folder"
     detector.path = resolve(ONE)
     assert tasks.distinct_name(detector, []) == "LA_model"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        (tmp_path / "theirs" / name).touch()
+    detector.path = tmp_path / "theirs" / "model.safetensors"
+    assert tasks.distinct_name(detector, []) == "theirs"
 
 
 def test_a_cached_file_does_not_replace_one_that_is_refused(hub):
@@ -629,10 +658,8 @@ def test_without_the_hub_the_cache_is_used(trouble, hub, monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub.trouble = trouble
     assert resolve(ONE) == path
-    for spec in (
-        "hub:owner/one",
-        "hub:owner/two:a.safetensors",
-    ):  # only the Hub knows the name, or has the file
+    assert resolve("hub:owner/one") == path  # the only one there
+    for spec in ("hub:owner/two", "hub:owner/two:a.safetensors"):
         assert fails(resolve, spec).startswith(f"{spec}: ")
 
 

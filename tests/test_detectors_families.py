@@ -24,20 +24,22 @@ from family_files import (
     write_toy,
 )
 from helpers import copy_samples, read_scores
+from scipy.interpolate import BSpline
 from sklearn.metrics import roc_auc_score
 from weights import fill, reference
 
 import evaluate_custom
+from antispoofing.commands import tasks
 from antispoofing.data.recordings import Utterance
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
 from antispoofing.detectors.families import FAMILIES, by_head, recognise
+from antispoofing.detectors.layers import KANLinear
 from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
 from antispoofing.errors import CheckpointError
+from antispoofing.report.detector_card import detector_card, family_notes
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.score import score_recordings, score_windows
 from model import Detector
-
-THRESHOLD = -1.0625009  # of the three Spectra detectors
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -55,13 +57,15 @@ def test_names_and_shapes_are_the_published_ones(case):
     ours = {name: value.shape for name, value in own_tensors(case, None).items()}
     pretraining = {family.name_of(names)(key) for key in PRETRAINING_ONLY}
     assert {name: value.shape for name, value in names.items() if name not in pretraining} == ours
+    assert [other for other in FAMILIES if other.owns(names)] == [family]
+    assert not family.owns({name: value for name, value in names.items() if name != family.marks[0]})
 
 
 def test_features_and_logits_are_those_of_the_published_code(toy):
     case, path = toy
     expected, detector = outputs(case.toy), loaded(path)
     assert detector.config.head == case.head
-    assert detector.published_threshold == (THRESHOLD if case.toy in SPECTRA else None)
+    assert detector.published_threshold == case.threshold
     waves = prepared(detector, clips(detector))
     for _ in range(2):  # before and after it is made fast
         with torch.inference_mode():
@@ -77,7 +81,7 @@ def test_clips_are_prepared_as_in_the_published_code(toy):
     expected, detector = outputs(case.toy), loaded(path)
     short = reference("xlsr300m")["waves"][2][:SHORT]
     wave = detector.config.prepare(short)
-    assert len(wave) == (SHORT if detector.config.hears_whole else 64600)
+    assert len(wave) == (SHORT if detector.config.hears_whole else detector.config.clip_samples)
     if "prepared_third_0_to_8" in expected:
         assert wave[:8] == pytest.approx(expected["prepared_third_0_to_8"], abs=1e-6)
     if "prepared_third_19998_to_20006" in expected:
@@ -152,9 +156,7 @@ def test_the_variance_in_spectra_0_is_unbiased(tmp_path):
     np.testing.assert_allclose(torch.cat(taken)[:, ::97, 0], expected, atol=2e-5, rtol=0)
 
 
-def test_only_where_a_softmax_is_published_the_score_is_a_difference():
-    differ = {family.head for family in FAMILIES if family.settings.get("score_is_difference")}
-    assert differ == {"antideepfake"}
+def test_where_a_softmax_is_published_the_score_is_the_difference_of_the_logits():
     family = by_head("antideepfake")
     detector = Detector(family.config({}, TOY), back_end=family.build(64)).eval()
     with torch.inference_mode():
@@ -232,15 +234,83 @@ def test_a_folder_with_one_file_is_that_file(tmp_path):
             loaded(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "other.PTH").touch()
-    with pytest.raises(CheckpointError, match=r"several detector files, so .*: model.safetensors, other.PTH"):
+    assert loaded(tmp_path).path == path  # by the usual name
+    path.rename(tmp_path / "one.safetensors")
+    with pytest.raises(CheckpointError, match=r"several detector files, so .*: one.safetensors, other.PTH"):
         loaded(tmp_path)
 
 
-def test_each_family_is_told_from_all_others():
-    for family in FAMILIES:
-        if family.marks:
-            assert recognise(dict.fromkeys(family.marks)) is family
+def test_each_family_has_its_own_name_for_its_back_end():
     assert len({family.head for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_xlsr_with_aasist_is_told_from_aasist_on_raw_waveforms(small_official):
+    assert [family.head for family in FAMILIES if family.owns(small_official)] == ["aasist"]
+
+
+def test_what_is_heard_of_short_and_of_long_recordings(tmp_path):
+    """Repeated after it was normalised, to the least that a front end takes; cut at 30 s."""
+    config = loaded(write_toy("antideepfake_toy", tmp_path / "model.safetensors")).config
+    short = np.random.default_rng(0).standard_normal(500).astype(np.float32) + 5
+    normal = (short - short.mean()) / np.sqrt(short.var() + 1e-5)
+    np.testing.assert_allclose(config.prepare(short), np.tile(normal, 3)[:1040], atol=1e-5)
+    long = np.random.default_rng(0).standard_normal(31 * 16000).astype(np.float32)
+    assert len(config.prepare(long)) == config.heard_samples == 30 * 16000
+    assert config.prepare(long).std() == pytest.approx(1, abs=1e-4)
+
+
+def test_networks_that_cannot_take_other_lengths_say_so():
+    raw = by_head("raw-aasist").build(1).eval()
+    with torch.inference_mode():
+        assert raw(torch.randn(1, 2315)).isfinite().all()
+    with pytest.raises(ValueError, match="takes at least 2315 samples, not 2314"):
+        raw(torch.randn(1, 2314))
+    back_end = by_head("spectra-aasist").build(64)
+    with pytest.raises(ValueError, match="at most 400 frames have a position, not 401"):
+        back_end(torch.zeros(1, 401, 64))
+
+
+def test_kan_layers_are_b_splines_on_the_knots_of_the_file():
+    """Also on knots that are not equally far apart, as scipy computes them."""
+    layer = KANLinear(3, 2)
+    knots = torch.cumsum(torch.rand(3, 25, generator=torch.Generator().manual_seed(0)) + 0.1, 1) - 2
+    layer.grid.copy_(knots)
+    torch.nn.init.ones_(layer.spline_scaler)
+    x = torch.linspace(-1.5, 3, 20)[:, None].repeat(1, 3)
+    with torch.inference_mode():
+        found = layer(x) - torch.nn.functional.linear(layer.base_activation(x), layer.base_weight)
+    expected = np.zeros((20, 2))
+    for i in range(3):
+        spline = BSpline(knots[i].numpy(), layer.spline_weight[:, i].detach().numpy().T, 4)
+        inside = (x[:, i] >= knots[i, 0]) & (x[:, i] < knots[i, -1])
+        bases = np.stack(
+            [
+                BSpline.basis_element(knots[i, k : k + 6].numpy(), extrapolate=False)(x[:, i].numpy())
+                for k in range(20)
+            ]
+        )
+        expected += np.nan_to_num(bases).T @ spline.c * inside[:, None].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("squeeze", [1, 8])
+def test_how_a_nes2net_squeezes_is_read_from_the_file(squeeze):
+    family = by_head("nes2net-x")
+    tensors = family.build(1024, squeeze=squeeze).state_dict()
+    assert family.config(tensors).head_sizes == {"outer": 8, "inner": 8, "squeeze": squeeze}
+
+
+def test_the_card_of_a_family_claims_no_more_than_is_known_of_a_file(toy):
+    case, path = toy
+    family, detector = by_head(case.head), loaded(path)
+    card = detector_card(detector)
+    assert (card["Family"], card["Licence"]) == (family.name, family.licence)
+    assert card["Trained on"] == f"not known for this file; published ones: {family.trained_on}"
+    if family.figures:
+        assert (
+            f"not known for this file; EERs of published ones: {family.figures}" in card["Known error rates"]
+        )
+    assert family_notes(detector)[0] == f"Family: {family.name}; licence: {family.licence}"
 
 
 def _truncated(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -250,8 +320,11 @@ def _truncated(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def _not_a_number(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     key = next(key for key in reversed(tensors) if tensors[key].is_floating_point())
-    tensors[key].view(-1)[-1] = float("nan")
-    write(path, tensors)
+    for value in ("inf", "nan"):
+        tensors[key].view(-1)[-1] = float(value)
+        write(path, tensors)
+        with pytest.raises(CheckpointError, match="has values that are not numbers"):
+            loaded(path)
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -306,9 +379,13 @@ def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
     ("key", "words"),
     [
         ("backbone.attn_scores.weight", "looks like DF Arena, which is not supported"),
+        *(
+            (f"conformer.encoder_blocks.0.attn.fn.{key}.weight", rf"looks like XLS-R \+ {name}, which")
+            for key, name in (("rel_pos_emb", "Conformer"), ("ht_proj", "Conformer with TCM"))
+        ),
         (
             "classifier.weight",
-            "the weights of a classifier of Hugging Face: name its folder",
+            "the weights of a classifier of transformers: name its folder",
         ),
         ("anything", "not a detector of a kind that can be loaded"),
     ],
@@ -316,6 +393,27 @@ def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
 def test_others_are_named(key, words):
     with pytest.raises(CheckpointError, match=words):
         recognise({key: torch.zeros(1)})
+
+
+def test_a_senseless_file_is_one_line(tmp_path):
+    tensors = file_of(CASES["nes2net_x_toy"])
+    key = "Nested_Res2Net_TDNN.Build_in_Res2Nets.0.se.se.1.weight"
+    safetensors.torch.save_file(tensors | {key: torch.zeros(())}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="its contents or sizes make no sense"):
+        loaded(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("folder", ["theirs", "snapshots"])
+def test_detectors_are_named_by_their_files_or_folders(folder, tmp_path, monkeypatch):
+    (tmp_path / folder / "sub").mkdir(parents=True)
+    path = write_toy("spectra_aasist_toy", tmp_path / folder / "model.safetensors")
+    (tmp_path / folder / "config.json").write_text("{}")
+    for here, named in ((folder, "."), (f"{folder}/sub", ".."), (folder, "model.safetensors"), (".", path)):
+        monkeypatch.chdir(tmp_path / here)
+        assert tasks.distinct_name(loaded(Path(named)), []) == folder
+    monkeypatch.chdir(tmp_path / folder)
+    Path("config.json").unlink()
+    assert tasks.distinct_name(loaded(Path("model.safetensors")), []) == "model"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +445,7 @@ def test_families_side_by_side_on_the_same_clips(tmp_path, capsys):
     parts = re.split(r'^Scoring with detector "', shown, flags=re.MULTILINE)[1:]
     assert [part.partition('"')[0] for part in parts] == list(names)
     for line in (
-        "Its licence: CC BY-NC-SA 4.0: not for commercial use",
+        "Family: AntiDeepfake; licence: CC BY-NC-SA 4.0: not for commercial use",
         "It hears recordings whole, of longer ones the first 30 s",
         "Its score is logit 1 - logit 0, and its logit 0 is given as 0",
     ):

@@ -9,12 +9,15 @@ import soundfile
 import torch
 import transformers
 from family_files import TOY, Case, expected_logits, outputs, published
-from helpers import read_scores
+from helpers import copy_samples, read_scores
 from weights import fill, reference
 
 import evaluate_custom
+from antispoofing.commands import calibrate
 from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
 from antispoofing.errors import CheckpointError
+from antispoofing.scoring.calibration import find_calibration
+from antispoofing.scoring.decision import Rule
 
 SIZES = {
     "hidden_size": 64,
@@ -119,9 +122,17 @@ def test_each_kind_gives_what_transformers_gives(kind, settings, tmp_path):
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "does not say which output means real"),
         ({"id2label": {"0": "real", "1": "real"}}, "does not say which output means real"),
         ({"id2label": {"0": "real", "1": "fake", "2": "x"}}, "must have two labels"),
-        ({"model_type": "bert"}, "a classifier on bert, which is not supported"),
-        ({"classifier_proj_size": -1}, "the sizes are not positive integers"),
+        ({"id2label": {"0": "fake", "1": "LABEL_1"}}, "does not say which output means real"),
+        ({"model_type": "bert"}, "a classifier of the kind Wav2Vec2ForSequenceClassification, which is not"),
+        ({"architectures": ["ASTForAudioClassification"]}, "of the kind ASTForAudioClassification, which is"),
+        ({"architectures": ["Wav2Vec2ForXVector"]}, "of the kind Wav2Vec2ForXVector, which is not supported"),
+        ({"use_weighted_layer_sum": True}, "missing key layer_weights"),
         ({"num_hidden_layers": 1}, "unexpected key wav2vec2.encoder.layers.1."),
+        (
+            {"num_hidden_layers": 9999},
+            "have fewer than the 9999 layers that config.json promises",
+        ),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
         ({"hidden_size": 32}, "has shape"),
     ],
 )
@@ -133,6 +144,53 @@ def test_what_cannot_be_used_is_refused_in_one_line(damage, words, tmp_path):
         load_detector(tmp_path, device="cpu")
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_settings_are_part_of_what_identifies_a_folder(tmp_path):
+    model = model_of("hubert", **BASE)
+    found = []
+    for i, settings in enumerate(({}, {}, {"do_normalize": False}, {"id2label": {"0": "real", "1": "fake"}})):
+        write_folder(tmp_path / str(i), model, **settings)
+        found.append(load_detector(tmp_path / str(i), device="cpu").sha256)
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def test_a_folder_is_calibrated_beside_its_weights(tmp_path, capsys):
+    write_folder(tmp_path / "theirs", model_of("wavlm", **BASE))
+    copy_samples(tmp_path / "data", 4)
+    names = [f"{path.parent.name}/{path.name}" for path in sorted((tmp_path / "data").rglob("*.flac"))]
+    scores = ["path,label,score", *(f"{name},{name[:4].lower()},{i}" for i, name in enumerate(names))]
+    (tmp_path / "scores.csv").write_text("\n".join(scores), encoding="utf-8")
+    options = [str(tmp_path / "theirs"), "--scores", str(tmp_path / "scores.csv")]
+    assert calibrate.main(options) == 0, capsys.readouterr().err
+    detector = load_detector(tmp_path / "theirs", device="cpu")
+    assert find_calibration(detector) is not None
+    assert "calibrated on 4 real and 4 fake" in Rule.from_detector(detector).describe()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"architectures": ["Wav2Vec2ForAudioFrameClassification"]},
+        {"architectures": ["HubertModel"], "model_type": "hubert"},
+    ],
+)
+def test_other_models_are_not_taken_for_front_ends_to_be_fine_tuned(settings, tmp_path):
+    write_folder(tmp_path, model_of(**STABLE))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | settings), encoding="utf-8")
+    with pytest.raises(CheckpointError) as caught:
+        load_detector(tmp_path, device="cpu")
+    assert "fine-tune" not in str(caught.value)
+
+
+def test_how_transformers_returns_its_outputs_does_not_matter(tmp_path):
+    write_folder(tmp_path, model_of("hubert", **BASE))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"return_dict": False}), encoding="utf-8")
+    wave = reference("xlsr300m")["waves"][0]
+    assert np.isfinite(logits_of(load_detector(tmp_path, device="cpu"), [wave])).all()
 
 
 def test_weights_in_several_files_are_refused_with_a_remedy(tmp_path):

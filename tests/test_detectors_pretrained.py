@@ -315,8 +315,8 @@ def test_wrong_folders_are_named_in_one_line(damage, words, hugging_face):
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"add_adapter": True}, "add_adapter is True"),
         ({"conv_dim": 32}, "conv_dim is 32, not a list of channel counts$"),
-        ({"hidden_size": "64"}, r"config\.json: hidden_size is '64', not a positive integer$"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not a positive integer$"),
+        ({"hidden_size": "64"}, r"config\.json: hidden_size is '64', not an integer from 1 to 65536$"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, not an integer from 1 to 65536$"),
         ({"num_attention_heads": 5}, "divisible"),
         ({"intermediate_size": 64}, r"has shape \(128, 64\), expected \(64, 64\)"),
     ],
@@ -363,5 +363,5 @@ def test_scoring_with_a_front_end_alone_is_refused(fairseq_file, hugging_face, t
             f"error: {path}: a pre-trained front end, which cannot score without a back end; "
             f"fine-tune it first: python fine_tune_for.py --checkpoint {path}\n"
         )
-    with pytest.raises(CheckpointError, match="for a Hugging Face model, name its folder"):
+    with pytest.raises(CheckpointError, match="of a classifier of transformers, name its folder"):
         load_detector(hugging_face / "model.safetensors")

@@ -17,7 +17,7 @@ from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Utterance, list_sha256
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.files import atomic_write, file_sha256
+from antispoofing.files import atomic_write
 from antispoofing.project import Invocation
 from antispoofing.scoring.calibration import (
     FOLDS,
@@ -76,9 +76,9 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     """
     checkpoint = tasks.fetched(args.checkpoint)
     if args.scores:
-        scored, about = _read(args.scores, checkpoint)
+        scored, about, weights = _read(args.scores, checkpoint)
     else:
-        scored, about = _score(args, checkpoint)
+        scored, about, weights = _score(args, checkpoint)
     bonafide, spoof = scored.bonafide, scored.spoof
     if not (len(bonafide) and len(spoof)):
         raise DataError("a calibration needs scores of both real and fake recordings")
@@ -93,13 +93,13 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         raise DataError(f"{why}, so there is no calibration")
     held_out = held_out_figures(bonafide, spoof, find_clusters(scored.utterances).of(scored))
     content = {
-        "detector": checkpoint.name,
+        "detector": weights.name,
         **about,
         "calibration": calibration.to_dict(),
         "held_out": held_out,
         **invocation.to_dict(),
     }
-    path = calibration_file(checkpoint)
+    path = calibration_file(weights)
     with atomic_write(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names may be any bytes
@@ -109,8 +109,8 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     return 0
 
 
-def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
-    """Score the recordings; return the scores, and which data and detector they are of."""
+def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str, str], Path]:
+    """Score the recordings; return the scores, which data and detector they are of, and its weights' file."""
     from antispoofing.scoring.score import score_recordings
 
     found = tasks.find(args.data, args.root, args.phase, must_have_labels=True)
@@ -119,18 +119,22 @@ def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str
     scored = score_recordings(
         detector, found.utterances, batch_size=scoring.batch_size, workers=scoring.workers
     )
-    return scored, {"detector_sha256": tasks.digest(detector), "data": found.root.name}
+    assert detector.path is not None  # set by load_detector
+    return scored, {"detector_sha256": tasks.digest(detector), "data": found.root.name}, detector.path
 
 
-def _read(path: Path, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
-    """Read scores; return them, and which data and detector they are of.
+def _read(path: Path, checkpoint: Path) -> tuple[Scored, dict[str, str], Path]:
+    """Read scores; return them, which data and detector they are of, and the file of its weights.
 
     Raises:
         CheckpointError: If the results that the scores belong to name another detector.
         DataError: If they cannot be read.
         OSError: If a file cannot be read.
     """
-    scores, digest = read_scores(path), file_sha256(checkpoint)
+    from antispoofing.detectors.loading import files_of, sha256_of
+
+    detector = files_of(checkpoint)
+    scores, digest = read_scores(path), sha256_of(detector)
     results, data = path.with_name("metrics.json"), path.name
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
@@ -146,7 +150,7 @@ def _read(path: Path, checkpoint: Path) -> tuple[Scored, dict[str, str]]:
             )
         data = Path(str(content.get("data_root", path))).name
     utterances = [Utterance(s.name, s.name, s.label, s.name, s.columns) for s in scores]
-    return as_scored(utterances, scores), {"detector_sha256": digest, "data": data}
+    return as_scored(utterances, scores), {"detector_sha256": digest, "data": data}, detector[0]
 
 
 def _describe(held_out: dict | None) -> str:

@@ -20,6 +20,7 @@ from antispoofing.detectors.provenance import read_fine_tuning
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
 from antispoofing.project import SAMPLES, Invocation
+from antispoofing.published import CONFIG
 from antispoofing.report import plots, results, screen
 from antispoofing.report.summary import summarise
 from antispoofing.scoring.clusters import find_clusters
@@ -98,10 +99,13 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
         FairseqError: If fairseq is asked for and cannot be imported.
         TrainingError: If the detector cannot be trained as configured.
     """
-    from antispoofing.detectors import loading, pretrained
+    from antispoofing.detectors import checkpoints, loading, pretrained
     from antispoofing.training.step import check
 
     device, precision, engine = options.device, options.precision, options.engine
+    if checkpoint.is_dir() and not (checkpoint / CONFIG).is_file():
+        with checkpoints.errors_naming(checkpoint):
+            checkpoint = checkpoints.only_file(checkpoint)
     if pretrained.is_front_end(checkpoint):
         if config.freeze_batch_norm:
             raise TrainingError(
@@ -117,7 +121,10 @@ def load_start(checkpoint: Path, config: TrainingConfig, options: ScoringOptions
         )
     else:
         detector = loading.load_detector(checkpoint, device=device, precision=precision, engine=engine)
-    check(detector, config)
+    try:
+        check(detector, config)
+    except TrainingError as error:
+        raise TrainingError(f"{checkpoint}: {error}") from error
     return detector
 
 

@@ -144,7 +144,7 @@ def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> Non
         action="extend",
         type=Path,
         metavar="PATH",
-        help="detector files, .pth or .safetensors, or hub:<owner/repo>[@revision][:file] "
+        help="detector files, folders of classifiers of transformers, or hub:<owner/repo>[@revision][:file] "
         f"(default: {default})",
     )
 

@@ -164,9 +164,11 @@ def _plain_name(path: Path) -> str:
     """Return a detector's name by its file; where all have the same one, by the folder or repository."""
     if path.name not in WEIGHTS:
         return path.stem
-    if path.parent.parent.name == "snapshots":  # Hugging Face's cache: models--owner--repo/snapshots/commit/
-        return path.parents[2].name.rpartition("--")[2]
-    return path.parent.name if (path.parent / CONFIG).is_file() else path.stem
+    folder = path.absolute().parent  # not resolved, since a cache's files are links
+    cache = folder.parent.parent.name
+    if cache.startswith("models--"):  # Hugging Face's cache: models--owner--repo/snapshots/commit/
+        return cache.rpartition("--")[2]
+    return (folder.resolve().name if (folder / CONFIG).is_file() else "") or path.stem
 
 
 def _relative(path: Path) -> Path:
@@ -312,7 +314,8 @@ def evaluate(
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
     if distributed.is_main() and (warning := name_warning(detector)):
         print(f"\n{printable(warning)}")
-    print(f'\nScoring with detector "{name}" on {detector.device.type}, {detector.precision}{processes}')
+    how = f"{detector.device.type}, {detector.precision}{processes}"
+    print(f'\nScoring with detector "{printable(name)}" on {how}')
     if distributed.is_main():
         for note in family_notes(detector):
             print(note)

@@ -223,16 +223,17 @@ def hub_files(spec: str) -> list[Path]:
 
 
 def _cached(api: HfApi, repo: str, revision: str | None, names: list[str]) -> dict[str, Path]:
-    """Return the paths in the cache of these files, or without names of a folder's; {} if one lacks."""
+    """Return the paths in the cache of these files, or of what is there if none is named; {} if one lacks."""
     try:
         if not names:
             folder = Path(api.snapshot_download(repo, revision=revision, local_files_only=True))
-            names = _folder_files([path.name for path in folder.iterdir()])
+            found = [path.name for path in folder.iterdir()]
+            names = _folder_files(found) or [_only_detector(found)]
         return {
             name: Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
             for name in names
         }
-    except hub_errors.LocalEntryNotFoundError:
+    except (hub_errors.LocalEntryNotFoundError, DownloadError):
         return {}
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from antispoofing.errors import CheckpointError, FairseqError
 from antispoofing.files import atomic_write
+from antispoofing.published import CONFIG, WEIGHTS
 
 T = TypeVar("T")
 
@@ -94,6 +95,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """
     if not path.is_file():
         raise CheckpointError("not a file" if path.exists() else "no such file")
+    if path.name == CONFIG:
+        raise CheckpointError("the settings of a model: name its folder")
     if path.suffix.lower() == ".safetensors":
         tensors, metadata = read_safetensors(path)
         if DETECTOR in metadata:
@@ -106,11 +109,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 
 def only_file(folder: Path) -> Path:
-    """Return the only detector file in a folder.
+    """Return the detector file in a folder: the only one, or the one with a name that transformers gives it.
 
     Raises:
         CheckpointError: If there is none, or several.
     """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise CheckpointError(f"a folder without a detector file ({', '.join(SUFFIXES)})")
@@ -125,7 +131,7 @@ def errors_naming(path: Path) -> Iterator[None]:
     """Report whatever is wrong with a file, or with what was read from it, in one line that names it.
 
     Raises:
-        CheckpointError: If the block raises an OSError, ValueError, TypeError or RuntimeError.
+        CheckpointError: If the block raises what files with senseless sizes or contents may make it raise.
         FairseqError: If the block raises one.
     """
     try:
@@ -136,6 +142,9 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except (ValueError, TypeError, RuntimeError) as error:  # torch's too, for impossible sizes
         raise CheckpointError(f"{path}: {error}") from error
+    except (LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+        kind = type(error).__name__
+        raise CheckpointError(f"{path}: its contents or sizes make no sense ({kind}: {error})") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

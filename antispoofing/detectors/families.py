@@ -1,6 +1,6 @@
 """The families of detectors that can be loaded, and what is known of others.
 
-Each module of `heads/` has one or several, in FAMILIES. So another family takes a file there, and a test;
+Each module of `heads/` has one or several, in FAMILIES. So another family takes a file there, and a test:
 docs/detectors.md shows how.
 """
 
@@ -22,7 +22,7 @@ def find_families() -> tuple[Family, ...]:
     return tuple(
         family
         for module in sorted(module.name for module in pkgutil.iter_modules(heads.__path__))
-        for family in getattr(importlib.import_module(f"{heads.__name__}.{module}"), "FAMILIES", ())
+        for family in importlib.import_module(f"{heads.__name__}.{module}").FAMILIES
     )
 
 
@@ -43,23 +43,20 @@ def recognise(tensors: Mapping[str, Tensor]) -> Family:
         CheckpointError: If it is no family's; the message names what the file looks like, if that is known.
     """
     for family in FAMILIES:
-        if (
-            family.marks
-            and all(mark in tensors for mark in family.marks)
-            and not any(key in tensors for key in family.lacks)
-        ):
+        if family.owns(tensors):
             return family
     if "classifier.weight" in tensors:
         raise CheckpointError(
-            "the weights of a classifier of Hugging Face: name its folder, with config.json and "
-            "preprocessor_config.json"
+            "the weights of a classifier of transformers: name its folder, with config.json and "
+            "preprocessor_config.json (of a hub: name, leave out the file)"
         )
     looks_like = next((name for mark, name in _UNSUPPORTED.items() if mark in tensors), None)
     known = ", ".join(family.name for family in FAMILIES)
     if looks_like:
         raise CheckpointError(f"looks like {looks_like}, which is not supported (only {known})")
     raise CheckpointError(
-        f"not a detector of a kind that can be loaded ({known}); for a Hugging Face model, name its folder"
+        f"not a detector of a kind that can be loaded ({known}); of a classifier of transformers, name its "
+        "folder"
     )
 
 

@@ -41,6 +41,7 @@ class Family:
             other name instead.
         settings: Other settings of the configuration, such as how a clip is prepared, by their names.
         threshold: The threshold of scores that the authors published.
+        trainable: Whether `fine_tune_for.py` trains such detectors.
         trained_on: What the authors say of the training data.
         figures: The EERs that they published.
         licence: The licence of the files.
@@ -58,9 +59,18 @@ class Family:
     other_names: tuple[tuple[str, str], ...] = ()
     settings: Mapping[str, float | bool] = field(default_factory=dict)
     threshold: float | None = None
+    trainable: bool = False
     trained_on: str = ""
     figures: str = ""
     licence: str = ""
+
+    def owns(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Return whether a file with these tensors is one of this family."""
+        return (
+            bool(self.marks)
+            and all(key in tensors for key in self.marks)
+            and not any(key in tensors for key in self.lacks)
+        )
 
     def config(self, tensors: Mapping[str, Tensor], given: DetectorConfig | None = None) -> DetectorConfig:
         """Return the configuration of a file of this family.

@@ -23,10 +23,12 @@ from data_utils import SAMPLE_RATE
 from model import DetectorConfig, FrontEndConfig, TransformersConfig, TransformersFrontEnd
 
 KINDS = ("wav2vec2", "hubert", "wavlm")  # as `model_type`, and as the beginning of the keys
+SUPPORTED = "ForSequenceClassification"  # the end of the names of such models
 NORMALISE_EPS = 1e-7  # of transformers' feature extractor
 
 # Settings of a configuration that say how to compute, and not what.
 _NOT_ARCHITECTURE = {"torch_dtype", "dtype", "attn_implementation", "_attn_implementation", "auto_map"}
+_NOT_ARCHITECTURE |= {"return_dict", "use_return_dict"}
 
 _REAL = {"real", "bonafide", "genuine", "human", "authentic", "natural"}
 _FAKE = {"fake", "spoof", "spoofed", "synthetic", "deepfake", "ai", "aigenerated", "generated", "machine"}
@@ -59,14 +61,21 @@ def read_classifier(folder: Path) -> Classifier | None:
         return None
     settings = pretrained.read_json(folder / CONFIG)
     kind = settings.get("model_type")
-    if kind not in KINDS:
-        raise CheckpointError(f"a classifier on {kind}, which is not supported (only {', '.join(KINDS)})")
-    path, tensors = pretrained.read_weights(folder)
+    architecture = settings["architectures"][0]
+    if kind not in KINDS or not architecture.endswith(SUPPORTED):
+        raise CheckpointError(
+            f"a classifier of the kind {architecture}, which is not supported (only {SUPPORTED} of "
+            f"{', '.join(KINDS)})"
+        )
+    path = pretrained.find_weights(folder)
+    tensors = pretrained.read_weights(path)
     real = _real_output(settings)
-    projection = settings.get("classifier_proj_size", 256)
-    layers = settings.get("num_hidden_layers", 12)
-    if type(projection) is not int or type(layers) is not int or not 0 < projection < 2**16 or layers < 1:
-        raise CheckpointError("config.json: the sizes are not positive integers")
+    projection = next(iter(tensors["projector.weight"].shape), 0) if "projector.weight" in tensors else 0
+    layers = settings.get("num_hidden_layers", 12)  # the default of all kinds
+    if type(layers) is not int or not 0 < layers <= pretrained.MOST:
+        raise CheckpointError(f"config.json: num_hidden_layers is {layers!r}")
+    if f"{kind}.encoder.layers.{layers - 1}.attention.k_proj.weight" not in tensors:
+        raise CheckpointError(f"the weights have fewer than the {layers} layers that config.json promises")
     states = layers + 1 if settings.get("use_weighted_layer_sum") else 0
     front_end = _front_end(folder, settings)
     config = DetectorConfig(
@@ -94,10 +103,8 @@ def _front_end(folder: Path, settings: dict) -> FrontEndConfig:
         with torch.device("meta"):
             TransformersFrontEnd(config)
     except Exception as error:  # whatever transformers raises for settings that make no sense
-        reason = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(
-            f"config.json: transformers cannot build this ({type(error).__name__}: {reason})"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"config.json: transformers cannot build this: {reason}") from error
     return config
 
 
@@ -117,7 +124,7 @@ def _real_output(settings: dict) -> int:
     given = ", ".join(map(str, labels.values()))
     raise CheckpointError(
         f"config.json does not say which output means real (id2label: {given}): if you know it, write "
-        '"real" and "fake" there'
+        '"real" and "fake" into a copy (python -m antispoofing download makes one of a hub: name)'
     )
 
 

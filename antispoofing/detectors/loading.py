@@ -5,7 +5,8 @@ A detector that only has to score is made faster by `for_scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from antispoofing.detectors.batched import BatchedXLSR, Replayed
 from antispoofing.detectors.devices import ENGINES, resolve_device, resolve_precision
 from antispoofing.detectors.packed import Int8Linear, PackedXLSR
 from antispoofing.errors import CheckpointError
+from antispoofing.published import CONFIG, PREPROCESSOR
 from model import (
     AASIST,
     AASIST_HEAD,
@@ -58,40 +60,41 @@ def load_detector(
 
     Raises:
         CheckpointError: If the file is missing, unreadable or only a front end, if it would run code, or if
-            a key is missing, unexpected or misshapen, or has values that are not numbers; or if the engine is
-            fairseq and the front end is not XLS-R or the precision is int8.
+            a key is missing, unexpected or misshapen, or has values that are not numbers; if the engine is
+            fairseq and it is not XLS-R + AASIST or the precision is int8; or if the precision is int8 and the
+            front end is not XLS-R.
         DeviceError: If the device is not available, or does not support the precision.
         FairseqError: If fairseq cannot be imported.
         ValueError: If the engine or the precision is unknown.
     """
-    path = Path(checkpoint)
+    path = given = Path(checkpoint)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     target = resolve_device(device)
     precision = resolve_precision(precision, target)
     try:
         with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as pool:
-            if classifier := hugging_face.read_classifier(path):
-                path = classifier.path
-            elif path.is_dir() and not pretrained.is_front_end(path):
-                path = checkpoints.only_file(path)
-            sha256 = pool.submit(files.file_sha256, path)
+            path, *settings = files_of(path)
+            sha256 = pool.submit(sha256_of, [path, *settings])
+            classifier = hugging_face.read_classifier(given)
             tensors, header = (classifier.tensors, None) if classifier else checkpoints.read_tensors(path)
             if classifier:
                 detector = _with_weights(classifier.config, precision, engine, tensors, classifier.name_of)
             elif header is None:
                 family = families.recognise(tensors)
-                detector = _with_weights(
-                    family.config(tensors, config), precision, engine, tensors, family.name_of(tensors)
-                )
+                config = family.config(tensors, config)
+                try:
+                    detector = _with_weights(config, precision, engine, tensors, family.name_of(tensors))
+                except CheckpointError as error:
+                    raise CheckpointError(f"{error} (read as {family.name})") from error
                 detector.published_threshold = family.threshold
             else:
                 config = DetectorConfig.from_dict(header["config"])
                 detector = _with_weights(config, precision, engine, tensors, lambda key: key)
             detector.path, detector.sha256 = path, sha256.result()
     except CheckpointError:
-        if pretrained.is_front_end(path):
-            raise CheckpointError(f"{path}: {pretrained.ALONE} {path}") from None
+        if pretrained.is_front_end(given):
+            raise CheckpointError(f"{given}: {pretrained.ALONE} {given}") from None
         raise
     if header is not None:
         detector.provenance = header["provenance"]
@@ -102,6 +105,26 @@ def load_detector(
         if detector.config.head != AASIST_HEAD:
             detector.provenance["family"] = families.by_head(detector.config.head).name
     return detector.to(target).eval()
+
+
+def files_of(checkpoint: Path) -> list[Path]:
+    """Return the files that a detector consists of, its weights first.
+
+    Args:
+        checkpoint: As for `load_detector`.
+
+    Raises:
+        CheckpointError: If it is a folder without, or with several, files of weights.
+    """
+    if pretrained.is_classifier(checkpoint):
+        return [pretrained.find_weights(checkpoint), *(checkpoint / name for name in (CONFIG, PREPROCESSOR))]
+    return [checkpoints.only_file(checkpoint) if checkpoint.is_dir() else checkpoint]
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 in hexadecimal of a detector's file; of several, that of their SHA-256s in a row."""
+    digests = [files.file_sha256(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def load_front_end(
@@ -182,8 +205,8 @@ def _with_weights(
     names = {key: name_of(key) for key in state}
     pretraining = {key: name_of(key) for key in checkpoints.PRETRAINING_ONLY}
     checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()}, pretraining.values())
-    checkpoints.check_values({name: tensors[name] for name in names.values()})
     loaded = {key: tensors[names[key]].to(value.dtype) for key, value in state.items()}
+    checkpoints.check_values({names[key]: value for key, value in loaded.items()})
     detector.load_state_dict(loaded | fresh, assign=True)
     detector.pretraining_tensors = {k: tensors[name] for k, name in pretraining.items() if name in tensors}
     return detector
@@ -215,7 +238,7 @@ def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
 def for_scoring(detector: Detector) -> Detector:
     """Make a detector as fast as possible for scoring, and put it into evaluation mode.
 
-    With XLS-R on a CPU or on CUDA it can then no longer be trained or saved.
+    With XLS-R on a CPU, or XLS-R + AASIST on CUDA, it can then no longer be trained or saved.
 
     Returns:
         The same detector.

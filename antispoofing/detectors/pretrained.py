@@ -27,6 +27,10 @@ ALONE = (
 )
 
 
+# What the names of the classes of models that are front ends end with; in some settings there is none.
+_FRONT_ENDS = ("Model", "ForPreTraining", "ForCTC")
+
+
 class Placeholder:
     """A stand-in for any harmless class that a file names; it accepts whatever it is given and drops it."""
 
@@ -55,6 +59,8 @@ _STAND_INS = tuple(
         "typing.Any",
     )
 )
+
+MOST = 2**16  # of a size: far more than there are
 
 # What a Hugging Face configuration calls each size, and the other settings that decide what is computed.
 _SIZES = {
@@ -110,22 +116,31 @@ def is_front_end(path: Path) -> bool:
     with checkpoints.errors_naming(path):
         if (path / CONFIG).is_file():
             # Other folders have one too: that of Spectra-AASIST is empty.
-            return "model_type" in read_json(path / CONFIG) and not is_classifier(path)
+            settings = read_json(path / CONFIG)
+            architecture = _architecture(settings)
+            return settings.get("model_type") == "wav2vec2" and (
+                not architecture or architecture.endswith(_FRONT_ENDS)
+            )
         return _fairseq_model(path) is not None
 
 
 def is_classifier(folder: Path) -> bool:
-    """Check whether a Hugging Face folder holds a model for sequence classification.
+    """Check whether a Hugging Face folder holds a classifier of whole recordings, of any kind.
 
     Raises:
         CheckpointError: If its `config.json` is damaged.
     """
     if not (folder / CONFIG).is_file():
         return False
-    match read_json(folder / CONFIG).get("architectures"):
+    return _architecture(read_json(folder / CONFIG)).endswith(("Classification", "ForXVector"))
+
+
+def _architecture(settings: dict) -> str:
+    """Return the name of the class of a model of transformers; "" if its settings do not tell it."""
+    match settings.get("architectures"):
         case [str(architecture), *_]:
-            return architecture.endswith("ForSequenceClassification")
-    return False
+            return architecture
+    return ""
 
 
 def read_json(path: Path) -> dict:
@@ -178,27 +193,37 @@ def _fairseq_name(key: str) -> str:
 
 def _read_folder(folder: Path) -> FrontEnd:
     config = read_config(folder / CONFIG)
-    path, tensors = read_weights(folder)
+    path = find_weights(folder)
+    tensors = read_weights(path)
     return FrontEnd(path, tensors, _hugging_face_name(tensors), config)
 
 
-def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Read the weights of a Hugging Face folder; return their file, and the tensors by its keys.
+def find_weights(folder: Path) -> Path:
+    """Return the file of weights of a Hugging Face folder.
 
     Raises:
-        CheckpointError: If there is no file of weights, or several; or if it is damaged or would run code.
+        CheckpointError: If there is none, or if there are several.
     """
-    safe, pickled = (folder / name for name in WEIGHTS)
-    if safe.is_file():
-        return safe, checkpoints.read_safetensors(safe)[0]
-    if pickled.is_file():
-        return pickled, checkpoints.plain_tensors(checkpoints.unpickle(pickled))
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
     if any((folder / f"{name}.index.json").is_file() for name in WEIGHTS):
         raise CheckpointError(
             "the weights are in several files, which cannot be read: load the model with transformers, and "
             "save it with save_pretrained(folder, max_shard_size='100GB')"
         )
     raise CheckpointError(f"the folder has neither {' nor '.join(WEIGHTS)}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of `find_weights`, by its keys.
+
+    Raises:
+        CheckpointError: If it is damaged or would run code.
+    """
+    if path.suffix == ".safetensors":
+        return checkpoints.read_safetensors(path)[0]
+    return checkpoints.plain_tensors(checkpoints.unpickle(path))
 
 
 def read_config(path: Path) -> DetectorConfig:
@@ -211,8 +236,8 @@ def read_config(path: Path) -> DetectorConfig:
 
     given = Wav2Vec2Config().to_dict() | read_json(path)  # the file need not repeat the defaults
     for name in _SIZES.values():
-        if type(given[name]) is not int or given[name] < 1:
-            raise CheckpointError(f"config.json: {name} is {given[name]!r}, not a positive integer")
+        if type(given[name]) is not int or not 0 < given[name] <= MOST:
+            raise CheckpointError(f"config.json: {name} is {given[name]!r}, not an integer from 1 to {MOST}")
     match given["conv_dim"]:
         case [int(channels), *_] if channels > 0:
             front_end = XLSRConfig(channels, **{name: given[theirs] for name, theirs in _SIZES.items()})

@@ -1,4 +1,4 @@
-"""Provenance: what a detector's file says about how the detector was made. Only this module reads it.
+"""Provenance: what a detector's file says about how the detector was made.
 
 A provenance is a dictionary of JSON types, kept in the header of a detector's file beside the configuration.
 Files may come from strangers, so nothing in it is taken on trust: what is missing or of the wrong type is

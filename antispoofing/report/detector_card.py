@@ -58,7 +58,7 @@ def detector_card(detector: Detector) -> dict[str, str]:
         "Known error rates": errors if errors == NOT_KNOWN else f"{errors}. {ELSEWHERE}",
     }
     if family := published_family(detector):
-        card["Licence"] = family.licence
+        card["Family"], card["Licence"] = family.name, family.licence
     if comes_from_stand_in(detector.provenance):
         card["Caution"] = STAND_IN
     if warning := name_warning(detector):
@@ -71,9 +71,9 @@ def _history(detector: Detector) -> tuple[str, str]:
     if known := published_detector(detector.sha256 or ""):
         return known.trained_on, f"{known.error_rate}, as published; elsewhere: {known.elsewhere}"
     if family := published_family(detector):
-        errors = f"not known for this file; of such a file, its authors published {family.figures}"
+        errors = f"not known for this file; EERs of published ones: {family.figures}"
         return (
-            f"not known for this file; such files were published as trained on {family.trained_on}",
+            f"not known for this file; published ones: {family.trained_on}",
             errors if family.figures else NOT_KNOWN,
         )
     if is_stand_in(detector.provenance):
@@ -96,8 +96,8 @@ def _history(detector: Detector) -> tuple[str, str]:
 def family_notes(detector: Detector) -> list[str]:
     """Return what to know before a detector of another family than XLS-R + AASIST scores, a line each."""
     family, notes = published_family(detector), []
-    if family and "not for commercial" in family.licence:
-        notes.append(f"Its licence: {family.licence}")
+    if family:
+        notes.append(f"Family: {family.name}; licence: {family.licence}")
     if detector.config.hears_whole:
         seconds = detector.config.heard_samples / detector.config.sample_rate
         notes.append(f"It hears recordings whole, of longer ones the first {seconds:g} s")

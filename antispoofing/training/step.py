@@ -20,11 +20,12 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from antispoofing import distributed
+from antispoofing.detectors.families import FAMILIES, by_head
 from antispoofing.errors import TrainingError
 from antispoofing.training import lora
 from antispoofing.training.convolutions import ConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
-from model import AASIST_HEAD, XLSR, Detector
+from model import XLSR, Detector
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Model
@@ -60,9 +61,6 @@ class StepResult:
     loss: float
     weight: float
     gradient_norm: float
-
-
-TRAINED_HEADS = (AASIST_HEAD, "spectra-aasist")
 
 
 class Optimization:
@@ -204,11 +202,10 @@ def check(detector: Detector, config: TrainingConfig) -> None:
         TrainingError: If detectors of its family cannot be trained, or the recipe needs an XLS-R front end
             computed by transformers, and this is not one.
     """
-    if detector.config.head not in TRAINED_HEADS:
-        raise TrainingError(
-            f"a detector with a back end of the kind {detector.config.head} can score, but not be fine-tuned "
-            "here: choose XLS-R + AASIST or Spectra-AASIST"
-        )
+    family = by_head(detector.config.head)
+    if not family.trainable:
+        choice = " or ".join(family.name for family in FAMILIES if family.trainable)
+        raise TrainingError(f"{family.name} can score, but not be fine-tuned here: choose {choice}")
     wanted = {"--lora": config.lora is not None, "--gradient-checkpointing": config.gradient_checkpointing}
     for what, is_wanted in wanted.items():
         if is_wanted and not isinstance(detector.front_end, XLSR):

@@ -1,1 +1,1 @@
-"""The back ends of detectors other than XLS-R + AASIST, one in a file."""
+"""The families of detectors: what their files are like, and the back ends that `model.py` does not have."""

@@ -3,4 +3,6 @@
 from antispoofing.detectors.family import Family
 from model import AASIST, AASIST_HEAD
 
-FAMILIES = (Family(AASIST_HEAD, "XLS-R + AASIST", ("LL.weight", "GAT_layer_S.att_weight"), AASIST),)
+FAMILIES = (
+    Family(AASIST_HEAD, "XLS-R + AASIST", ("LL.weight", "GAT_layer_S.att_weight"), AASIST, trainable=True),
+)

@@ -50,7 +50,7 @@ FAMILIES = (
         sizes=_sizes,
         front_end="m_ssl.model.",
         settings={"normalise_eps": 1e-5, "hears_whole": True, "score_is_difference": True},
-        trained_on="what its authors list (NII, arXiv:2506.21090)",
+        trained_on="the data sets listed in arXiv:2506.21090, by NII",
         licence="CC BY-NC-SA 4.0: not for commercial use",
     ),
 )

@@ -19,6 +19,7 @@ from data_utils import SAMPLE_RATE
 from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, RawConfig, ResidualBlock, readout
 
 FILTERS, KERNEL = 70, 129
+FEWEST = KERNEL - 1 + 3**7  # samples that leave a column after seven poolings
 PIECE = 1536  # columns that go through a residual block at once, a multiple of three
 _RATIOS = {64: (0.5, 0.7, 0.5), 24: (0.4, 0.5, 0.7)}  # of the pools S, T, and hS and hT; by width
 
@@ -60,7 +61,13 @@ class RawAASIST(nn.Module):
         return self.out_layer(self.embedding(waves))
 
     def embedding(self, waves: Tensor) -> Tensor:
-        """Return what the last layer takes: [B, T] -> [B, 160]."""
+        """Return what the last layer takes: [B, T] -> [B, 160].
+
+        Raises:
+            ValueError: If there are fewer than FEWEST samples.
+        """
+        if waves.shape[1] < FEWEST:
+            raise ValueError(f"this detector takes at least {FEWEST} samples, not {waves.shape[1]}")
         x = F.conv1d(waves[:, None], self.filters[:, None])[:, None]  # [B, 1, 70, T - 128]
         x = F.selu(self.first_bn(F.max_pool2d(x.abs(), 3)))
         for block in self.encoder:

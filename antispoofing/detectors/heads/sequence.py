@@ -43,12 +43,12 @@ class SequenceClassifier(nn.Module):
 FAMILIES = (
     Family(
         head="hugging-face",
-        name="a sequence classifier of Hugging Face",
+        name="classifier of transformers",
         marks=(),  # a file alone does not say what its outputs mean
         build=SequenceClassifier,
         by_transformers=True,
         other_names=OLDER_WEIGHT_NORM,
-        trained_on="data that its model card may tell",
+        trained_on="see its model card",
         licence="see its model card",
     ),
 )

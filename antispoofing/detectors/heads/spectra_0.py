@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antispoofing.detectors.heads.spectra_aasist import SPECTRA, Bridge
+from antispoofing.detectors.layers import SqueezeExcitation
 
 CHANNELS = 128
 PARTS = 8  # that a block splits its channels into
@@ -100,28 +101,11 @@ class _Block(nn.Module):
         return self.se(y) + x
 
 
-class SqueezeExcitation(nn.Module):
-    """Channels [B, C, F] times a gate each, which their means over time decide."""
-
-    def __init__(self, channels: int, bottleneck: int):
-        super().__init__()
-        self.se = nn.Sequential(
-            nn.AdaptiveAvgPool1d(1),
-            nn.Conv1d(channels, bottleneck, 1),
-            nn.ReLU(),
-            nn.Conv1d(bottleneck, channels, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the gated channels."""
-        return x * self.se(x)
-
-
 FAMILIES = (
     replace(
         SPECTRA,
         head="spectra-0",
+        trainable=False,
         name="Spectra-0",
         marks=("bridge.mlp.0.weight", "ecapa_tdnn.fc6.weight"),
         build=Spectra0,

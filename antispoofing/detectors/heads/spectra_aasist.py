@@ -4,7 +4,7 @@ It differs from `model.AASIST` also in the order of its first steps, in residual
 normalisation counts, and in heterogeneous layers without an activation. The published files of Spectra-AASIST
 have one more level in the names of the residual blocks than the code that came with them elsewhere.
 
-Spectra-AASIST3 is the same with KAN layers (`heads/kan.py`) in place of AASIST's linear ones.
+Spectra-AASIST3 is the same with KAN layers (`layers.py`) in place of AASIST's linear ones.
 
 Source: the code published with the files, https://huggingface.co/lab260/Spectra-AASIST.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from antispoofing.detectors.family import OLDER_WEIGHT_NORM, Family
-from antispoofing.detectors.heads.kan import KANLinear
+from antispoofing.detectors.layers import KANLinear
 from model import GraphAttention, GraphPool, HeterogeneousGraphAttention, Linear, ResidualBlock, readout
 
 MOST_FRAMES = 400  # there is a temporal position for no more: 8 s at 16 kHz
@@ -158,10 +158,11 @@ SPECTRA = Family(
     other_names=(*OLDER_WEIGHT_NORM, (r"^(aasist\.enc\.enc\.\d+)\.0\.", r"\1.")),
     settings={"pre_emphasis": 0.97},
     threshold=-1.0625009,
-    trained_on="data that its authors (lab260) do not disclose",
+    trainable=True,
+    trained_on="not disclosed by its authors (lab260)",
     figures="0.16 % on ASVspoof 2019 LA, 5.16 % on 2021 LA, 2.57 % on 2021 DF, 14.06 % on ASVspoof 5, "
     "15.21 % on ADD 2022 and 1.46 % on In-the-Wild",
-    licence="Apache-2.0",
+    licence="Apache-2.0 (MIT in the text of its card)",
 )
 
 FAMILIES = (
@@ -172,6 +173,7 @@ FAMILIES = (
         name="Spectra-AASIST3",
         marks=("bridge.mlp.0.weight", "aasist.branch4.master", "aasist.out_layer.base_weight"),
         build=lambda width: SpectraAASIST(width, KANLinear),
+        trainable=False,
         figures="0.72 % on ASVspoof 2019 LA, 4.51 % on 2021 LA, 2.00 % on 2021 DF, 13.82 % on ASVspoof 5, "
         "15.19 % on ADD 2022 and 0.96 % on In-the-Wild",
     ),

@@ -1,7 +1,8 @@
-"""A layer of a Kolmogorov-Arnold network, which Spectra-AASIST3 has in place of linear ones.
+"""Layers that the back ends of several families consist of, or that are not PyTorch's.
 
-Source: Liu et al., "KAN: Kolmogorov-Arnold networks", ICLR 2025, arXiv:2404.19756; the published code's
-variant, whose base function is a PReLU.
+Sources: Liu et al., "KAN: Kolmogorov-Arnold networks", ICLR 2025, arXiv:2404.19756, in the variant of the
+code published with Spectra-AASIST3, whose base function is a PReLU; Hu et al., "Squeeze-and-excitation
+networks", CVPR 2018, arXiv:1709.01507.
 """
 
 from __future__ import annotations
@@ -55,3 +56,21 @@ class KANLinear(nn.Module):
             rising = (x - knots[:, :-degree]) * scale * bases
             bases = rising[..., :-1] - rising[..., 1:] + bases[..., 1:]
         return bases.flatten(-2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels [B, C, F] times a gate each, which their means over time decide."""
+
+    def __init__(self, channels: int, bottleneck: int):
+        super().__init__()
+        self.se = nn.Sequential(
+            nn.AdaptiveAvgPool1d(1),
+            nn.Conv1d(channels, bottleneck, 1),
+            nn.ReLU(),
+            nn.Conv1d(bottleneck, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the gated channels."""
+        return x * self.se(x)
