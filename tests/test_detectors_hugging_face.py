@@ -240,7 +240,7 @@ def test_how_clips_are_prepared_must_be_known(tmp_path):
 
 def test_weights_alone_are_not_enough(tmp_path):
     write_folder(tmp_path, model_of(**STABLE))
-    with pytest.raises(CheckpointError, match="the weights of a classifier of Hugging Face: name its folder"):
+    with pytest.raises(CheckpointError, match="the weights of a classifier of transformers: name its folder"):
         load_detector(tmp_path / "model.safetensors", device="cpu", config=TOY)
 
 
