@@ -53,7 +53,7 @@ def model_of(kind: str = "wav2vec2", **settings):
 
 
 def write_folder(
-    folder, model, *, do_normalize=True, id2label=LABELS, max_shard_size="1GB", **preprocessor
+    folder, model, *, do_normalize=True, id2label=LABELS, max_shard_size="9GB", **preprocessor
 ) -> None:
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
