@@ -11,23 +11,20 @@ audio track.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import signal
-import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import soundfile
 import soxr
 
+from antispoofing.audio import AudioError, AudioInfo, cautions, open_audio
+
 if TYPE_CHECKING:
-    import av
     import torch
     from torch.utils.data import DataLoader
 
@@ -44,11 +41,6 @@ AUDIO_SUFFIXES = frozenset(
     " .eac3 .avi .flv .mpg".split()
 )
 
-# The containers that ffmpeg may open. Playlists are not among them, since they make it read other files.
-_CONTAINERS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,asf,au,avi,caf,eac3,flac,flv,mov,matroska,mp3,mpeg,mpegts,ogg,w64,wav,wv"
-)
-
 # How much input is decoded on either side of the samples wanted: far more than the length of soxr's longest
 # filter, and than a lossy decoder needs to recover after seeking, so that a part is the same whether or not
 # the rest was decoded. librosa.load resamples a part by itself: 4 s of 44.1 kHz noise (peak 0.25) that begin
@@ -56,26 +48,11 @@ _CONTAINERS = (
 _RESAMPLER_REACH = 0.5  # s
 
 
-class AudioError(Exception):
-    """A recording cannot be read; the message is the reason, in one line. It does not affect others."""
-
-
-class AudioInfo(NamedTuple):
-    """What the header says of a whole file.
-
-    Attributes:
-        format: The container or format, in capitals: WAV, MP3, ...
-        sample_rate: The sample rate in Hz.
-        seconds: The duration; an estimate for a few formats (AAC and AMR without a container).
-    """
-
-    format: str
-    sample_rate: int
-    seconds: float
-
-
-# The type of an array of AudioInfo, all zeros where there is none. The longest format is MATROSKA.
-AUDIO_INFO = np.dtype([("format", "S8"), ("sample_rate", np.int32), ("seconds", np.float64)])
+# What is known of a clip's recording: its AudioInfo, and how many seconds of it the clip holds; zeros where
+# there is none. The longest format is MATROSKA.
+AUDIO_INFO = np.dtype(
+    [("format", "S8"), ("sample_rate", np.int32), ("seconds", np.float64), ("heard", np.float64)]
+)
 
 
 def load_audio(
@@ -187,124 +164,47 @@ def pad(x: np.ndarray, max_len: int = CLIP_SAMPLES) -> np.ndarray:
     return np.tile(x, math.ceil(max_len / len(x)))[:max_len]
 
 
-class OpenAudio(Protocol):
-    """A recording opened by `open_audio`."""
-
-    info: AudioInfo
-
-    def read(self, start: int, count: int | None) -> np.ndarray:
-        """Return `count` samples from sample `start` on, fewer at the end of the file; None reads to the end.
-
-        This can be called once only. Where `start` is not 0, the first tenths of a second of a lossy format
-        may be slightly off.
-
-        Returns:
-            float32 [n, channels], at the file's own sample rate.
-        """
-
-
-@contextmanager
-def open_audio(path: str | Path) -> Iterator[OpenAudio]:
-    """Open a recording; whatever goes wrong with it in the `with` block becomes an AudioError.
-
-    Raises:
-        AudioError: If the file cannot be opened or decoded, or is empty or not a regular file.
-    """
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe could wait for ever
-            raise AudioError("it is not a regular file")
-        if Path(path).stat().st_size == 0:
-            raise AudioError("the file is empty")
-        with open(path, "rb") as file, ExitStack() as stack:
-            try:
-                # The name goes in as bytes, since it may not be valid text; Windows takes text only.
-                name = os.fsencode(path) if os.name == "posix" else path
-                sndfile = stack.enter_context(soundfile.SoundFile(name))
-                reason = "" if sndfile.seekable() else "It is not seekable."  # and its length is not known
-            except soundfile.LibsndfileError as error:
-                reason = error.error_string
-            yield stack.enter_context(_opened_by_ffmpeg(file, reason)) if reason else _Sndfile(sndfile)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"libsndfile cannot read it: {error.error_string}") from error
-    except OSError as error:
-        raise AudioError(error.strerror or str(error)) from error
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise AudioError(f"it cannot be decoded: {error}") from error
-
-
 def mono(block: np.ndarray) -> np.ndarray:
     """Average the channels: [n, channels] -> [n]."""
     return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
 
 
-class _Sndfile:
-    def __init__(self, file: soundfile.SoundFile):
-        self.file = file
-        self.info = AudioInfo(file.format, file.samplerate, file.frames / file.samplerate)
+class Item(NamedTuple):
+    """A clip.
 
-    def read(self, start: int, count: int | None) -> np.ndarray:
-        if start:
-            self.file.seek(min(start, self.file.frames))
-        return self.file.read(-1 if count is None else count, dtype="float32", always_2d=True)
+    Attributes:
+        number: Its index.
+        wave: The padded wave; None if it could not be read.
+        reason: Why it could not be read; "" if it could.
+        info: The properties of its file; None if it could not be read.
+        heard: How many seconds of the recording it holds.
+        note: What is to be said of the recording, in words; "" if nothing.
+    """
 
-
-@contextmanager
-def _opened_by_ffmpeg(file: BinaryIO, libsndfile_says: str) -> Iterator[OpenAudio]:
-    import av  # takes a tenth of a second: imported only when needed
-
-    try:
-        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}) as container:
-            yield _Ffmpeg(container)
-    except av.FFmpegError as error:
-        raise AudioError(f"libsndfile: {libsndfile_says} ffmpeg: {error.strerror}") from error
+    number: int
+    wave: np.ndarray | None = None
+    reason: str = ""
+    info: AudioInfo | None = None
+    heard: float = 0.0
+    note: str = ""
 
 
-class _Ffmpeg:
-    def __init__(self, container: av.container.InputContainer):
-        if not container.streams.audio:
-            raise AudioError("it has no audio track")
-        stream = container.streams.audio[0]
-        frames = container.decode(stream)
-        first = next(frames, None)
-        if first is None:
-            raise AudioError("it has no samples")
-        self.rate = first.sample_rate  # the header may give half of it (HE-AAC)
-        self.frames = itertools.chain([first], frames)
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = float(stream.duration * stream.time_base)
-        else:
-            seconds = (container.duration or 0) / 1e6  # PyAV gives the container's in microseconds
-        self.info = AudioInfo(container.format.name.split(",")[0].upper(), self.rate, seconds)
+class Batch(NamedTuple):
+    """Clips that are computed together.
 
-    def read(self, start: int, count: int | None) -> np.ndarray:
-        # This always decodes from the beginning: seeking is inexact, since time stamps may be rounded to
-        # milliseconds, and AAC and AMR fill in random noise that depends on everything before it.
-        blocks, wanted, position = [], count, 0
-        for frame in self.frames:
-            block = self._samples(frame)[max(0, start - position) :][:wanted]
-            position += frame.samples
-            if len(block):
-                blocks.append(block)
-                if wanted is not None and (wanted := wanted - len(block)) == 0:
-                    break
-        return np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
+    Attributes:
+        indices: The indices of those that could be read.
+        waves: Their waves, float32 [B, T].
+        failures: By index, why the others could not be read.
+        infos: AUDIO_INFO [B].
+        notes: By index, what is to be said of the recordings.
+    """
 
-    def _samples(self, frame: av.AudioFrame) -> np.ndarray:
-        """Return a frame as float32 [n, channels], integers scaled as libsndfile scales them."""
-        if frame.sample_rate != self.rate:
-            raise AudioError("its sample rate changes halfway")
-        samples: np.ndarray = frame.to_ndarray()  # planar [channels, n], or packed [1, n * channels]
-        if not frame.format.is_planar:
-            samples = samples.reshape(frame.samples, -1).T
-        if samples.dtype == np.uint8:
-            samples = samples.astype(np.float32) / 128 - 1
-        elif samples.dtype.kind == "i":
-            samples = samples / np.float32(-np.iinfo(samples.dtype).min)
-        return samples.T.astype(np.float32)
-
-
-# A clip: its index, the padded wave or None, why it could not be read or "", what its header says or None.
-Item = tuple[int, np.ndarray | None, str, AudioInfo | None]
+    indices: list[int]
+    waves: torch.Tensor
+    failures: dict[int, str]
+    infos: np.ndarray
+    notes: dict[int, str]
 
 
 class Clips:
@@ -350,8 +250,9 @@ class Clips:
         try:
             wave, info = self.read(path, i)
         except AudioError as error:
-            return i, None, str(error), None
-        return i, self.prepare(wave), "", info
+            return Item(i, reason=str(error))
+        note = "; ".join(cautions(wave, self.sample_rate, info.note))
+        return Item(i, self.prepare(wave), "", info, len(wave) / self.sample_rate, note)
 
     def read(self, path: str, i: int) -> tuple[np.ndarray, AudioInfo]:
         """Read the part of a recording that becomes item i, before padding.
@@ -362,19 +263,20 @@ class Clips:
         return self.load(path, self.sample_rate, self.clip_samples, self.offset)
 
 
-def collate(items: list[Item]) -> tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]:
-    """Put items together as a batch.
-
-    Returns:
-        The indices and the waves [B, T] of the clips that could be read, the reasons for the others by index,
-        and AUDIO_INFO [B].
-    """
+def collate(items: list[Item]) -> Batch:
+    """Put items together as a batch."""
     import torch
 
-    read = [(i, wave, info) for i, wave, _, info in items if wave is not None]
-    waves = torch.from_numpy(np.stack([wave for _, wave, _ in read])) if read else torch.empty(0, 0)
-    failures = {i: reason for i, wave, reason, _ in items if wave is None}
-    return [i for i, *_ in read], waves, failures, np.array([info for *_, info in read], AUDIO_INFO)
+    read = [item for item in items if item.wave is not None]
+    waves = [torch.from_numpy(item.wave) for item in read if item.wave is not None]
+    infos = [(*item.info[:3], item.heard) for item in read if item.info is not None]
+    return Batch(
+        [item.number for item in read],
+        torch.stack(waves) if waves else torch.empty(0, 0),
+        {item.number: item.reason for item in items if item.wave is None},
+        np.array(infos, AUDIO_INFO),
+        {item.number: item.note for item in read if item.note},
+    )
 
 
 def make_loader(

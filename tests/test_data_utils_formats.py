@@ -10,7 +10,7 @@ import soundfile
 from helpers import FFMPEG_FORMATS, black, speech_like, write_by_ffmpeg
 from scipy.signal import correlate
 
-import data_utils
+from antispoofing import audio
 from antispoofing.data.recordings import find_recordings
 from antispoofing.training.augment import KINDS, Augmentation
 from antispoofing.training.clips import VariedClips
@@ -77,19 +77,19 @@ def test_a_part_equals_that_part_of_the_whole(name, recordings):
 def test_only_the_part_is_decoded(recordings, monkeypatch):
     """Count the samples decoded for 1 s of a recording."""
     decoded = []
-    read = soundfile.SoundFile.read
+    samples = audio._samples
 
-    def counted(self, *args, **kwargs):
-        decoded.append(read(self, *args, **kwargs))
+    def counted(frame):
+        decoded.append(samples(frame))
         return decoded[-1]
 
-    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    monkeypatch.setattr(audio, "_samples", counted)
     load_audio(recordings["a.mp3"], max_samples=16000, offset=12)
-    assert sum(map(len, decoded)) <= 44100 * 2.1
+    assert 44100 < sum(map(len, decoded)) <= 44100 * 2.6
 
 
 def test_every_format_fits_its_column():
-    names = [*soundfile.available_formats(), *data_utils._CONTAINERS.upper().split(",")]
+    names = [*soundfile.available_formats(), *audio._CONTAINERS.upper().split(",")]
     assert max(map(len, names)) <= AUDIO_INFO["format"].itemsize
 
 
@@ -123,10 +123,15 @@ def test_damage_is_an_error_or_affects_only_the_damaged_part(tmp_path, recording
 
 
 def test_an_error_after_opening_is_an_audio_error_too(recordings, monkeypatch):
+    """If libsndfile gives up halfway, ffmpeg reads it; if that does, too, it is an AudioError."""
+
     def failing(self, *args, **kwargs):
         raise soundfile.LibsndfileError(2)
 
+    whole = load_audio(recordings["a.flac"])
     monkeypatch.setattr(soundfile.SoundFile, "read", failing)
+    np.testing.assert_array_equal(load_audio(recordings["a.flac"]), whole)
+    monkeypatch.setattr(audio._Ffmpeg, "read", failing)
     with pytest.raises(AudioError, match="libsndfile cannot read it: System error"):
         load_audio(recordings["a.flac"])
 

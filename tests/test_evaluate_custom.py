@@ -414,7 +414,8 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     soundfile.write("talks/Fake/long.wav", tone(2, 16000), 16000)
     soundfile.write("talks/Fake/cut short.flac", tone(20, 16000), 16000)
     whole = Path("talks/Fake/cut short.flac").read_bytes()
-    Path("talks/Fake/cut short.flac").write_bytes(whole[: len(whole) // 2])  # its first clip can be read
+    Path("talks/Fake/cut short.flac").write_bytes(whole[: len(whole) // 2])
+    Path("talks/Fake/broken.wav").write_bytes(b"no recording")
     options = [
         "--data",
         "talks",
@@ -427,11 +428,16 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     assert run(*options, "--timeline", "--hop", "1.5") == 0
     shown = capsys.readouterr().out
     assert "Timelines, detector: a window is real if score >= 0.1, the threshold given" in shown
-    assert "no timeline: Fake/cut short.flac: " in shown
+    assert "no timeline: Fake/broken.wav: " in shown
+    for beginning in ("Fake/cut short.flac: ", "  caution: "):
+        assert f"{beginning}its header promises 20.00 s, but there are only " in shown
+    assert "Of 2 recordings, only 4.04 s were heard (the longest has 0:11.0): --timeline hears all" in shown
     folder = workplace / "out" / "detector" / "timelines"
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert written == {
-        f"{name}.{kind}" for name in ("Real/long.wav", "Fake/long.wav") for kind in ("csv", "png")
+        f"{name}.{kind}"
+        for name in ("Real/long.wav", "Fake/long.wav", "Fake/cut short.flac")
+        for kind in ("csv", "png")
     }
     with open(folder / "Real" / "long.wav.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

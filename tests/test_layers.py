@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT
 
 GROUND = "ground"
+AUDIO = "antispoofing.audio"  # which imports nothing of the project, and data_utils.py is the beginning of
 # From the bottom up; rooms of the same rank do not import from each other.
 RANKS = [
     [GROUND],
@@ -89,7 +90,7 @@ def faults(root: Path) -> list[str]:
             here, there = room(name), room(other)
             if here != there and RANK[there] >= RANK[here]:
                 found.append(f"{name} ({here}) imports {other} ({there}), which is not below it")
-            if name in ("model", "data_utils") and other.startswith("antispoofing"):
+            if name in ("model", "data_utils") and other.startswith("antispoofing") and other != AUDIO:
                 found.append(f"{name} imports {other}, of the package")
             if other in SCRIPTS:
                 found.append(f"{name} imports {other}, a script")

@@ -314,18 +314,18 @@ def test_our_own_scores_keep_their_verdicts(tmp_path, monkeypatch):
     """They are those of the detector's own rule, which these scores alone do not tell."""
     monkeypatch.chdir(tmp_path)
     Path("scores.csv").write_text(
-        "path,label,score,spoof_logit,verdict,margin,rule,speaker\n"
-        "a.wav,bonafide,1.5,0.5,not sure,0.1,calibration,A\nb.wav,spoof,-1.0,2.0,fake,-3.0,calibration,A\n"
-        "c.wav,spoof,,,,,,B\n",
+        "path,label,score,spoof_logit,verdict,margin,rule,heard_seconds,note,speaker\n"
+        "a.wav,bonafide,1.5,0.5,not sure,0.1,calibration,0.5000,too short,A\n"
+        "b.wav,spoof,-1.0,2.0,fake,-3.0,calibration,4.0375,,A\nc.wav,spoof,,,,,,,,B\n",
         encoding="utf-8",
     )
     assert main(["scores.csv", "--output", "out"]) == 0
     with open("out/scores.csv", encoding="utf-8", newline="") as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert rows == [
-        ["a.wav", "bonafide", "1.5", "0.5", "not sure", "0.1", "calibration", "A"],
-        ["b.wav", "spoof", "-1.0", "2.0", "fake", "-3.0", "calibration", "A"],
-        ["c.wav", "spoof", "", "", "", "", "", "B"],
+        ["a.wav", "bonafide", "1.5", "0.5", "not sure", "0.1", "calibration", "0.5000", "too short", "A"],
+        ["b.wav", "spoof", "-1.0", "2.0", "fake", "-3.0", "calibration", "4.0375", "", "A"],
+        ["c.wav", "spoof", "", "", "", "", "", "", "", "B"],
     ]
     found = json.loads(Path("out/metrics.json").read_text(encoding="utf-8"))
     assert found["scores_sha256"] == file_sha256("scores.csv")

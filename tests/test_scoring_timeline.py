@@ -12,13 +12,14 @@ from helpers import PRESETS, tone
 from PIL import Image
 
 from antispoofing import text
+from antispoofing.audio import cautions
 from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.errors import DataError, UserError
 from antispoofing.report import plots, screen
 from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.score import score_windows
-from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, cautions, describe_overall, window_starts
+from antispoofing.scoring.timeline import MIXED, Stretch, Timeline, describe_overall, window_starts
 from data_utils import AudioError, load_audio, pad
 from model import Detector
 

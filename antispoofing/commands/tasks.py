@@ -333,6 +333,8 @@ def evaluate(
         "verdicts": rule.describe(),
     }
     results.write_results(folder, scored, summary, rule, about, invocation, title=name, formats=pictures)
+    for line in screen.heard_lines(scored):
+        print(line)
     if scored.failures:
         print(screen.failures_list(scored))
     counts = summary["counts"]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antispoofing.audio import cautions
 from antispoofing.data.recordings import Utterance
 from antispoofing.report import results, screen
 from antispoofing.report.detector_card import verdict_note
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.timeline import cautions, describe_overall
+from antispoofing.scoring.timeline import describe_overall
 from antispoofing.text import printable
-from data_utils import AudioError, load_audio
+from data_utils import AudioError, load_with_info
 
 if TYPE_CHECKING:
     from model import Detector
@@ -59,13 +60,13 @@ def write_timelines(
     print(f"\n{screen.analysis_text([printable(words), printable(verdict_note(detector))])}\n")
     for number, utterance in enumerate(utterances):
         try:
-            wave = load_audio(utterance.path, rate)
+            wave, info = load_with_info(utterance.path, rate, None, 0.0)
             timeline = score_windows(detector, wave, rule, hop)
         except AudioError as error:
             lines = [printable(f"no timeline: {utterance.name}: {error}")]
         else:
             results.write_timeline(folder, utterance.name, wave, rate, timeline, name)
-            lines = screen.timeline_lines(utterance.name, timeline, cautions(wave, rate))
+            lines = screen.timeline_lines(utterance.name, timeline, cautions(wave, rate, info.note))
         if number < MOST_SHOWN:
             print("\n".join(lines))
     left = len(utterances) - MOST_SHOWN

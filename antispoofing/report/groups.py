@@ -12,6 +12,7 @@ import numpy as np
 from antispoofing import metrics
 from antispoofing.classes import REAL
 from antispoofing.scoring.clusters import unlabelled
+from antispoofing.scoring.score_files import HEARD
 from antispoofing.scoring.scored import Scored
 from data_utils import CLIP_SAMPLES, LABELS, SAMPLE_RATE
 
@@ -34,7 +35,7 @@ def clip_properties(scored: Scored) -> dict[str, list[str]]:
     }
     for name in dict.fromkeys(name for utterance in utterances for name in utterance.columns):
         values = [utterance.columns.get(name, "") for utterance in utterances]
-        if len(set(values)) <= len(values) / 4:
+        if len(set(values)) <= len(values) / 4 and name not in HEARD:
             properties[name] = values
     return properties
 

@@ -26,7 +26,7 @@ from antispoofing.project import Invocation
 from antispoofing.report import plots
 from antispoofing.report.summary import CONVENTION
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.score_files import SCORES_CSV_HEADER
+from antispoofing.scoring.score_files import DECISIONS, HEARD, SCORES_CSV_HEADER
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import COLUMNS, Timeline
 from antispoofing.text import auc_text, eer_text, printable
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "librosa", "soundfile", "soxr")
-DECISIONS = ("verdict", "margin", "rule")  # columns of scores.csv
 PICTURES = ("roc", "det", "histogram")
 PICTURE_FORMATS = ("png", "svg", "pdf")
 RESULT_FILES = (
@@ -72,12 +71,17 @@ def write_results(
     remove(folder, RESULT_FILES)
     columns = list(dict.fromkeys(name for u in scored.utterances for name in u.columns))
     if has_verdicts(columns):  # these scores are from a scores.csv, with a verdict by the detector's own rule
-        columns = [name for name in columns if name not in DECISIONS]
+        columns = [name for name in columns if name not in (*DECISIONS, *HEARD)]
     if rule is None:
-        decisions = [tuple(u.columns.get(name, "") for name in DECISIONS) for u in scored.utterances]
+        decisions = [
+            tuple(u.columns.get(name, "") for name in (*DECISIONS, *HEARD)) for u in scored.utterances
+        ]
     else:
         pairs = zip(rule.verdicts(scored.logits), rule.margins(scored.logits).tolist(), strict=True)
-        decisions = [(verdict, _number(margin), rule.basis if verdict else "") for verdict, margin in pairs]
+        decisions = [
+            (verdict, _number(margin), rule.basis if verdict else "", *scored.heard(i))
+            for i, (verdict, margin) in enumerate(pairs)
+        ]
     rows = zip(scored.utterances, scored.scores, scored.logits[:, SPOOF], decisions, strict=True)
     _write_csv(
         folder / "scores.csv",

@@ -16,9 +16,10 @@ from antispoofing.classes import CLASSES
 from antispoofing.report.summary import CONVENTION
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.text import aligned, auc_text, clock, eer_text, per_cent, printable
+from antispoofing.text import aligned, auc_text, clock, counted, eer_text, per_cent, printable
 from antispoofing.uncertainty import FEWEST_CLIPS
 
+_UNSAID = 0.1  # seconds of a recording that may be left out without a word
 WIDTH = 100  # characters in a line of a paragraph
 
 
@@ -106,6 +107,28 @@ def _other_figures(values: dict) -> str:
     return f"min Cllr {values['min_cllr']:.3f} bits (0 is perfect, 1 is useless){frr}"
 
 
+def heard_lines(scored: Scored, most: int = 5) -> list[str]:
+    """Return lines on recordings of which only the beginning was heard, and on those with a note.
+
+    Args:
+        scored: The recordings.
+        most: How many recordings with a note get a line.
+    """
+    infos, lines = scored.infos, []
+    longer = infos["seconds"] - infos["heard"] > _UNSAID
+    if count := int(np.count_nonzero(longer & (infos["heard"] > 0))):
+        heard, longest = infos["heard"][longer].max(), clock(infos["seconds"][longer].max())
+        lines.append(
+            f"Of {counted(count, 'recording')}, only {heard:.3g} s were heard (the longest has {longest}): "
+            "--timeline hears all"
+        )
+    noted = sorted(scored.notes.items())
+    lines += [f"{scored.utterances[i].name}: {note}" for i, note in noted[:most]]
+    if len(noted) > most:
+        lines.append(f"... and {len(noted) - most} more with a note; see scores.csv")
+    return [printable(line) for line in lines]
+
+
 def failures_list(scored: Scored, listed: str = "see failures.csv", most: int = 10) -> str:
     """Write a line for each of the first `most` recordings without a score; "" if all have one.
 
@@ -187,7 +210,7 @@ def timeline_lines(name: str, timeline: Timeline, cautions: Sequence[str]) -> li
     Args:
         name: Name of the recording.
         timeline: Its timeline.
-        cautions: Its cautions, from `scoring.timeline.cautions`.
+        cautions: Its cautions, from `audio.cautions`.
     """
     n, mean = len(timeline.scores), timeline.margins.mean()
     windows = "1 window" if n == 1 else f"{n} windows"

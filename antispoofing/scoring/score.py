@@ -157,14 +157,16 @@ def score_recordings(
     workers = default_workers(detector.device) if workers is None else workers
     scored = Scored(utterances, np.full((len(utterances), 2), np.nan), {})
     unread: dict[int, str] = {}
+    noted: dict[int, str] = {}
 
     def readable_batches(loader: DataLoader, progress: tqdm) -> Iterator[Batch]:
-        for indices, waves, failures, infos in loader:
-            unread.update(failures)
-            if indices:
-                scored.infos[indices] = infos
-                yield indices, waves
-            progress.update(len(indices) + len(failures))
+        for batch in loader:
+            unread.update(batch.failures)
+            noted.update(batch.notes)
+            if batch.indices:
+                scored.infos[batch.indices] = batch.infos
+                yield batch.indices, batch.waves
+            progress.update(len(batch.indices) + len(batch.failures))
 
     with parallel_batches(detector) as (compute, streams):
         batches = distributed.shard(len(utterances), batch_size, distributed.all_gather(streams))
@@ -180,7 +182,10 @@ def score_recordings(
     distributed.all_merge(scored.infos, mine)
     for failures in distributed.all_gather(unread):
         scored.failures.update(failures)
+    for notes in distributed.all_gather(noted):
+        scored.notes.update(notes)
     scored.failures = dict(sorted(scored.failures.items()))
+    scored.notes = dict(sorted(scored.notes.items()))
     for i in np.flatnonzero(~np.isfinite(scored.logits).all(axis=1)).tolist():
         scored.failures.setdefault(i, NOT_A_NUMBER)
         scored.logits[i] = np.nan

@@ -40,7 +40,9 @@ FORMATS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 # The columns of scores.csv, which those of a list of labels follow.
-SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", "verdict", "margin", "rule")
+DECISIONS = ("verdict", "margin", "rule")
+HEARD = ("heard_seconds", "note")
+SCORES_CSV_HEADER = ("path", "label", "score", "spoof_logit", *DECISIONS, *HEARD)
 LARGEST = 1e100  # no score may be this large, since sums and products of such scores could overflow
 NO_SCORE = "no score"  # the reason given in failures.csv for a trial of the keys without one
 

@@ -24,6 +24,7 @@ class Scored:
         logits: float64 [n, 2], column 0 = spoof, column 1 = bona fide; NaN for a recording without a score.
         failures: By index, why a recording has no score.
         infos: `data_utils.AUDIO_INFO` [n]; zeros for recordings that were not read, or were scored elsewhere.
+        notes: By index, what is to be said of a recording: what of it could not be heard, and cautions.
     """
 
     def __init__(
@@ -36,7 +37,13 @@ class Scored:
         self.utterances = utterances
         self.logits = logits
         self.failures = failures
+        self.notes: dict[int, str] = {}
         self.infos = np.zeros(len(utterances), AUDIO_INFO) if infos is None else infos
+
+    def heard(self, i: int) -> tuple[str, str]:
+        """Return how many seconds of recording i were heard, in words, and what is to be said of it."""
+        seconds = float(self.infos["heard"][i])
+        return f"{seconds:.4f}" if seconds else "", self.notes.get(i, "")
 
     @property
     def scores(self) -> np.ndarray:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from model import DetectorConfig
 
 MIXED = "mixed"
-SHORT = 1.0  # seconds; a shorter recording is too short to judge
-SILENT = 2e-3  # a recording is silent if its samples span less: -60 dB of full scale
 COLUMNS = ("start_seconds", "end_seconds", "score", "threshold", "margin", "verdict")  # of `Timeline.rows`
 
 
@@ -150,21 +148,6 @@ def describe_overall(rule: Rule) -> str:
         "(three in recordings of more than 18 windows without overlap, four of more than 342); otherwise "
         "real, fake or not sure by the mean margin of all windows"
     )
-
-
-def cautions(wave: np.ndarray, sample_rate: int) -> list[str]:
-    """Describe what makes any verdict on a recording worthless; empty if nothing does.
-
-    Args:
-        wave: float32 [n], n >= 1, in [-1, 1].
-        sample_rate: In Hz.
-    """
-    found = []
-    if len(wave) < SHORT * sample_rate:
-        found.append(f"it lasts less than {SHORT:g} s, which is too short to judge")
-    if np.ptp(wave) < SILENT:
-        found.append("it is silent, or all but silent")
-    return found
 
 
 def hop_samples(config: DetectorConfig, hop: float | None) -> int:

@@ -32,7 +32,7 @@ from antispoofing.training.recipe import TrainingConfig, learning_rate, steps_of
 from antispoofing.training.state import TrainingState, identify, restore, write_state
 from antispoofing.training.step import MicroBatch, Optimization
 from antispoofing.training.stopping import Stopped, StopRequests, stop_requests
-from data_utils import LABELS, make_loader
+from data_utils import LABELS, Batch, make_loader
 from model import Detector
 
 if TYPE_CHECKING:
@@ -222,11 +222,10 @@ class _TrainingRun:
         for step in steps:
             yield [next(parts) for _ in step]
 
-    def _micro_batch(self, batch: tuple[list[int], torch.Tensor, dict[int, str], np.ndarray]) -> MicroBatch:
-        indices, waves, failures, _ = batch
-        self._learn_unreadable(failures)
-        clips = [i % len(self.training) for i in indices]
-        return MicroBatch(waves, self.targets[clips], [self.training[i].name for i in clips])
+    def _micro_batch(self, batch: Batch) -> MicroBatch:
+        self._learn_unreadable(batch.failures)
+        clips = [i % len(self.training) for i in batch.indices]
+        return MicroBatch(batch.waves, self.targets[clips], [self.training[i].name for i in clips])
 
     def end_epoch(self) -> None:
         """Score the validation set, then write the weights and the state."""

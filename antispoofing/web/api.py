@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from antispoofing.audio import cautions
 from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
-from antispoofing.scoring.timeline import COLUMNS, cautions
+from antispoofing.scoring.timeline import COLUMNS
 from antispoofing.web.service import NOTHING, NamedDetector, Service
 
 
@@ -77,6 +78,6 @@ def timeline(service: Service, file: str | None, detectors: Sequence[str]) -> di
     return {
         "file": heard.name,
         "seconds": len(heard.wave) / heard.sample_rate,
-        "cautions": cautions(heard.wave, heard.sample_rate),
+        "cautions": cautions(heard.wave, heard.sample_rate, heard.info.note),
         "results": results,
     }

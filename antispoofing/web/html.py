@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 from markdown_it import MarkdownIt
 
+from antispoofing.audio import cautions
 from antispoofing.data.archives import is_archive
 from antispoofing.errors import DataError
 from antispoofing.report import plots, results, screen
@@ -28,7 +29,7 @@ from antispoofing.scoring.calibration import LIMIT
 from antispoofing.scoring.clusters import find_clusters
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Decision, Rule
 from antispoofing.scoring.scored import Scored
-from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, cautions, describe_overall
+from antispoofing.scoring.timeline import COLUMNS, MIXED, Stretch, Timeline, describe_overall
 from antispoofing.text import clock, printable
 from antispoofing.web.service import NOTHING, HeardRecording, NamedDetector, Service
 
@@ -131,7 +132,7 @@ def timeline_html(recording: HeardRecording, detectors: Sequence[NamedDetector])
         _player(recording.wave, recording.sample_rate, "Play the recording"),
         *(
             f"<p><b>Caution:</b> {escape(words)}.</p>"
-            for words in cautions(recording.wave, recording.sample_rate)
+            for words in cautions(recording.wave, recording.sample_rate, recording.info.note)
         ),
         *(_decision_html(named, timelines[named.name], several) for named in detectors),
         f'<div class="wide" tabindex="0">{picture}</div>',

@@ -1,0 +1,171 @@
+"""Recordings are read to their real end, whatever their headers say, and what is missing is said."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from helpers import speech_like
+
+from antispoofing.audio import AudioInfo, cautions
+from data_utils import audio_info, load_with_info
+
+
+class Pipe(io.RawIOBase):
+    """A file in which nobody can go back, so that no length can be written into its header afterwards."""
+
+    def __init__(self):
+        self.content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part) -> int:
+        self.content += part
+        return len(part)
+
+
+def encoded(seconds: float, kind: str, codec: str, rate: int = 16000, bit_rate: int = 0, **options) -> bytes:
+    """Return a recording as ffmpeg writes it to a file; with `pipe=True`, as it writes it to a pipe."""
+    target = Pipe() if options.pop("pipe", False) else io.BytesIO()
+    wave = speech_like(seconds, rate)[:, :1]
+    with av.open(target, "w", format=kind, options=options) as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        sample = stream.codec_context.format.name
+        frame = av.AudioFrame.from_ndarray(wave.T.copy(), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        resampler = av.AudioResampler(sample, "mono", rate, stream.codec_context.frame_size or 1024)
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            file.mux(stream.encode(part))
+        file.mux(stream.encode())
+    return bytes(target.content if isinstance(target, Pipe) else target.getvalue())
+
+
+def wav(seconds: float, subtype: str = "PCM_16") -> bytearray:
+    """Return a WAV file at 16 kHz, mono; its data chunk has its size at 40 and its samples from 44 on."""
+    target = io.BytesIO()
+    soundfile.write(target, speech_like(seconds, 16000)[:, 0], 16000, format="WAV", subtype=subtype)
+    return bytearray(target.getvalue())
+
+
+def wav_that_promises(seconds: float, n_bytes: int) -> bytes:
+    content = wav(seconds)
+    content[40:44] = n_bytes.to_bytes(4, "little")
+    return bytes(content)
+
+
+def flac_that_promises(seconds: float, samples: int) -> bytes:
+    """Return a FLAC file with another number of samples in its header: 36 bits from the middle of byte 21."""
+    target = io.BytesIO()
+    soundfile.write(target, speech_like(seconds, 16000)[:, 0], 16000, format="FLAC")
+    content = bytearray(target.getvalue())
+    content[21] = content[21] & 0xF0 | samples >> 32
+    content[22:26] = (samples & 0xFFFFFFFF).to_bytes(4, "big")
+    return bytes(content)
+
+
+def mp3(seconds: float, **options) -> bytes:
+    return encoded(seconds, "mp3", "libmp3lame", **options)
+
+
+NO_XING = {"write_xing": "0"}  # the frame in which an MP3 file says how many follow
+LIST = b"LIST" + (4).to_bytes(4, "little") + b"INFO"
+
+# By name: how many seconds it holds, and its content.
+WHOLE = {
+    "no-frame-count.mp3": (
+        9,
+        lambda: mp3(3, write_xing="0", bit_rate=128000) + mp3(6, write_xing="0", bit_rate=24000),
+    ),
+    "concatenated.mp3": (9, lambda: mp3(3) + mp3(6)),
+    "other-rate.mp3": (9, lambda: mp3(3) + mp3(6, rate=24000)),
+    "chained.ogg": (9, lambda: encoded(3, "ogg", "libopus", 48000) + encoded(6, "ogg", "libopus", 48000)),
+    "unknown.flac": (4, lambda: flac_that_promises(4, 0)),
+    "short.flac": (4, lambda: flac_that_promises(4, 16000)),
+    "pipe.flac": (4, lambda: encoded(4, "flac", "flac", pipe=True)),
+    "zero.wav": (4, lambda: wav_that_promises(4, 0)),
+    "unknown.wav": (4, lambda: wav_that_promises(4, 0xFFFFFFFF)),
+    "pipe.wav": (4, lambda: encoded(4, "wav", "pcm_s16le", pipe=True)),
+    "chunk.wav": (4, lambda: bytes(wav(4)) + LIST),
+    "pipe.webm": (4, lambda: encoded(4, "webm", "libopus", 48000, pipe=True)),
+    "pipe.wv": (4, lambda: encoded(4, "wv", "wavpack", pipe=True)),
+    "whole.m4a": (4, lambda: encoded(4, "ipod", "aac")),
+    "whole.wma": (4, lambda: encoded(4, "asf", "wmav2", 44100, bit_rate=128000)),
+}
+# By name also what is said of it.
+PARTIAL = {
+    "promises-less.wav": (
+        4,
+        lambda: wav_that_promises(4, 32000),
+        "promises less than the 4.00 s that it holds",
+    ),
+    "truncated.wav": (
+        3,
+        lambda: bytes(wav(4)[: 44 + 3 * 32000]),
+        "promises 4.00 s, but there are only 3.00 s",
+    ),
+    "truncated.flac": (2, lambda: flac_that_promises(4, 64000)[:35000], "promises 4.00 s, but there"),
+    "truncated.mp3": (2, lambda: mp3(4)[: len(mp3(4)) // 2], "promises 4."),
+    "damaged.mp3": (4, lambda: damaged(mp3(4)), "promises 4.10 s, but there are only"),
+}
+
+
+def damaged(content: bytes) -> bytes:
+    """Return a recording with nonsense in the middle: a tenth of its bytes."""
+    middle, tenth = len(content) // 2, len(content) // 10
+    noise = np.random.default_rng(0).bytes(tenth)
+    return content[:middle] + noise + content[middle + tenth :]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_recording_is_read_to_its_real_end_without_a_word(name, tmp_path, capfd):
+    seconds, content = WHOLE[name]
+    (tmp_path / name).write_bytes(content())
+    wave, info = load_with_info(tmp_path / name, 16000, None, 0.0)
+    added = 0.15 if name.endswith(".mp3") else 0.0  # by the encoder, between two recordings
+    assert len(wave) / 16000 == pytest.approx(seconds + added, abs=0.1)
+    assert info.seconds == pytest.approx(len(wave) / 16000, abs=1e-3)
+    assert audio_info(tmp_path / name).seconds == pytest.approx(seconds + added, abs=0.2)
+    assert info.note == ""
+    last = load_with_info(tmp_path / name, 16000, None, seconds - 0.5)[0]
+    np.testing.assert_allclose(last, wave[-len(last) :], atol=1e-4)
+    assert capfd.readouterr() == ("", "")  # libmpg123 and ffmpeg say nothing to the user
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_what_is_missing_is_said(name, tmp_path):
+    seconds, content, words = PARTIAL[name]
+    (tmp_path / name).write_bytes(content())
+    wave, info = load_with_info(tmp_path / name, 16000, None, 0.0)
+    assert words in info.note
+    assert len(wave) / 16000 == pytest.approx(seconds, abs=0.6 if name == "damaged.mp3" else 0.3)
+    assert info.seconds == pytest.approx(len(wave) / 16000, abs=0.1)
+
+
+def test_cautions():
+    loud = 3 * speech_like(2, 16000)[:, 0]
+    assert cautions(loud / 10, 16000) == []
+    for wave, words in (
+        (loud / 10 * 0, "it is silent"),
+        (loud[:8000] / 10, "it lasts less than 1 s"),
+        (loud / np.abs(loud).max() * 30000, "its samples reach far beyond"),
+    ):
+        (found,) = cautions(wave, 16000)
+        assert words in found
+    assert cautions(loud / 10, 16000, "half of it is gone") == ["half of it is gone"]
+    assert AudioInfo("WAV", 16000, 1.0).note == ""
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path):
+    from data_utils import AudioError
+
+    for name, content in (("a.mp3", b"\xff\xfb" + bytes(50)), ("b.wav", b"RIFF"), ("c.flac", b"fLaC")):
+        Path(tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError) as caught:
+            load_with_info(tmp_path / name, 16000, None, 0.0)
+        assert "\n" not in str(caught.value)
