@@ -33,14 +33,14 @@ _CONTAINERS = (
 )
 
 # The containers whose header promises a duration; that of the others is an estimate.
-_PROMISING = {"aiff", "asf", "au", "avi", "caf", "flac", "flv", "matroska", "mov", "w64", "wav", "wv"}
+_PROMISING = {"aiff", "au", "avi", "caf", "flac", "flv", "matroska", "mov", "w64", "wav", "wv"}
 
 # Bytes in a sample of one channel, by libsndfile's subtype; what is not here is compressed.
 _SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _SAMPLE_BYTES |= {"ULAW": 1, "ALAW": 1}
 
-# How many bytes beside the samples are not looked at: a header, and a few remarks.
-_HEADER_BYTES = 4096
+# How many zeros may follow the samples of a WAV file.
+_PADDING_BYTES = 4096
 
 # What may be missing without a word, in seconds: what a lossy codec adds at both ends; and what is damaged.
 _SLACK, _LOST = 0.25, 0.1
@@ -162,8 +162,9 @@ def _hears_all(sndfile: soundfile.SoundFile, riff: _Riff | None, file: BinaryIO)
     if sndfile.subtype in _SAMPLE_BYTES and sndfile.format != "FLAC":
         if riff is not None:
             return not riff.goes_on
-        n_bytes = sndfile.frames * sndfile.channels * _SAMPLE_BYTES[sndfile.subtype]
-        return os.fstat(file.fileno()).st_size - n_bytes <= _HEADER_BYTES
+        width = sndfile.channels * _SAMPLE_BYTES[sndfile.subtype]
+        others = os.fstat(file.fileno()).st_size / width - sndfile.frames  # as samples, if they were some
+        return others < _LOST / 2 * sndfile.samplerate
     if sndfile.format not in ("FLAC", "OGG"):
         return False
     with _container(file) as container:
@@ -221,7 +222,7 @@ def _are_chunks(file: BinaryIO, at: int, size: int) -> bool:
         if not all(0x20 <= byte < 0x7F for byte in name) and any(name):
             return False
         if not any(name):  # zeros
-            return size - at <= _HEADER_BYTES
+            return size - at <= _PADDING_BYTES
         at += 8 + length + length % 2
     return at <= size + 1
 
@@ -258,6 +259,19 @@ class _Sndfile:
         return samples
 
 
+class _ForFfmpeg:
+    """A file in which a senseless seek has an error code, as ffmpeg expects, rather than an exception."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.read, self.tell, self.seekable = file, file.read, file.tell, file.seekable
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 @contextmanager
 def _container(file: BinaryIO, **options: str) -> Iterator[av.container.InputContainer]:
     """Open a file by ffmpeg, from its beginning."""
@@ -265,7 +279,8 @@ def _container(file: BinaryIO, **options: str) -> Iterator[av.container.InputCon
 
     file.seek(0)
     try:
-        with av.open(file, "r", options={"format_whitelist": _CONTAINERS} | options) as container:
+        settings = {"format_whitelist": _CONTAINERS} | options
+        with av.open(_ForFfmpeg(file), "r", options=settings, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioError("it has no audio track")
             for stream in container.streams:
@@ -288,12 +303,27 @@ class _Packets(NamedTuple):
     is_one: bool
 
 
+def _demuxed(container: av.container.InputContainer) -> Iterator[av.Packet[av.AudioStream] | None]:
+    """Yield the packets of a container's audio; None as the last one if it is damaged from there on."""
+    import av
+
+    packets = container.demux(container.streams.audio[0])
+    while True:
+        try:
+            yield next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            yield None
+            return
+
+
 def _packets(container: av.container.InputContainer) -> _Packets:
     """Read all packets of a container's audio."""
     stream = container.streams.audio[0]
     ticks, longest, begin, end = 0, 0, None, 0
-    for packet in container.demux(stream):
-        if packet.size:
+    for packet in _demuxed(container):
+        if packet is not None and packet.size:
             duration = packet.duration or 0
             ticks, longest = ticks + duration, max(longest, duration)
             if packet.pts is not None:
@@ -355,6 +385,7 @@ class _Ffmpeg:
         self._stack = ExitStack()
         container = self._stack.enter_context(_container(file, **options))
         self.lost = 0.0  # seconds of packets that could not be decoded
+        self.breaks_off = False  # whether the packets end in damage
         self.skip_to: int | None = None  # packets before this time stamp are not decoded
         self.wanted_from = 0  # then, what is wanted begins at this time stamp
         self.frames = self._decode(container)
@@ -399,9 +430,12 @@ class _Ffmpeg:
             seconds = position / rate
             self.lost = max(self.lost, self.info.seconds - seconds - _SLACK)
             self.info = self.info._replace(seconds=seconds)
+        notes = [self.info.note] if self.info.note else []
         if self.lost > _LOST:
-            note = f"{self.lost:.2f} s of it are damaged and were left out"
-            self.info = self.info._replace(note="; ".join(filter(None, (self.info.note, note))))
+            notes.append(f"{self.lost:.2f} s of it are damaged and were left out")
+        if self.breaks_off:
+            notes.append(f"it is damaged from {self.info.seconds:.2f} s on")
+        self.info = self.info._replace(note="; ".join(notes))
         return np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
 
     def _decode(self, container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
@@ -410,12 +444,15 @@ class _Ffmpeg:
 
         stream = container.streams.audio[0]
         like, resampler = None, None
-        for packet in container.demux(stream):
+        for packet in _demuxed(container):
+            if packet is None:
+                self.breaks_off = True
+                return
             if self.skip_to is not None and packet.pts is not None and packet.pts < self.skip_to:
                 continue
             try:
                 decoded = packet.decode()
-            except av.InvalidDataError:
+            except av.FFmpegError:
                 if self.skip_to is None or packet.pts is None or packet.pts >= self.wanted_from:
                     self.lost += float((packet.duration or 0) * (stream.time_base or 0))
                 continue

@@ -11,6 +11,7 @@ import soundfile
 from helpers import speech_like
 
 from antispoofing.audio import AudioInfo, cautions
+from benchmarks.damage import KINDS, measure
 from data_utils import audio_info, load_with_info
 
 
@@ -169,3 +170,14 @@ def test_a_file_of_no_known_kind_is_refused(tmp_path):
         with pytest.raises(AudioError) as caught:
             load_with_info(tmp_path / name, 16000, None, 0.0)
         assert "\n" not in str(caught.value)
+
+
+def test_nothing_of_damaged_recordings_is_left_out_without_a_word(tmp_path):
+    """The short form of `python benchmarks/damage.py`."""
+    heard = measure(files=120, longest=3.0, seed=3, folder=tmp_path)
+    assert len(heard) > 150
+    assert {one.kind.removesuffix(" from a pipe") for one in heard} == set(KINDS)
+    assert [one for one in heard if one.outcome == "short"] == []
+    assert [one for one in heard if not one.damage and one.outcome != "whole"] == []
+    assert [one for one in heard if one.outcome == "failed" and one.by_ffmpeg > one.made / 2] == []
+    assert sum(one.outcome != "failed" for one in heard) > 100

@@ -140,6 +140,14 @@ def test_a_part_that_fails_or_takes_too_long_costs_the_others_nothing(tmp_path):
     assert len(parts["parity"]) == 4
 
 
+def test_damage(tmp_path):
+    shown = run(tmp_path, "damage.py", "--files", 20, "--longest", 3, "--json", "all.json")
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert len(found) == 20 + len({one["kind"] for one in found})
+    assert {one["outcome"] for one in found if not one["damage"]} == {"whole"}
+    assert re.search(r"^other lengths +\d+ +\d+ +\d+ +0 ", shown, re.MULTILINE)
+
+
 def test_families(tmp_path):
     options = ("--toy", "--clips", 1, "--rounds", 1, "--precisions", "fp32", "--json", "all.json")
     shown = run(tmp_path, "families.py", "--families", "spectra-aasist3", "raw-aasist", *options)
