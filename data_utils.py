@@ -4,9 +4,8 @@
     clip = pad(wave)               # float32 [64600], as the published detectors hear it
 
 Every wave that this module returns is float32, mono, in [-1, 1], not normalised, and sampled at 16 kHz unless
-another rate is asked for. libsndfile reads the formats it knows (wav, flac, mp3, ogg, opus, aiff, ...); PyAV,
-which contains ffmpeg, reads the others (m4a, mp4, webm, wma, amr, 3gp, ...). A video is read as its first
-audio track.
+another rate is asked for. antispoofing/audio.py opens files, by libsndfile or ffmpeg, and reads them to their
+real end, whatever their headers say. A video is read as its first audio track.
 """
 
 from __future__ import annotations
@@ -83,14 +82,14 @@ def load_audio(
     return load_with_info(path, sample_rate, max_samples, offset)[0]
 
 
-# The type of `load_with_info`: path, sample_rate, max_samples, offset -> wave, header.
+# The type of `load_with_info`: path, sample_rate, max_samples, offset -> wave, properties.
 Load = Callable[[str, int, int | None, float], tuple[np.ndarray, AudioInfo]]
 
 
 def load_with_info(
     path: str | Path, sample_rate: int, max_samples: int | None, offset: float
 ) -> tuple[np.ndarray, AudioInfo]:
-    """Return what `load_audio` returns, and what the file's header says.
+    """Return what `load_audio` returns, and the properties of the whole file.
 
     Raises:
         AudioError: As in `load_audio`.
@@ -119,7 +118,7 @@ def load_with_info(
 
 
 def audio_info(path: str | Path) -> AudioInfo:
-    """Return what a file's header says, without decoding the file.
+    """Return the properties of a file, without decoding it.
 
     Raises:
         AudioError: As in `load_audio`.

@@ -45,7 +45,6 @@ _PADDING_BYTES = 4096
 # What may be missing without a word, in seconds: what a lossy codec adds at both ends; and what is damaged.
 _SLACK, _LOST = 0.25, 0.1
 
-
 SHORT = 1.0  # seconds; a shorter recording is too short to judge
 SILENT = 2e-3  # a recording is silent if its samples span less: -60 dB of full scale
 LOUDEST = 1.5  # of full scale, which resampling and lossy codecs exceed a little
@@ -133,20 +132,16 @@ def cautions(wave: np.ndarray, sample_rate: int, note: str = "") -> list[str]:
 
 def _opened(path: str | Path, file: BinaryIO, stack: ExitStack) -> OpenAudio:
     """Open a recording by libsndfile if that hears all of it, otherwise by ffmpeg."""
-    riff = _read_riff(file)
+    riff, sndfile, reason = _read_riff(file), None, ""
     if not _is_mpeg(file):  # libsndfile would say on stderr what it thinks of the headers of MP3
         try:
             # The name goes in as bytes, since it may not be valid text; Windows takes text only.
             name = os.fsencode(path) if os.name == "posix" else path
             sndfile = stack.enter_context(soundfile.SoundFile(name))
         except soundfile.LibsndfileError as error:
-            sndfile, reason = None, f"libsndfile: {error.error_string} "
-        else:
-            if _hears_all(sndfile, riff, file):
-                return _Sndfile(sndfile, riff, lambda: stack.enter_context(_Ffmpeg(file, riff)))
-            reason = ""
-    else:
-        sndfile, reason = None, ""
+            reason = f"libsndfile: {error.error_string} "
+    if sndfile is not None and _hears_all(sndfile, riff, file):
+        return _Sndfile(sndfile, riff, lambda: stack.enter_context(_Ffmpeg(file, riff)))
     try:
         return stack.enter_context(_Ffmpeg(file, riff))
     except AudioError as error:

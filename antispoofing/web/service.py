@@ -52,7 +52,7 @@ class HeardRecording:
         name: The file's name.
         wave: Samples, float32 [n].
         sample_rate: Of the samples, in Hz.
-        info: What the file's header says.
+        info: The properties of the file.
         timelines: By the detector's name.
     """
 
