@@ -51,6 +51,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         parser,
         "a folder with real and fake subfolders, a list of labels, a published data set, any of these as zip "
         f"or tar, or any recordings without labels (default: {tasks.CUSTOM}/)",
+        positional=True,
     )
     options.add_checkpoints_option(parser, "the published detectors in this folder")
     options.add_output_option(parser, Path("results/custom"))

@@ -48,6 +48,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         parser,
         "a folder with real and fake subfolders, a list of labels, a published data set, or any of these as "
         f"zip or tar (default: {tasks.CUSTOM}/)",
+        positional=True,
     )
     parser.add_argument(
         "--checkpoint",

@@ -15,6 +15,7 @@ from helpers import PRESETS, read_metrics, read_scores, tone, write_bad_files
 from PIL import Image
 
 import evaluate_custom
+import evaluate_custom_for
 from antispoofing import distributed, metrics
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import ProcessError
@@ -236,7 +237,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         (["--data", "gone", "--checkpoint", "detector.safetensors"], "gone: no such file or folder"),
         (["--data", "empty", "--checkpoint", "detector.safetensors"], "no recordings in"),
         (["--data", "both", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
-        (["--data", "both", "--checkpoint", "both/Real/a.wav"], "not a PyTorch file"),
+        (["--data", "both", "--checkpoint", "no.pth"], "not a PyTorch file"),
         (["--data", "one", "--checkpoint", "detector.safetensors"], "real recordings but no fake ones"),
         (["--data", "bad", "--checkpoint", "detector.safetensors"], "could be scored"),
         (
@@ -271,6 +272,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(f"{name}.wav", tone(1, 16000), 16000)
     Path("empty").mkdir()
+    Path("no.pth").write_bytes(b"no detector")
     write_bad_files(Path("bad"))
     write_bad_files(Path("half/Fake"))
     assert run(*args) == 2
@@ -360,6 +362,26 @@ def test_few_clips_below_chance_are_mentioned_without_a_warning():
     found = screen.cautions(summary)
     assert found[0] == "min Cllr 1.000 bits (0 is perfect, 1 is useless); FRR 25.00 % at a FAR of 1 %"
     assert "may be due to chance" in " ".join(found)
+
+
+@pytest.mark.parametrize("script", [evaluate_custom, evaluate_custom_for])
+def test_recordings_can_be_named_without_an_option(script):
+    for argv in (
+        ["a.mp3", "b", "--checkpoint", "d.pth", "--output", "o"],
+        ["--checkpoint", "d.pth", "--output", "o", "a.mp3", "b"],
+        ["a.mp3", "--data", "b", "--checkpoint", "d.pth", "--output", "o"],
+        ["--checkpoint", "d.pth", "--output", "o", "--data", "a.mp3", "b"],
+    ):
+        args = script.parse_args(argv)
+        assert args.data == ["a.mp3", "b"], argv
+        assert args.output == Path("o")
+    assert not script.parse_args([]).data
+
+
+def test_a_recording_among_the_detectors_is_named(capsys):
+    with pytest.raises(SystemExit):
+        evaluate_custom.parse_args(["--checkpoint", "LA_model.pth", "call.MP3"])
+    assert "call.MP3 is no detector; name recordings before the options, or" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from antispoofing.data.labels import EVAL, PHASES
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
 from antispoofing.report.results import PICTURE_FORMATS
+from data_utils import AUDIO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,25 @@ def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
-def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
+def add_data_options(
+    parser: argparse.ArgumentParser, what: str, required: bool = False, positional: bool = False
+) -> None:
     """Add --data, --root and --phase.
 
     Args:
         parser: The parser to add them to.
         what: The help text of --data.
         required: Whether --data must be given.
+        positional: Whether data can be named without --data, too.
     """
+    if positional:
+        parser.add_argument(
+            "data",
+            nargs="*",
+            action="extend",
+            metavar="PATH",
+            help="the same as --data; to be named before the options",
+        )
     parser.add_argument("--data", nargs="+", action="extend", metavar="PATH", help=what, required=required)
     parser.add_argument(
         "--root",
@@ -131,6 +143,19 @@ def add_data_options(parser: argparse.ArgumentParser, what: str, required: bool 
     )
 
 
+def detector(text: str) -> Path:
+    """Parse the path of a detector, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is a recording's, which an option with several values has swallowed.
+    """
+    if Path(text).suffix.lower() in AUDIO_SUFFIXES:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no detector; name recordings before the options, or with --data"
+        )
+    return Path(text)
+
+
 def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --checkpoint, which takes any number of detectors.
 
@@ -142,7 +167,7 @@ def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> Non
         "--checkpoint",
         nargs="+",
         action="extend",
-        type=Path,
+        type=detector,
         metavar="PATH",
         help="detector files, folders of classifiers of transformers, or hub:<owner/repo>[@revision][:file] "
         f"(default: {default})",
