@@ -1,10 +1,13 @@
 """Errors that users see: each is one line, and those of the system name the path and the reason."""
 
+import argparse
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from antispoofing.commands.run import print_error
+from antispoofing.commands.run import print_error, run_script
 from antispoofing.errors import DataError
 
 
@@ -23,3 +26,33 @@ from antispoofing.errors import DataError
 def test_an_error_is_printed_without_its_number(error, line, capsys):
     assert print_error(error) == 2
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_reader_that_has_gone_stops_nothing(name, tmp_path, monkeypatch):
+    """As in `python evaluate_custom.py | head -2`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    def run(args, invocation) -> int:
+        for _ in range(1000):
+            print("x" * 100, file=getattr(sys, name))
+        getattr(sys, name).flush()
+        (tmp_path / "results").touch()
+        print("the end", file=getattr(sys, name))
+        return 0
+
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        assert run_script("x.py", run, lambda argv: argparse.Namespace(), []) == 0
+        assert (tmp_path / "results").exists()
+        assert getattr(sys, name) is stream
+
+
+def test_a_reader_that_stays_gets_everything(monkeypatch):
+    reading, writing = os.pipe()
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run_script("x.py", lambda *_: print("a") or 0, lambda argv: argparse.Namespace(), []) == 0
+    with open(reading, encoding="utf-8") as file:
+        assert file.read() == "a\n"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import shlex
+import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from antispoofing import distributed
 from antispoofing.errors import ProcessError, UserError, describe
 from antispoofing.project import Invocation
 from antispoofing.text import printable
+
+T = TypeVar("T")
 
 
 class _Screen(logging.Handler):
@@ -37,6 +42,47 @@ def _library_on_screen() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+class _UntilClosed:
+    """A stream that goes on in silence when its reader has gone, so that `| head` loses no results."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._do(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._do(self._stream.flush)
+
+    def _do(self, work: Callable[..., T], *args: str) -> T:
+        try:
+            return work(*args)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return work(*args)  # what the stream has kept goes there, too
+
+
+@contextmanager
+def _streams_until_closed() -> Iterator[None]:
+    """Let stdout and stderr lose their readers until the block ends, if they are pipes."""
+    before = sys.stdout, sys.stderr
+    try:
+        for name, stream in zip(("stdout", "stderr"), before, strict=True):
+            with suppress(OSError):  # it has no number
+                if isinstance(stream, io.TextIOWrapper) and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+                    setattr(sys, name, _UntilClosed(stream))
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
 
 
 def run_script(
@@ -68,7 +114,7 @@ def run_script(
         return parse(arguments)
 
     try:
-        with distributed.group(), _library_on_screen():
+        with _streams_until_closed(), distributed.group(), _library_on_screen():
             try:
                 args = distributed.on_all_ranks(parsed)
                 code = run(args, Invocation.now(shlex.join(["python", *name.split(), *arguments])))

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -52,7 +52,8 @@ class StopRequests:
         if not self.must_wait or (distributed.size() == 1 and not is_first):
             _stop(number)
         if is_first and distributed.is_main():
-            os.write(2, b"stopping after this step\n")  # print is not safe in signal handlers
+            with suppress(OSError):  # Ctrl-C also ends a `tee` that stderr goes to
+                os.write(2, b"stopping after this step\n")  # print is not safe in signal handlers
 
     def need_not_wait(self) -> None:
         """Let signals stop the work from now on, and stop here if one has arrived since the last check."""
