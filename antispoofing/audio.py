@@ -316,15 +316,17 @@ def _demuxed(container: av.container.InputContainer) -> Iterator[av.Packet[av.Au
 def _packets(container: av.container.InputContainer) -> _Packets:
     """Read all packets of a container's audio."""
     stream = container.streams.audio[0]
-    ticks, longest, begin, end = 0, 0, None, 0
+    ticks, longest, begin, end, count = 0, 0, None, 0, 0
     for packet in _demuxed(container):
         if packet is not None and packet.size:
             duration = packet.duration or 0
-            ticks, longest = ticks + duration, max(longest, duration)
+            ticks, longest, count = ticks + duration, max(longest, duration), count + 1
             if packet.pts is not None:
                 begin, end = packet.pts if begin is None else begin, packet.pts + duration
-    tick = stream.time_base or 0
-    return _Packets(float(ticks * tick), begin is not None and abs(end - begin - ticks) <= longest)
+    apart = None if begin is None else end - begin - ticks
+    if apart is not None and abs(apart) <= longest + count:  # each duration may be rounded to a tick
+        ticks += apart
+    return _Packets(float(ticks * (stream.time_base or 0)), apart is not None and abs(apart) <= longest)
 
 
 def _promised(container: av.container.InputContainer, first_frame: bytes) -> float | None:
