@@ -31,7 +31,7 @@ from weights import fill, reference
 import evaluate_custom
 from antispoofing.commands import tasks
 from antispoofing.data.recordings import Utterance
-from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
+from antispoofing.detectors.checkpoints import PRETRAINING_ONLY, check_values
 from antispoofing.detectors.families import FAMILIES, by_head, recognise
 from antispoofing.detectors.layers import KANLinear
 from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
@@ -396,6 +396,15 @@ def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
 def test_others_are_named(key, words):
     with pytest.raises(CheckpointError, match=words):
         recognise({key: torch.zeros(1)})
+
+
+def test_large_values_are_numbers():
+    """Though their sum is too large for a float32."""
+    check_values({"a": torch.full((4,), 3e38), "b": torch.zeros(1, dtype=torch.int64)})
+
+
+def test_dropout_is_the_published_one():
+    assert [m.p for m in by_head("spectra-aasist").build(64).bridge.mlp if hasattr(m, "p")] == [0.1, 0.1]
 
 
 def test_a_senseless_file_is_one_line(tmp_path):

@@ -18,6 +18,7 @@ from antispoofing.detectors.loading import for_scoring, load_detector, save_dete
 from antispoofing.errors import CheckpointError
 from antispoofing.scoring.calibration import find_calibration
 from antispoofing.scoring.decision import Rule
+from model import XLSR, TransformersFrontEnd
 
 SIZES = {
     "hidden_size": 64,
@@ -229,9 +230,24 @@ def test_how_a_folder_was_computed_elsewhere_does_not_matter(tmp_path):
         load_detector(tmp_path, device="cpu", precision="int8")
 
 
-def test_how_clips_are_prepared_must_be_known(tmp_path):
-    write_folder(tmp_path, model_of(**STABLE), sampling_rate=8000)
-    with pytest.raises(CheckpointError, match="the sample rate is 8000, not 16000 Hz"):
+def test_what_a_folder_does_not_say_is_transformers_default(tmp_path):
+    write_folder(tmp_path, model_of(**STABLE))
+    (tmp_path / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    config = load_detector(tmp_path, device="cpu").config
+    assert (config.normalise_eps, config.sample_rate) == (1e-7, 16000)
+
+
+@pytest.mark.parametrize(("settings", "front_end"), [(STABLE, XLSR), (BASE, TransformersFrontEnd)])
+def test_what_is_of_the_xlsr_family_is_computed_as_xlsr(settings, front_end, tmp_path):
+    """Which is faster."""
+    write_folder(tmp_path, model_of(**settings))
+    assert type(load_detector(tmp_path, device="cpu").front_end) is front_end
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_how_clips_are_prepared_must_be_known(rate, tmp_path):
+    write_folder(tmp_path, model_of(**STABLE), sampling_rate=rate)
+    with pytest.raises(CheckpointError, match=f"the sample rate is {rate}, not 16000 Hz"):
         load_detector(tmp_path, device="cpu")
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no preprocessor_config\.json, which says how clips"):
