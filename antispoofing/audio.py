@@ -3,7 +3,8 @@
 A header is not believed as to length. Streams, chunks put together and unfinished files have none, or a wrong
 one, and a reader that trusts it leaves out the rest without a word. So the length is that of what the file
 holds: of uncompressed samples by the number of bytes, of everything else by ffmpeg's packets, which takes a
-tenth of the time of decoding. What a header promises and the file does not hold is said in `AudioInfo.note`.
+seventh to a third of the time of decoding. What a header promises and the file does not hold is said in
+`AudioInfo.note`.
 
 libsndfile reads WAV, AIFF and other files of uncompressed samples, FLAC and Ogg; ffmpeg (in PyAV) reads the
 rest, and those of which libsndfile would not hear everything.

@@ -126,18 +126,30 @@ class Heard(NamedTuple):
         return "part" if self.said else "short"
 
 
-def encode(wave: np.ndarray, container: str, codec: str, rate: int, piped: bool) -> bytes:
-    """Return a recording, float32 [n], as ffmpeg writes it to a file or to a pipe."""
+def encode(
+    wave: np.ndarray, container: str, codec: str, rate: int, piped: bool, bit_rate: int = 0, **options: str
+) -> bytes:
+    """Return a recording, float32 [n], as ffmpeg writes it to a file or to a pipe.
+
+    Args:
+        wave: The samples, at `rate` in Hz.
+        container: ffmpeg's name of the container.
+        codec: ffmpeg's name of the encoder, or VORBIS.
+        rate: The sample rate, in Hz.
+        piped: Whether to write to a pipe, so that no length can be written into the header afterwards.
+        bit_rate: In bits per second; 0 for the encoder's own.
+        **options: The container's options.
+    """
     target = Pipe() if piped else io.BytesIO()
     if codec == VORBIS:
         soundfile.write(target, wave, rate, format="OGG", subtype="VORBIS")
         return target.getvalue()
-    with av.open(target, "w", format=container) as file:
+    with av.open(target, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=rate, layout="mono")
         context = stream.codec_context
-        if codec == "wmav2":
-            context.bit_rate = 64000
-        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        if bit_rate:
+            context.bit_rate = bit_rate
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None]), format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         resampler = av.AudioResampler(context.format.name, "mono", rate, context.frame_size or 1024)
         for part in (*resampler.resample(frame), *resampler.resample(None)):
@@ -218,7 +230,7 @@ def measure(files: int, longest: float, seed: int, folder: Path) -> list[Heard]:
         container, codec, rate = KINDS[name]
         seconds = rng.uniform(2, longest)
         wave = 0.1 * rng.standard_normal(int(seconds * rate), np.float32)
-        content = encode(wave, container, codec, rate, piped)
+        content = encode(wave, container, codec, rate, piped, 64000 if codec == "wmav2" else 0)
         damage = "" if number < 0 else list(DAMAGES)[int(rng.integers(len(DAMAGES)))]
         path = folder / f"{number}.{name}"
         path.write_bytes(DAMAGES[damage](content, rng) if damage else content)

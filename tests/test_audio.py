@@ -1,50 +1,21 @@
 """Recordings are read to their real end, whatever their headers say, and what is missing is said."""
 
 import io
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 from helpers import speech_like
 
 from antispoofing.audio import AudioInfo, cautions
-from benchmarks.damage import KINDS, measure
+from benchmarks.damage import KINDS, encode, measure
 from data_utils import audio_info, load_with_info
 
 
-class Pipe(io.RawIOBase):
-    """A file in which nobody can go back, so that no length can be written into its header afterwards."""
-
-    def __init__(self):
-        self.content = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, part) -> int:
-        self.content += part
-        return len(part)
-
-
-def encoded(seconds: float, kind: str, codec: str, rate: int = 16000, bit_rate: int = 0, **options) -> bytes:
-    """Return a recording as ffmpeg writes it to a file; with `pipe=True`, as it writes it to a pipe."""
-    target = Pipe() if options.pop("pipe", False) else io.BytesIO()
-    wave = speech_like(seconds, rate)[:, :1]
-    with av.open(target, "w", format=kind, options=options) as file:
-        stream = file.add_stream(codec, rate=rate, layout="mono")
-        if bit_rate:
-            stream.bit_rate = bit_rate
-        sample = stream.codec_context.format.name
-        frame = av.AudioFrame.from_ndarray(wave.T.copy(), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        resampler = av.AudioResampler(sample, "mono", rate, stream.codec_context.frame_size or 1024)
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            file.mux(stream.encode(part))
-        file.mux(stream.encode())
-    return bytes(target.content if isinstance(target, Pipe) else target.getvalue())
+def encoded(seconds: float, kind: str, codec: str, rate: int = 16000, pipe: bool = False, **how) -> bytes:
+    """Return a recording as ffmpeg writes it to a file or to a pipe; see `encode`."""
+    return encode(speech_like(seconds, rate)[:, 0], kind, codec, rate, pipe, **how)
 
 
 def wav(seconds: float, subtype: str = "PCM_16") -> bytearray:

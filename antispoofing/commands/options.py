@@ -143,7 +143,7 @@ def add_data_options(
     )
 
 
-def detector(text: str) -> Path:
+def detector_path(text: str) -> Path:
     """Parse the path of a detector, as an argparse type.
 
     Raises:
@@ -167,7 +167,7 @@ def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> Non
         "--checkpoint",
         nargs="+",
         action="extend",
-        type=detector,
+        type=detector_path,
         metavar="PATH",
         help="detector files, folders of classifiers of transformers, or hub:<owner/repo>[@revision][:file] "
         f"(default: {default})",

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from antispoofing.detectors import pretrained
+from antispoofing.detectors import checkpoints, pretrained
 from antispoofing.detectors.families import by_head
 from antispoofing.errors import CheckpointError
 from antispoofing.published import CONFIG, PREPROCESSOR
@@ -39,13 +39,11 @@ class Classifier:
     """A classifier as read from a folder.
 
     Attributes:
-        path: The file that holds the weights.
         tensors: The weights by the file's own keys.
         name_of: Gives the file's key for a key of the detector.
         config: The detector's configuration.
     """
 
-    path: Path
     tensors: dict[str, Tensor]
     name_of: Callable[[str], str]
     config: DetectorConfig
@@ -67,8 +65,7 @@ def read_classifier(folder: Path) -> Classifier | None:
             f"a classifier of the kind {architecture}, which is not supported (only {SUPPORTED} of "
             f"{', '.join(KINDS)})"
         )
-    path = pretrained.find_weights(folder)
-    tensors = pretrained.read_weights(path)
+    tensors, _ = checkpoints.read_tensors(pretrained.find_weights(folder))
     real = _real_output(settings)
     projection = next(iter(tensors["projector.weight"].shape), 0) if "projector.weight" in tensors else 0
     layers = settings.get("num_hidden_layers", 12)  # the default of all kinds
@@ -87,7 +84,7 @@ def read_classifier(folder: Path) -> Classifier | None:
         score_is_difference=True,
     )
     family = replace(by_head(config.head), front_end=f"{kind}.")
-    return Classifier(path, tensors, family.name_of(tensors), config)
+    return Classifier(tensors, family.name_of(tensors), config)
 
 
 def _front_end(folder: Path, settings: dict) -> FrontEndConfig:

@@ -194,7 +194,7 @@ def _fairseq_name(key: str) -> str:
 def _read_folder(folder: Path) -> FrontEnd:
     config = read_config(folder / CONFIG)
     path = find_weights(folder)
-    tensors = read_weights(path)
+    tensors, _ = checkpoints.read_tensors(path)
     return FrontEnd(path, tensors, _hugging_face_name(tensors), config)
 
 
@@ -213,17 +213,6 @@ def find_weights(folder: Path) -> Path:
             "save it with save_pretrained(folder, max_shard_size='100GB')"
         )
     raise CheckpointError(f"the folder has neither {' nor '.join(WEIGHTS)}")
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file of `find_weights`, by its keys.
-
-    Raises:
-        CheckpointError: If it is damaged or would run code.
-    """
-    if path.suffix == ".safetensors":
-        return checkpoints.read_safetensors(path)[0]
-    return checkpoints.plain_tensors(checkpoints.unpickle(path))
 
 
 def read_config(path: Path) -> DetectorConfig:

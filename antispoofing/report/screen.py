@@ -120,7 +120,7 @@ def heard_lines(scored: Scored, most: int = 5) -> list[str]:
         heard, longest = infos["heard"][longer].max(), clock(infos["seconds"][longer].max())
         lines.append(
             f"Of {counted(count, 'recording')}, only {heard:.3g} s were heard (the longest has {longest}): "
-            "--timeline hears all"
+            "evaluate_custom.py --timeline hears all"
         )
     noted = sorted(scored.notes.items())
     lines += [f"{scored.utterances[i].name}: {note}" for i, note in noted[:most]]
