@@ -60,7 +60,7 @@ GFLOP = 146.8  # of matrix products, convolutions and attention that a clip take
 TOY = XLSRConfig(conv_channels=32, width=64, layers=2, heads=4, ffn=128, pos_kernel=16, pos_groups=4)
 WAYS = ("plain", "fast")  # PyTorch's own modules under autocast; what the scripts score with
 PRECISIONS = ("fp32", "bf16", "fp16")
-PRODUCTS = ", convolutions as products"  # a way of training that no card has run yet
+THEIRS = ", transformers' convolutions"  # a way of training beside the faster one
 
 
 class Bench:
@@ -302,8 +302,46 @@ def training(bench: Bench) -> None:
         "bf16, checkpointing": ("bf16", saving),
         "fp16": ("fp16", base),
     }
-    products = {f"{k}{PRODUCTS}": v for k, v in ways.items() if k != "original"}
-    _steps(bench, {k: v for k, v in (ways | products).items() if v[0] in bench.precisions})
+    theirs = {f"{k}{THEIRS}": v for k, v in ways.items() if k != "original"}
+    _steps(bench, {k: v for k, v in (ways | theirs).items() if v[0] in bench.precisions})
+
+
+def gradients(bench: Bench) -> None:
+    """Compare the gradients of all weights with those of the original way, and with PyTorch's modules.
+
+    Each figure is the norm of the difference relative to the norm of the gradients of the original way, of
+    all weights and of the convolutions' alone.
+    """
+    exact = _gradients(bench, "fp32", False)
+    for precision in bench.precisions:
+        for name, stacked in ((f"{precision}{THEIRS}", False), (precision, True)):
+            found = _gradients(bench, precision, stacked)
+            convolutions = {name for name in exact if ".feature_extractor." in name}
+            apart = {
+                "all": _apart(found, exact, set(exact)),
+                "convolutions": _apart(found, exact, convolutions),
+                "worst tensor": max(_apart(found, exact, {name}) for name in convolutions),
+            }
+            right = max(apart.values()) < 1e-3 if precision == "fp32" else None
+            bench.say({"what": name, **apart, "right": right})
+
+
+def _apart(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], names: set[str]) -> float:
+    apart = sum((found[name] - exact[name]).double().square().sum() for name in names)
+    return float((apart / sum(exact[name].double().square().sum() for name in names)).sqrt())
+
+
+def _gradients(bench: Bench, precision: str, stacked: bool) -> dict[str, torch.Tensor]:
+    """Return the gradients of the loss of four clips by weight, without dropout."""
+    detector = bench.detector(precision)
+    if stacked:
+        model = detector.front_end.model
+        model.set_submodule("feature_extractor", BatchedConvolutionStack(model.feature_extractor, False))
+    waves = bench.waves(4).to(bench.device)
+    scale = 1024 if precision == "fp16" else 1  # as a gradient scaler does
+    loss = F.cross_entropy(detector(waves), torch.arange(4, device=bench.device) % 2)
+    (loss * scale).backward()
+    return {name: p.grad.float() / scale for name, p in detector.named_parameters() if p.grad is not None}
 
 
 def lora(bench: Bench) -> None:
@@ -313,6 +351,7 @@ def lora(bench: Bench) -> None:
         {
             "bf16, LoRA": ("bf16", TrainingConfig(lora=8)),
             "bf16, LoRA, checkpointing": ("bf16", TrainingConfig(lora=8, gradient_checkpointing=True)),
+            f"bf16, LoRA{THEIRS}": ("bf16", TrainingConfig(lora=8)),
         },
     )
 
@@ -326,7 +365,7 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
                 raise TimeoutError("out of time")
             step = None  # frees what the last way left
             try:
-                step = _step(bench, bench.detector(precision), config, size, way.endswith(PRODUCTS))
+                step = _step(bench, bench.detector(precision), config, size, way.endswith(THEIRS))
                 bench.peak_gb()
                 losses: list[float] = []
                 seconds = bench.seconds(lambda s=step, kept=losses: kept.append(s()), 1.5)
@@ -349,16 +388,16 @@ def _steps(bench: Bench, ways: dict[str, tuple[str, TrainingConfig | None]]) -> 
 
 
 def _step(
-    bench: Bench, detector: Detector, config: TrainingConfig | None, size: int, products: bool
+    bench: Bench, detector: Detector, config: TrainingConfig | None, size: int, theirs: bool
 ) -> Callable[[], float]:
     """Return a function that takes one step and returns its loss; the original way without a recipe."""
     waves, targets = bench.waves(size), torch.arange(size) % 2
     if config is not None:
+        model = detector.front_end.model
+        extractor = model.feature_extractor
         optimization = Optimization(detector, config)
-        if products:
-            model = detector.front_end.model
-            stack = BatchedConvolutionStack(model.feature_extractor, config.gradient_checkpointing)
-            model.set_submodule("feature_extractor", stack)
+        if theirs:
+            model.set_submodule("feature_extractor", extractor)
         optimization.train_mode()
         part = MicroBatch(waves, targets, [str(i) for i in range(size)])
 
@@ -407,6 +446,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "parity": parity,
     "network": network,
     "training": training,
+    "gradients": gradients,
     "lora": lora,
     "files": files,
     "command": command,

@@ -66,8 +66,6 @@ class ConvolutionStack(nn.Module):
 class BatchedConvolutionStack(nn.Module):
     """A replacement on CUDA for transformers' feature encoder, with the same parameters and names.
 
-    No card has run it yet. Until `benchmarks/gpu.py` has shown it right, training uses transformers' own.
-
     Args:
         extractor: The feature encoder to replace.
         recompute: Recompute the activations in the backward pass instead of keeping them.

@@ -23,7 +23,7 @@ from antispoofing import distributed
 from antispoofing.detectors.families import FAMILIES, by_head
 from antispoofing.errors import TrainingError
 from antispoofing.training import lora
-from antispoofing.training.convolutions import ConvolutionStack
+from antispoofing.training.convolutions import BatchedConvolutionStack, ConvolutionStack
 from antispoofing.training.recipe import TrainingConfig
 from model import XLSR, Detector
 
@@ -216,7 +216,7 @@ def check(detector: Detector, config: TrainingConfig) -> None:
 
 
 def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) -> None:
-    """Turn on gradient checkpointing if wanted; on a CPU, replace the convolutions by faster ones."""
+    """Turn on gradient checkpointing if wanted, and replace the convolutions by faster ones."""
     if checkpointing:
         # The older name, which later versions warn of, is the only one before transformers 5.23.
         names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
@@ -224,8 +224,9 @@ def _prepare(model: Wav2Vec2Model, device: torch.device, checkpointing: bool) ->
         enable({"use_reentrant": False})
     if device.type == "cpu" and checkpointing:
         _return_freed_memory()
-    if device.type == "cpu":  # `BatchedConvolutionStack` has not been run on a card yet
-        model.set_submodule("feature_extractor", ConvolutionStack(model.feature_extractor, checkpointing))
+    stack = {"cpu": ConvolutionStack, "cuda": BatchedConvolutionStack}.get(device.type)
+    if stack is not None:
+        model.set_submodule("feature_extractor", stack(model.feature_extractor, checkpointing))
 
 
 def _return_freed_memory() -> None:

@@ -112,7 +112,16 @@ def test_page(tmp_path):
 def test_gpu(tmp_path):
     shown = run(tmp_path, "gpu.py", "--dry-run", "--json", "all.json")
     parts = json.loads((tmp_path / "all.json").read_text())["parts"]
-    assert parts.keys() == {"parity", "network", "training", "lora", "files", "command", "profile"}
+    assert parts.keys() == {
+        "parity",
+        "network",
+        "training",
+        "gradients",
+        "lora",
+        "files",
+        "command",
+        "profile",
+    }
     for name, lines in parts.items():
         assert lines, name
         assert not {"failed", "ended"} & {line["what"] for line in lines}, lines
