@@ -128,7 +128,9 @@ def test_gpu(tmp_path):
     exact = [line for line in parts["parity"] if line["what"].endswith("fp32")]
     assert [line["right"] for line in exact] == [True, True]
     losses = {line["what"]: line["first loss"] for line in parts["training"]}
-    assert losses["fp32, convolutions as products"] == pytest.approx(losses["fp32"], abs=1e-3)
+    assert losses["fp32, transformers' convolutions"] == pytest.approx(losses["fp32"], abs=1e-3)
+    gradients = {line["what"]: line["right"] for line in parts["gradients"]}
+    assert gradients["fp32"] is gradients["fp32, transformers' convolutions"] is True
     assert {line["failures"] for line in parts["files"]} == {0}
     for words in ("parity: what plain, fp32", "8 FLAC files, bf16"):
         assert words in shown
