@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 
 
 def printable(text: str) -> str:
     """Escape the control characters that a file name may contain, so that one line stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def writable(path: str) -> str:
+    r"""Return a file's path as text that a row of any table can hold.
+
+    Bytes that are not UTF-8 are escaped (as `\xe4`), and so are control characters, line separators, and
+    blanks at either end, which readers of tables strip.
+    """
+    name = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return re.sub(r"^\s+|\s+$|[\0-\x1f\x7f-\x9f\u2028\u2029]", _escaped, name)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in match[0])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 import tracemalloc
 from collections import Counter
@@ -100,9 +101,93 @@ def test_a_file_reached_twice_counts_once_with_its_label(tmp_path):
     touch(tmp_path, "data/real/a.wav", "data/fake/b.wav")
     (tmp_path / "data" / "all").symlink_to(tmp_path / "data" / "real")
     assert found(tmp_path / "data")[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
-    (tmp_path / "data" / "fake" / "also.wav").symlink_to(tmp_path / "data" / "real" / "a.wav")
+    write_lists(
+        tmp_path, {"real.csv": "path,label\ndata/all/a.wav,real\n", "fake.csv": "data/real/a.wav,fake\n"}
+    )
+    assert found(tmp_path / "data", tmp_path / "real.csv")[0]["data/real/a.wav"] == "bonafide"
     with pytest.raises(DataError, match="labelled both real and fake"):
-        find_recordings([tmp_path / "data"])
+        find_recordings([tmp_path / "real.csv", tmp_path / "fake.csv"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_linked_files_are_recordings_of_their_own(tmp_path):
+    """A cache keeps files of equal content as links to one file; a copy of it is the same data set."""
+    touch(tmp_path, "blobs/1", "blobs/2", "set/real/a.wav")
+    for name, blob in {"real/b": 1, "real/again": 1, "fake/c": 1, "fake/d": 2}.items():
+        (tmp_path / "set" / "fake").mkdir(exist_ok=True)
+        (tmp_path / f"set/{name}.wav").symlink_to(tmp_path / f"blobs/{blob}")
+    shutil.copytree(tmp_path / "set", tmp_path / "copy")
+    assert found(tmp_path / "set") == found(tmp_path / "copy")
+    assert len(find_recordings([tmp_path / "set"]).utterances) == 5
+    rows = "".join(
+        f"{label}/{name}.wav,{label}\n" for label, name in [("real", "b"), ("real", "again"), ("fake", "c")]
+    )
+    write_lists(tmp_path, {"set/l.csv": f"path,label\n{rows}"})
+    assert len(find_recordings([tmp_path / "set/l.csv"]).utterances) == 3
+
+
+def test_two_lists_of_one_recording_add_up(tmp_path):
+    lists = {
+        "speakers.csv": "path,speaker,codec\na.wav,eve,g722\n",
+        "labels.csv": "path,label,speaker\na.wav,real,adam\nb.wav,fake,eve\n",
+    }
+    lists["speakers.csv"] = (
+        lists["speakers.csv"].replace("path,", "path,label,").replace("a.wav,", "a.wav,real,")
+    )
+    write_lists(tmp_path, lists, "a.wav", "b.wav")
+    first, second = find_recordings([tmp_path / "labels.csv", tmp_path / "speakers.csv"]).utterances
+    assert (first.name, first.label) == ("a.wav", "bonafide")
+    assert first.columns == {"speaker": "adam", "codec": "g722"}  # the first list's cells come first
+    assert second.columns == {"speaker": "eve"}
+    (with_label,) = find_recordings([tmp_path / "a.wav", tmp_path / "speakers.csv"]).utterances
+    assert (with_label.label, with_label.trial) == ("bonafide", "a.wav")
+
+
+COMPOSED, DECOMPOSED = "réel", "re\u0301el"
+
+
+def test_a_list_in_other_letters_finds_its_recordings(tmp_path):
+    """Archives made on macOS have decomposed names, lists typed elsewhere composed ones."""
+    rows = (
+        f"path,label\n{COMPOSED}/{COMPOSED}0.wav,real\n{DECOMPOSED}/b.wav,fake\nnichts/{COMPOSED}.wav,fake\n"
+    )
+    write_lists(tmp_path, {"l.csv": rows}, f"{DECOMPOSED}/{DECOMPOSED}0.wav", f"{DECOMPOSED}/b.wav")
+    result = find_recordings([tmp_path / "l.csv"])
+    names = [u.name for u in result.utterances]
+    assert names == [f"nichts/{COMPOSED}.wav", f"{COMPOSED}/b.wav", f"{COMPOSED}/{COMPOSED}0.wav"]
+    assert [Path(u.path).is_file() for u in result.utterances] == [False, True, True]
+    assert len(result.notes) == 2
+    write_lists(tmp_path, {"ids.csv": f"path,label\n{COMPOSED}1,real\n"}, f"flac/{DECOMPOSED}1.flac")
+    assert find_recordings([tmp_path / "ids.csv"]).utterances[0].name == f"{COMPOSED}1.flac"
+
+
+def test_names_stay_different_where_only_their_letters_composition_differs(tmp_path):
+    touch(tmp_path, f"{COMPOSED}.wav", f"{DECOMPOSED}.wav")
+    if len(list(tmp_path.iterdir())) == 2:  # not on macOS
+        assert {u.name for u in find_recordings([tmp_path]).utterances} == {
+            f"{COMPOSED}.wav",
+            f"{DECOMPOSED}.wav",
+        }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a name is always text, without backslashes")
+def test_names_stay_different_where_one_looks_as_another_is_written(tmp_path):
+    for name in (rb"\xe4.wav", b"\xe4.wav", b" x.wav", rb"\x20x.wav", b"a\nb.wav"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).touch()
+    names = [u.name for u in find_recordings([tmp_path]).utterances]
+    assert len(set(names)) == 5
+    assert all(name.encode().isascii() and name.split() == [name] for name in names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a backslash is a slash")
+def test_paths_from_windows_are_found(tmp_path):
+    write_lists(
+        tmp_path,
+        {"l.csv": "path,label\nreal\\a.wav,real\nfake\\sub\\b.wav,fake\n"},
+        "real/a.wav",
+        "fake/sub/b.wav",
+    )
+    assert found(tmp_path / "l.csv")[0] == {"real/a.wav": "bonafide", "fake/sub/b.wav": "spoof"}
 
 
 def test_a_file_named_in_two_ways_counts_once(tmp_path):
@@ -418,7 +503,27 @@ def test_ids_of_another_set_are_not_taken_for_missing_ones(tmp_path):
     assert sum(Path(u.path).is_file() for u in result.utterances) == 279
     assert len(result.notes) == 1 + 21
     other = tmp_path / "LA/ASVspoof2019_LA_eval/flac"
-    assert result.notes[0].endswith(f"; not used, since only a few are there: {other}")
+    assert result.notes[0].endswith(f"; not used, since that seems to be another data set: {other}")
+
+
+@pytest.mark.parametrize("total", [60, 3000])
+def test_recordings_are_found_in_a_small_part(total, tmp_path):
+    ids = [f"DF_E_{i:04}" for i in range(total)]
+    places = ["part01" if i in (7, total - 2) else "part00" for i in range(total)]
+    write_lists(
+        tmp_path,
+        {"l.csv": "path,label\n" + "".join(f"{id_},real\n" for id_ in ids)},
+        *(f"{place}/flac/{id_}.flac" for place, id_ in zip(places, ids, strict=True)),
+    )
+    result = find_recordings([tmp_path / "l.csv"])
+    assert all(Path(u.path).is_file() for u in result.utterances)
+    assert [u.name for u in result.utterances if "part01" in u.name] == [
+        f"part01/flac/DF_E_{i:04}.flac" for i in (7, total - 2)
+    ]
+    assert result.notes == [
+        f"{tmp_path}/l.csv: list of labels, {total} rows, {total} of them in "
+        f"{tmp_path}/part00/flac, {tmp_path}/part01/flac"
+    ]
 
 
 @pytest.mark.parametrize(("speakers", "of_each"), [(30, 4), (600, 2)])

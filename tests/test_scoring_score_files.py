@@ -71,6 +71,57 @@ def test_what_is_written_is_read(format_, tmp_path):
     assert [Path(row.name).stem for row in rows] == ["a", "b"]
 
 
+NAMES = [
+    "a,b.flac",
+    'say "no".flac',
+    '"quoted".flac',
+    "semi;colon.flac",
+    "it's.flac",
+    "tab\\x09.flac",
+    "\\xe4.flac",
+]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("first", range(len(NAMES)))
+def test_any_name_is_read_as_it_was_written(format_, first, tmp_path):
+    names = [*NAMES[first:], *NAMES[:first]] + (
+        ["with blank.flac", 'with, both; ".flac'] if format_ == "arena" else []
+    )
+    scored = scored_of(
+        [name.replace(" ", "_") if format_ != "arena" else name for name in names], range(len(names))
+    )
+    rows = read_scores(write_scores(tmp_path, format_, scored))
+    assert [row.name for row in rows] == names_in(format_, scored.utterances)
+    assert [row.score for row in rows] == list(range(len(names)))
+
+
+def test_blanks_in_quotes_do_not_set_columns_apart(tmp_path):
+    (tmp_path / "s.txt").write_text('"/data/0 real, a.wav"   1.5\nb.wav 2\n"c d.wav" -1\n')
+    assert [(row.name, row.score) for row in read_scores(tmp_path / "s.txt")] == [
+        ("/data/0 real, a.wav", 1.5),
+        ("b.wav", 2.0),
+        ("c d.wav", -1.0),
+    ]
+
+
+def test_composed_and_decomposed_letters_are_the_same_name(tmp_path):
+    (tmp_path / "keys.csv").write_text(
+        "path,label\nréel.wav,real\nfake/e\u0301t\u00e9.wav,fake\n", encoding="utf-8"
+    )
+    (tmp_path / "s.csv").write_text("path,score\nre\u0301el.wav,1\nété,-1\n", encoding="utf-8")
+    scored, without = with_keys(read_scores(tmp_path / "s.csv"), read_labels(tmp_path / "keys.csv"))
+    assert (scored.scores.tolist(), without) == ([1, -1], 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are always text")
+@pytest.mark.parametrize("format_", FORMATS)
+def test_names_that_are_not_utf_8_can_be_written(format_, tmp_path):
+    utterance = Utterance("/data/Aufn\udce4hme.flac", r"Aufn\xe4hme.flac", "spoof")
+    path = write_scores(tmp_path, format_, Scored([utterance], np.array([[0.0, 1.0]]), {}))
+    assert r"Aufn\xe4hme" in path.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "text",
     [

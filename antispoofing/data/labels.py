@@ -127,7 +127,7 @@ def refuse(problems: Sequence[str]) -> None:
 def read_table(path: Path) -> Table:
     """Read a table of text, separated by tabs, commas, semicolons or spaces, with or without a header.
 
-    The first row is a header if any of its cells is a known name of a column.
+    Cells may be quoted. The first row is a header if any of its cells is a known name of a column.
 
     Raises:
         DataError: If the file is empty, or is not a table of text.
@@ -138,15 +138,18 @@ def read_table(path: Path) -> Table:
             lines = io.StringIO(file.read(), newline="")
         if "\0" in lines.getvalue():
             raise csv.Error("it contains NUL characters")
-        first = lines.readline()
+        first = re.sub('"[^"]*"', "", lines.readline())  # what is quoted does not set columns apart
         delimiter = next((d for d in "\t,;" if d in first), None)
         lines.seek(0)
         parsed: Iterator[tuple[int, list[str]]]
-        if delimiter is None:
+        if delimiter is None and '"' not in lines.getvalue():
             parsed = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
         else:
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            parsed = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
+            reader = csv.reader(
+                lines, delimiter=delimiter or " ", skipinitialspace=not delimiter, strict=True
+            )
+            cells = (([cell.strip() for cell in row], reader.line_num) for row in reader if any(row))
+            parsed = ((n, row if delimiter else list(filter(None, row))) for row, n in cells)
         known_cells: dict[str, str] = {}
         shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
         rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in parsed]

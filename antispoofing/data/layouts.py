@@ -7,9 +7,13 @@ if its recordings are in none of those folders.
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from antispoofing.data.labels import EVAL, LabelFile, plain, read_labels, read_table
 from antispoofing.errors import DataError
@@ -85,14 +89,33 @@ def _is_list(path: Path) -> bool:
         return False
 
 
+class AudioFolders(NamedTuple):
+    """Where a list's recordings are: `audio_folders`.
+
+    Attributes:
+        most: The folders with most of them, at least one.
+        others: Folders in which to look for those that are not there.
+        left_out: Folders that have some of them, but belong to another data set.
+    """
+
+    most: list[Path]
+    others: list[Path]
+    left_out: list[Path]
+
+    def locate(self, name: str) -> list[tuple[Path, str]]:
+        """Return what `locate` finds in the folders with most recordings, or else in the others."""
+        return locate(name, self.most) or (locate(name, self.others) if self.others else [])
+
+
 def audio_folders(
     path: Path, labels: LabelFile, root: Path | None, above: Path, inside: bool
-) -> tuple[list[Path], list[Path]]:
+) -> AudioFolders:
     """Find the folders of a list's recordings, by looking for some of these.
 
     Paths in a list are relative to one folder. Utterance ids are looked for in AUDIO_FOLDERS, and those of
-    ASVspoof also above the list's folder. A folder with far fewer of them than another one is taken to
-    belong to another data set with similar ids, unless the user named the folder above both.
+    ASVspoof also above the list's folder. A folder with far fewer of them than another one, and another year
+    in its path, is taken to belong to another data set with similar ids (ASVspoof 2019, 2021), unless the
+    user named the folder above both.
 
     Args:
         path: The list.
@@ -100,12 +123,9 @@ def audio_folders(
         root: The folder of the recordings, if the user named it.
         above: The folder that was given, or the list's own.
         inside: Whether to stay inside `above`, as in an archive.
-
-    Returns:
-        The folders, at least one, and those that have some of the recordings but were left out.
     """
     if any(suffix(name) in AUDIO_SUFFIXES for name in _sample(labels, 200)):
-        return [root or path.parent], []
+        return AudioFolders([root or path.parent], [], [])
     bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
     if inside:
         bases = [base for base in bases if base.is_relative_to(above)]
@@ -114,9 +134,17 @@ def audio_folders(
         sample = _sample(labels, max(200, 20 * len(folders)))  # enough even if each speaker has a folder
         hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
-            fewest = 0 if root else hits[0][1] / 20
-            return [f for f, count in hits if count >= fewest], [f for f, count in hits if count < fewest]
-    return [root or path.parent], []
+            most = [folder for folder, count in hits if count >= hits[0][1] / 20]
+            years = {year for folder in most for year in _years(folder, base)}
+            rest = [f for f in folders if f not in most]
+            others = [f for f in rest if root or _years(f, base) == years]
+            return AudioFolders(most, others, [f for f, _ in hits if f in rest and f not in others])
+    return AudioFolders([root or path.parent], [], [])
+
+
+def _years(folder: Path, base: Path) -> set[str]:
+    """Return the years in a folder's path below `base`: "ASVspoof2021_LA_eval" -> {"2021"}."""
+    return set(re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", str(folder.relative_to(base))))
 
 
 def _sample(labels: LabelFile, most: int) -> list[str]:
@@ -127,18 +155,53 @@ def _sample(labels: LabelFile, most: int) -> list[str]:
 def locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the folders that have a recording: for each, what its name is relative to, and the file.
 
-    A name without a suffix is tried with each of AUDIO_ENDINGS, until any folder has it.
+    A name without a suffix is tried with each of AUDIO_ENDINGS, until any folder has it. A name that no
+    folder has is tried with slashes for backslashes, and in other forms of its accented letters.
     """
-    for ending in ("",) if suffix(name) in AUDIO_SUFFIXES else AUDIO_ENDINGS:
+    endings = ("",) if suffix(name) in AUDIO_SUFFIXES else AUDIO_ENDINGS
+    for ending in endings:
         files = ((folder, os.path.join(folder, name + ending)) for folder in folders)
         found = [(folder, file) for folder, file in files if os.path.isfile(file)]
         if found:
             return [(Path(file).parent, file) for _, file in found] if os.path.isabs(name) else found
-    return []
+    if "\\" in name and os.sep == "/":
+        return locate(name.replace("\\", "/"), folders)
+    if name.isascii() or os.path.isabs(name):
+        return []
+    others = ((folder, _in_other_form(folder, name + ending)) for ending in endings for folder in folders)
+    return [(folder, file) for folder, file in others if os.path.isfile(file)]
+
+
+def _in_other_form(folder: Path, name: str) -> str:
+    """Return the path in a folder that differs from a name only in how accented letters are composed; or "".
+
+    Letters may be one character (NFC), or be followed by their accents (NFD, as in archives from macOS).
+    """
+    found = str(folder)
+    for part in Path(name).parts:
+        exact = os.path.join(found, part)
+        if os.path.exists(exact):
+            found = exact
+            continue
+        if not os.path.isdir(found):
+            return ""
+        # What changes a folder's content also changes its time.
+        real = _by_composed(found, os.stat(found).st_mtime_ns).get(unicodedata.normalize("NFC", part))
+        if real is None:
+            return ""
+        found = os.path.join(found, real)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _by_composed(folder: str, modified_ns: int) -> Mapping[str, str]:
+    """Return the names in a folder that are not ASCII by their composed form."""
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
 
 
 def leads_out(name: str, folder: Path, above: Path) -> bool:
     """Return whether a name in a list in `folder` leads to a place that is not below `above`."""
+    name = name.replace("\\", "/")  # as `locate` reads it
     if os.path.isabs(name) or not Path(os.path.abspath(folder / name)).is_relative_to(above):
         return True
     # An id is looked for in other folders as well, from which ".." might lead out.

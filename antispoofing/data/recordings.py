@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +24,13 @@ from antispoofing.data.layouts import (
     SPLITS,
     audio_folders,
     leads_out,
-    locate,
     matches,
     phases_of,
     published_lists,
     suffix,
 )
 from antispoofing.errors import DataError
+from antispoofing.text import writable
 from data_utils import AUDIO_SUFFIXES
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # the suffixes of lists of labels
@@ -152,7 +154,12 @@ def find_recordings(
 
 
 def _utterances(sources: Sequence[_Source], common: Path) -> list[Utterance]:
-    """Return the recordings of all sources, each file once, sorted by name."""
+    """Return the recordings of all sources, each once, sorted by name.
+
+    A recording is its path, with the links of its folders resolved, so that one that is reached in two ways
+    is one. Links of files are recordings of their own: a cache that keeps equal files as links to one file
+    counts as what it stands for.
+    """
     root = os.path.join(common, "")
     utterances: dict[str, Utterance] = {}  # by real path
     real_folders: dict[str, str] = {}
@@ -166,9 +173,28 @@ def _utterances(sources: Sequence[_Source], common: Path) -> list[Utterance]:
             known = utterances.setdefault(real, utterance)
             if known.label and utterance.label and known.label != utterance.label:
                 raise DataError(f"{path} and {known.path} are the same file, labelled both real and fake")
-            if utterance.label and not known.label:
-                utterances[real] = utterance
-    return sorted(utterances.values(), key=lambda u: u.name)
+            if known is not utterance:
+                first, second = (
+                    (utterance, known) if utterance.label and not known.label else (known, utterance)
+                )
+                trial_name, columns = first.trial or second.trial, {**second.columns, **first.columns}
+                utterances[real] = replace(first, trial=trial_name, columns=columns)
+    return _by_distinct_names(utterances.values())
+
+
+def _by_distinct_names(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Return recordings sorted by names, each of which is a different one even where letters are composed."""
+    named: dict[str, Utterance] = {}
+    composed = ((unicodedata.normalize("NFC", utterance.name), utterance) for utterance in utterances)
+    for name, utterance in sorted(composed, key=lambda pair: pair[0] != pair[1].name):
+        if name in named:  # a file system can hold both forms
+            name = utterance.name
+        while (
+            name in named
+        ):  # a backslash where the other's escapes something; or "link/../a.wav" and "a.wav"
+            name = name.replace("\\", "\\\\") if "\\" in name else f"./{name}"
+        named[name] = utterance if name == utterance.name else replace(utterance, name=name)
+    return [named[name] for name in sorted(named)]
 
 
 def find_splits(path: Path) -> Path | None:
@@ -217,9 +243,7 @@ def _common_root(folders: Sequence[Path]) -> Path:
 
 
 def _real_path(path: str, real_folders: dict[str, str]) -> str:
-    """Return `os.path.realpath`; those of folders are kept in `real_folders`, since it examines each part."""
-    if os.path.islink(path):
-        return os.path.realpath(path)
+    """Return a path with its folder's links resolved, which takes so long that `real_folders` keeps it."""
     folder, name = os.path.split(path)
     if folder not in real_folders:
         real_folders[folder] = os.path.realpath(folder)
@@ -231,8 +255,7 @@ def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
     """Return the utterance of a file below `root`, which ends in a separator."""
     name = os.path.normpath(path)
     name = name.removeprefix(root) if name.startswith(root) else os.path.relpath(path, root)
-    # It must be possible to print and write a name whose bytes are not valid text.
-    text = os.fsencode(name.replace(os.sep, "/")).decode("utf-8", errors="backslashreplace")
+    text = writable(name.replace(os.sep, "/"))
     if trial:
         return Utterance(path, text, trial.label, trial.name, trial.columns)
     labels = {LABEL_WORDS[word] for word in map(plain, name.split(os.sep)[:-1]) if word in LABEL_WORDS}
@@ -304,26 +327,26 @@ def _read_lists(
             for trial in labels.trials:
                 if leads_out(name := trial.name, path.parent, above):
                     raise DataError(f"{archive} is refused: its list of labels names {name}, outside it")
-        folders, left_out = audio_folders(path, labels, root, above, inside=archive is not None)
-        n_found = 0
+        folders = audio_folders(path, labels, root, above, inside=archive is not None)
+        found_in: Counter[Path] = Counter()
         for trial in _progress(labels.trials):
-            match locate(trial.name, folders):
+            match folders.locate(trial.name):
                 case []:
                     source.missing.append(f"{path}, row {trial.row}: there is no recording {trial.name}")
-                    source.files.append((os.path.join(folders[0], trial.name), trial))
+                    source.files.append((os.path.join(folders.most[0], trial.name), trial))
                 case [(home, file)]:
-                    homes.add(home)
                     source.files.append((file, trial))
-                    n_found += 1
+                    found_in[home] += 1
                 case several:
                     places = ", ".join(str(file) for _, file in several)
                     raise DataError(
                         f"{path}, row {trial.row}: {trial.name} is in several places ({places}); "
                         "choose one with --root, if the command has that option"
                     )
-        found = f"{n_found} of them in {', '.join(map(str, folders))}" if n_found else "none of them found"
-        if left_out:
-            found += f"; not used, since only a few are there: {', '.join(map(str, left_out))}"
+        homes.update(found_in)
+        found = f"{found_in.total()} of them in {_some(list(found_in))}" if found_in else "none of them found"
+        if folders.left_out:
+            found += f"; not used, since that seems to be another data set: {_some(folders.left_out)}"
         source.lists.append(f"{labels.describe()}, {found}")
         source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
     if not homes:
@@ -336,3 +359,9 @@ def _read_lists(
         )
     source.root = _common_root(sorted(homes))
     return source
+
+
+def _some(folders: Sequence[Path]) -> str:
+    """Return folders as text: all of a few, or the first of many."""
+    left = len(folders) - MOST_PROBLEMS
+    return ", ".join(map(str, folders[:MOST_PROBLEMS])) + (f" and {left} more" if left > 0 else "")

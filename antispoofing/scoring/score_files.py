@@ -5,8 +5,9 @@ In all of them, higher = more likely real.
 
 from __future__ import annotations
 
-import csv
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from antispoofing.data.labels import (
 from antispoofing.data.recordings import Utterance
 from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
+from antispoofing.text import writable
 from data_utils import AUDIO_SUFFIXES, BONAFIDE
 
 # Each format's file name, delimiter and header.
@@ -78,9 +80,9 @@ def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
             not allow that.
     """
     if format_ == "arena":
-        names = [u.trial if Path(u.trial).is_absolute() else str(Path(u.path)) for u in utterances]
+        names = [writable(u.trial if Path(u.trial).is_absolute() else str(Path(u.path))) for u in utterances]
     else:
-        names = [utterance_id(u.trial or u.name) for u in utterances]
+        names = [utterance_id(u.trial) if u.trial else _stem(u.name) for u in utterances]
         if blank := next((name for name in names if len(name.split()) != 1), None):
             raise DataError(
                 f"--scores-as {format_}: names cannot contain spaces, but {blank!r} does: rename it, or "
@@ -110,15 +112,26 @@ def write_scores(folder: Path, format_: str, scored: Scored) -> Path:
     file_name, delimiter, header = FORMATS[format_]
     rows = zip(names_in(format_, scored.utterances), scored.scores, strict=True)
     with open(folder / file_name, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerows([header] if header else [])
-        writer.writerows((name, repr(float(score))) for name, score in rows if np.isfinite(score))
+        if header:
+            file.write(delimiter.join(header) + "\n")
+        for name, score in rows:
+            if np.isfinite(score):
+                file.write(f"{_quoted(name)}{delimiter}{float(score)!r}\n")
     return folder / file_name
+
+
+def _quoted(name: str) -> str:
+    """Quote a name that contains a quote or anything that sets columns or rows apart, in whatever format."""
+    return '"' + name.replace('"', '""') + '"' if re.search(r'[\s,;"]', name) else name
 
 
 def utterance_id(name: str) -> str:
     """Strip the folder and the audio suffix from a file name: "flac/LA_E_1.flac" -> "LA_E_1"."""
-    last = PurePosixPath(name.replace("\\", "/"))
+    return _stem(name.replace("\\", "/"))
+
+
+def _stem(name: str) -> str:
+    last = PurePosixPath(name)
     return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
 
 
@@ -200,16 +213,16 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
     Raises:
         DataError: If no trial has a score.
     """
-    by_name = {score.name: score for score in scores}
-    trials_of = Counter(utterance_id(trial.name) for trial in keys.trials)
+    by_name = {_composed(score.name): score for score in scores}
+    trials_of = Counter(utterance_id(_composed(trial.name)) for trial in keys.trials)
     by_id: dict[str, list[str]] = {}
-    for score in scores:
-        by_id.setdefault(utterance_id(score.name), []).append(score.name)
+    for name in by_name:
+        by_id.setdefault(utterance_id(name), []).append(name)
 
     def name_of(trial: Trial) -> str | None:
-        if trial.name in by_name:
-            return trial.name
-        id_ = utterance_id(trial.name)
+        if (name := _composed(trial.name)) in by_name:
+            return name
+        id_ = utterance_id(name)
         names = by_id.get(id_, [])
         return names[0] if len(names) == trials_of[id_] == 1 else None
 
@@ -226,6 +239,11 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
         for trial, score in zip(keys.trials, found, strict=True)
     ]
     return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
+
+
+def _composed(name: str) -> str:
+    """Return a name with composed letters, which are the same letters as decomposed ones."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _merged(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
