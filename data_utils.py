@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soxr
 
-from antispoofing.audio import AudioError, AudioInfo, cautions, open_audio
+from antispoofing.audio import AudioError, AudioInfo, cautions, clipping, open_audio
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,9 @@ def load_with_info(
         if max_samples is not None:
             count = math.ceil(((skip + max_samples) / sample_rate + _RESAMPLER_REACH) * rate)
         with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
-            wave = mono(file.read(steps * (rate // common), count))
+            samples = file.read(steps * (rate // common), count)
+            note = "; ".join(filter(None, (file.info.note, clipping(samples))))
+            wave = mono(samples)
         if len(wave) and rate != sample_rate:
             n_samples = math.ceil(len(wave) * sample_rate / rate)
             wave = fit_length(soxr.resample(wave, rate, sample_rate, quality="HQ"), n_samples)
@@ -114,7 +116,7 @@ def load_with_info(
     wave = wave[skip:] if max_samples is None else wave[skip : skip + max_samples]
     if len(wave) == 0:
         raise AudioError(f"it ends before {offset:g} s" if offset else "it has no samples")
-    return wave, file.info
+    return wave, file.info._replace(note=note)
 
 
 def audio_info(path: str | Path) -> AudioInfo:

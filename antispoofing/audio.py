@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import soundfile
 
+from antispoofing.files import in_its_place
+from antispoofing.text import per_cent
+
 if TYPE_CHECKING:
     import av
 
@@ -48,6 +51,8 @@ _SLACK, _LOST = 0.25, 0.1
 
 SHORT = 1.0  # seconds; a shorter recording is too short to judge
 SILENT = 2e-3  # a recording is silent if its samples span less: -60 dB of full scale
+CLIPPED = 2e-3  # the share of samples cut off at one value from which a recording counts as clipped,
+CLIPPED_FROM = 0.1  # if that value is at least this, of full scale
 LOUDEST = 1.5  # of full scale, which resampling and lossy codecs exceed a little
 
 # Codecs in which a part of a recording is decoded to the same samples as in the whole, from _PREROLL seconds
@@ -67,7 +72,7 @@ class AudioInfo(NamedTuple):
         format: The container or format, in capitals: WAV, MP3, ...
         sample_rate: The sample rate in Hz.
         seconds: The duration of what it holds.
-        note: What cannot be heard of it, in words; "" if nothing is known to be missing.
+        note: What cannot be heard of it, or is wrong with it, in words; "" if nothing is known to be.
     """
 
     format: str
@@ -119,16 +124,42 @@ def cautions(wave: np.ndarray, sample_rate: int, note: str = "") -> list[str]:
     Args:
         wave: What was read of it, float32 [n], n >= 1.
         sample_rate: In Hz.
-        note: What of it could not be read (`AudioInfo.note`).
+        note: What is known of its file (`AudioInfo.note`).
     """
     found = [note] if note else []
     if len(wave) < SHORT * sample_rate:
         found.append(f"it lasts less than {SHORT:g} s, which is too short to judge")
     if np.ptp(wave) < SILENT:
-        found.append("it is silent, or all but silent")
+        what = "silent" if np.abs(wave).max() < SILENT else "constant"
+        found.append(f"it is {what}, or all but {what}")
     if np.abs(wave).max() > LOUDEST:
         found.append("its samples reach far beyond [-1, 1], so it is louder than what detectors are made for")
     return found
+
+
+def clipping(samples: np.ndarray) -> str:
+    """Say how many of a channel's samples are cut off at one value; "" if that is not so, or is rare.
+
+    Counted are runs of three or more samples that all have the highest or the lowest value. Resampling and
+    lossy codecs blur them, so that of such files it shows only what they cut off themselves.
+
+    Args:
+        samples: As decoded, [n, channels].
+    """
+    most = 0.0
+    for channel in samples.T:
+        loudness = np.abs(channel)
+        # Where this is not so, the highest values are not a plateau, but rare, or steps of few bits.
+        peak = loudness.max(initial=0)
+        if peak < CLIPPED_FROM or np.mean(loudness >= 0.9 * peak) < 5 * CLIPPED:
+            continue
+        count = 0
+        for extreme in (channel.max(), channel.min()):
+            edges = np.flatnonzero(np.diff(channel == extreme, prepend=False, append=False))
+            lengths = edges[1::2] - edges[::2]
+            count += lengths[lengths >= 3].sum()
+        most = max(most, count / len(channel))
+    return f"{per_cent(most)} % of its samples are cut off at one value (clipped)" if most >= CLIPPED else ""
 
 
 def _opened(path: str | Path, file: BinaryIO, stack: ExitStack) -> OpenAudio:
@@ -147,7 +178,7 @@ def _opened(path: str | Path, file: BinaryIO, stack: ExitStack) -> OpenAudio:
         return stack.enter_context(_Ffmpeg(file, riff))
     except AudioError as error:
         if sndfile is None or not sndfile.frames:
-            raise AudioError(f"{reason}{error}") from error
+            raise AudioError(in_its_place(path) or f"{reason}{error}") from error
         return _Sndfile(sndfile, riff, None)  # of a kind that ffmpeg does not read
 
 
@@ -394,11 +425,14 @@ class _Ffmpeg:
         self.frames = itertools.chain([first], self.frames)
         name = container.streams.audio[0].codec_context.name
         self.can_skip = is_one and name in _SKIPPABLE and self.tick * first.sample_rate <= 1
-        note = ""
+        notes = []
         if riff is not None and riff.promised is not None and riff.goes_on:
-            note = f"its header promises less than the {seconds:.2f} s that it holds"
+            notes.append(f"its header promises less than the {seconds:.2f} s that it holds")
         elif promised is not None and promised - seconds > _SLACK:
-            note = _missing(promised, seconds)
+            notes.append(_missing(promised, seconds))
+        if (tracks := len(container.streams.audio)) > 1:
+            notes.append(f"only the first of its {tracks} audio tracks is heard")
+        note = "; ".join(notes)
         # The header may give half of the rate (HE-AAC).
         self.info = AudioInfo(container.format.name.split(",")[0].upper(), first.sample_rate, seconds, note)
 

@@ -16,6 +16,17 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def in_its_place(path: str | Path) -> str:
+    """Return in words what is there in place of a file that was not downloaded; "" if nothing is."""
+    with open(path, "rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the file: fetch it with git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page in place of the file, perhaps one before a download: download the file itself"
+    return ""
+
+
 def remove(folder: Path, names: Iterable[str]) -> None:
     """Remove the files of an earlier run, which must not stay beside new ones."""
     for name in names:

@@ -3,12 +3,13 @@
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from helpers import speech_like
 
-from antispoofing.audio import AudioInfo, cautions
+from antispoofing.audio import AudioError, AudioInfo, cautions
 from benchmarks.damage import KINDS, encode, measure
 from data_utils import audio_info, load_with_info
 
@@ -124,6 +125,7 @@ def test_cautions():
     assert cautions(loud / 10, 16000) == []
     for wave, words in (
         (loud / 10 * 0, "it is silent"),
+        (loud / 10 * 0 + 0.3, "it is constant"),
         (loud[:8000] / 10, "it lasts less than 1 s"),
         (loud / np.abs(loud).max() * 30000, "its samples reach far beyond"),
     ):
@@ -133,9 +135,52 @@ def test_cautions():
     assert AudioInfo("WAV", 16000, 1.0).note == ""
 
 
-def test_a_file_of_no_known_kind_is_refused(tmp_path):
-    from data_utils import AudioError
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_clipped_recording_is_said_to_be(subtype, channels, tmp_path):
+    speech = speech_like(2, 16000)[:, :1]
+    speech = speech / np.abs(speech).max() * np.ones(channels)
+    notes = {}
+    for name, wave in {"whole": speech, "cut": np.clip(speech, -0.5, 0.5), "quiet": speech / 300}.items():
+        wave[:, 1:] *= 0.1  # the other channel is another voice
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16000, subtype=subtype)
+        for rate in (16000, 24000):
+            notes[name] = load_with_info(tmp_path / f"{name}.wav", rate, None, 0.0)[1].note
+            assert notes[name].endswith(" % of its samples are cut off at one value (clipped)") == (
+                name == "cut"
+            )
+    share = 100 * np.mean(np.abs(speech[:, 0]) >= 0.5)
+    assert float(notes["cut"].split()[0]) == pytest.approx(share, abs=1.5)
 
+
+def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
+    """As of a video whose first track is silent."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        packets: list[av.Packet] = []
+        streams = [container.add_stream("flac", rate=16000, layout="mono") for _ in range(2)]
+        for stream, loudness in zip(streams, (0, 1), strict=True):
+            samples = (loudness * 20000 * speech_like(2, 16000)[:, 0]).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+            frame.rate = 16000
+            packets += [*stream.encode(frame), *stream.encode(None)]
+        container.mux([packet for packet in packets if packet.size])
+    wave, info = load_with_info(tmp_path / "a.mkv", 16000, None, 0.0)
+    assert cautions(wave, 16000, info.note) == [
+        "only the first of its 2 audio tracks is heard",
+        "it is silent, or all but silent",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3"])
+def test_what_is_in_place_of_a_recording_is_named(name, tmp_path):
+    contents = {"a web page": b"<html>Sign in</html>", "Git LFS": b"version https://git-lfs.example/spec/v1"}
+    for words, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError, match=words):
+            load_with_info(tmp_path / name, 16000, None, 0.0)
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path):
     for name, content in (("a.mp3", b"\xff\xfb" + bytes(50)), ("b.wav", b"RIFF"), ("c.flac", b"fLaC")):
         Path(tmp_path / name).write_bytes(content)
         with pytest.raises(AudioError) as caught:

@@ -47,6 +47,32 @@ def named_by_pax(member):
     return member
 
 
+def test_archives_inside_archives_are_named(tmp_path, logged):
+    inner = write_zip(tmp_path / "inner.zip").read_bytes()
+    outer = write_zip(tmp_path / "outer.zip", {"set/Dataset.zip": inner, "readme.txt": b""})
+    with pytest.raises(DataError, match=r"no recordings.*1 archive \(set/Dataset\.zip\): unpack that"):
+        find_recordings([write_zip(tmp_path / "only.zip", {"set/Dataset.zip": inner})])
+    with pytest.raises(DataError, match=r"no recordings in \S*outer\.zip, but 1 archive \(set/Data"):
+        find_recordings([outer])
+    beside = write_zip(tmp_path / "beside.zip", CLIPS | {"part2.7z": b"7z", "notes.md": b""})
+    assert len(find_recordings([beside]).utterances) == 2
+    assert "skipped 3 files that cannot be used, among them 1 archive (part2.7z)" in logged.text
+
+
+def test_archives_in_a_folder_are_named(tmp_path):
+    write_zip(tmp_path / "set.zip")
+    (tmp_path / "more.rar").touch()
+    with pytest.raises(DataError, match=r"no recordings in .*2 archives \(\S*more\.rar, \S*set\.zip\)"):
+        find_recordings([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["a.rar", "a.7z", "A.Z01", "a.zip.001", "a.tar.zst"])
+def test_other_kinds_of_archives_are_not_taken_for_recordings(name, tmp_path):
+    (tmp_path / name).write_bytes(b"Rar!")
+    with pytest.raises(DataError, match=r"of this kind are not read.*unpack it yourself"):
+        find_recordings([tmp_path / name])
+
+
 @pytest.mark.parametrize("name", PACKED)
 def test_an_archive_is_read_like_the_folder_it_contains(name, tmp_path, logged):
     archive = PACKED[name](tmp_path / name)

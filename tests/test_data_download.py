@@ -363,7 +363,7 @@ def test_fake_or_real_is_fetched_and_extracted(york, tmp_path, capsys):
 def test_a_page_in_place_of_the_archive_is_reported(york, capsys):
     york.content = b"<html>moved</html>"
     assert command.main(["for-2sec"]) == 2
-    assert capsys.readouterr().err.startswith("error: for-2sec.tar.gz is damaged")
+    assert capsys.readouterr().err.startswith("error: for-2sec.tar.gz is a web page in place")
 
 
 def test_fine_tuning_fetches_its_data(york, capsys):

@@ -1,10 +1,12 @@
 """Detector files: what is written is read back, and what is wrong is named in one line."""
 
+import argparse
 import json
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -83,7 +85,11 @@ def _without(key):
             r"and 19 more\) \(read as",
         ),
         (lambda state: state | {"epoch": 3}, r"'epoch' is not a tensor \(its type is int\)$"),
-        (lambda state: {"model": state}, r"'model' is not a tensor \(its type is dict\)$"),
+        (lambda state: {"model": {"epoch": 3}}, r"'model' is not a tensor \(its type is dict\)$"),
+        (
+            lambda state: {"epoch": 3, "model": state, "ema": {"a": torch.zeros(1)}},
+            r"several dictionaries of tensors \(model, ema\): save the one that you want",
+        ),
         (lambda state: list(state.values()), "not a dictionary of tensors: its type is list$"),
         (lambda state: {}, "holds no tensors$"),
         (lambda state: {3: torch.zeros(1)} | state, "the key 3 is not a string$"),
@@ -101,6 +107,51 @@ def test_wrong_official_files_are_named_in_one_line(damage, words, small_officia
         load_detector(path, device="cpu", config=small_config)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def _trained(state: dict) -> dict:
+    """Return what a training script may save beside the weights."""
+    optimizer = {
+        "state": {0: {"step": torch.zeros(()), "exp_avg": torch.zeros(2)}},
+        "param_groups": [{"lr": 1}],
+    }
+    settings = argparse.Namespace(folder=Path("data"), lr=1e-3)
+    figures = {"eer": np.float64(0.1), "random": np.random.default_rng(0).random(3)}
+    return {"epoch": 3, "optimizer": optimizer, "args": settings, "best": figures, "scheduler": {}} | state
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda state: {"model": state}, "as model"),
+        (lambda state: _trained({"model_state_dict": state}), "as model_state_dict"),
+        (
+            lambda state: _trained({"checkpoint": {"state_dict": state, "step": 7}}),
+            "as checkpoint.state_dict",
+        ),
+        (lambda state: {f"module.{key}": value for key, value in state.items()}, ""),
+        (lambda state: {f"module.module.{key}": value for key, value in state.items()}, ""),
+        (lambda state: {f"_orig_mod.{key}": value for key, value in state.items()}, ""),
+        (lambda state: {f"module._orig_mod.module.{key}": value for key, value in state.items()}, ""),
+        (lambda state: {key.replace("model.", "model._orig_mod.", 1): v for key, v in state.items()}, ""),
+        (lambda state: {f"model.{key}": v for key, v in state.items()}, "begin with model."),  # Lightning
+        (
+            lambda state: _trained({"state_dict": {f"net.detector.{key}": v for key, v in state.items()}}),
+            "as state_dict|begin with net.detector.",
+        ),
+    ],
+)
+def test_weights_are_found_in_what_training_scripts_save(
+    wrap, said, small_official, small_config, small_pth, tmp_path, logged
+):
+    expected = load_detector(small_pth, device="cpu", config=small_config).state_dict()
+    torch.save(wrap(small_official), tmp_path / "checkpoint.pth")
+    detector = load_detector(tmp_path / "checkpoint.pth", device="cpu", config=small_config)
+    assert detector.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in detector.state_dict().items())
+    lines = logged.text.splitlines()
+    assert len(lines) == (said.count("|") + 1 if said else 0)
+    assert all(words in line for words, line in zip(said.split("|"), lines, strict=False))
 
 
 class RunsCode:
@@ -127,10 +178,21 @@ def test_a_whole_pickled_module_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["page.pth", "page.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>quota exceeded</html>", b"\x00" * 1000])
-def test_files_that_are_not_detectors(name, content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "damaged, or not a"),
+        (b"\x00" * 1000, "damaged, or not a"),
+        (b"\n<!DOCTYPE html><html>quota exceeded</html>", "a web page in place of the file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer .*git lfs pull",
+        ),
+    ],
+)
+def test_files_that_are_not_detectors(name, content, words, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged, or not a") as caught:
+    with pytest.raises(CheckpointError, match=words) as caught:
         load_detector(tmp_path / name)
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 
 GROUND = "ground"
-AUDIO = "antispoofing.audio"  # which imports nothing of the project, and data_utils.py is the beginning of
+AUDIO = "antispoofing.audio"  # the beginning of data_utils.py, on the ground
 # From the bottom up; rooms of the same rank do not import from each other.
 RANKS = [
     [GROUND],

@@ -17,7 +17,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
@@ -26,12 +26,25 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from antispoofing.errors import DataError
+from antispoofing.files import in_its_place
 from antispoofing.text import counted
 from data_utils import AUDIO_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+UNREAD = (
+    ".rar",
+    ".7z",
+    ".z01",
+    ".001",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".lz4",
+    ".iso",
+)  # other archives' suffixes
 UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # the files of an archive that are unpacked
 
 # Speech hardly compresses: an archive that unpacks to this many times its size is not a data set, but a bomb.
@@ -63,6 +76,21 @@ _DAMAGED = (
 def is_archive(path: Path) -> bool:
     """Return whether a path is an archive, judging by its name."""
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
+
+
+def archives_in(archive: Path) -> list[str]:
+    """Return the names of the archives in an archive that `extract` has unpacked."""
+    return other_archives(name for name, _ in _members(archive))
+
+
+def other_archives(names: Iterable[str]) -> list[str]:
+    """Return which of the names of files are those of archives, whether these can be read or not."""
+    return [name for name in names if name.lower().endswith(SUFFIXES + UNREAD)]
+
+
+def described(inner: Sequence[str]) -> str:
+    """Return archives as text: their number, and the first few."""
+    return f"{counted(len(inner), 'archive')} ({', '.join(inner[:3])}{', ...' if len(inner) > 3 else ''})"
 
 
 def extract(archive: Path, most_bytes: int | None = None, most_files: int | None = None) -> Path:
@@ -98,6 +126,9 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         limit = max(FREE_BYTES, MOST_GROWTH * stat.st_size) if most_bytes is None else most_bytes
         files = MOST_FILES if most_files is None else most_files
         count, skipped = _extract_into(part, archive, limit, files)
+        inner = other_archives(skipped)
+        if count == 0 and inner:
+            raise DataError(f"{archive} contains no recordings, but {described(inner)}: unpack that yourself")
         if count == 0:
             raise DataError(f"{archive} contains no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")
@@ -111,24 +142,27 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         # The libraries' own OSErrors have no number; EINVAL comes from seeking to before the beginning.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        raise DataError(f"{archive} is damaged, or packed in an unsupported way ({error})") from error
+        reason = in_its_place(archive) or f"damaged, or packed in an unsupported way ({error})"
+        raise DataError(f"{archive} is {reason}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    others = f"; skipped {counted(skipped, 'file')} that cannot be used" if skipped else ""
+    others = f"; skipped {counted(len(skipped), 'file')} that cannot be used" if skipped else ""
+    if inner:
+        others += f", among them {described(inner)}"
     logger.info("unpacked %s of %s into %s%s", counted(count, "file"), archive, folder, others)
     return folder
 
 
-def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> tuple[int, int]:
-    """Write an archive's files below a folder; return how many were written and how many were skipped."""
-    count = skipped = written = 0
-    members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
-    for name, file in tqdm(members, desc="unpacking", unit="file", disable=None):
+def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> tuple[int, list[str]]:
+    """Write an archive's files below a folder; return how many were written, and the names of the others."""
+    count = written = 0
+    skipped: list[str] = []
+    for name, file in tqdm(_members(archive), desc="unpacking", unit="file", disable=None):
         target = folder / _safe(name, archive)
-        if count + skipped == most_files:
+        if count + len(skipped) == most_files:
             raise DataError(f"{archive} contains more than {counted(most_files, 'file')}, which is too many")
         if target.suffix.lower() not in UNPACKED or target.name.startswith("."):
-            skipped += 1
+            skipped.append(name)
             continue
         count += 1
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +186,11 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     if len(path.parts) > MOST_FOLDERS:
         raise DataError(f"{archive} is refused: {name[:60]!r}... in it is nested too deeply")
     return path
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the names and contents of an archive's files."""
+    return _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
 
 
 def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from antispoofing.errors import DataError
+from antispoofing.files import in_its_place
 from antispoofing.text import counted
 from data_utils import BONAFIDE, LABELS, SPOOF
 
@@ -133,6 +134,8 @@ def read_table(path: Path) -> Table:
         DataError: If the file is empty, or is not a table of text.
         OSError: If it cannot be read.
     """
+    if reason := in_its_place(path):
+        raise DataError(f"{path} is {reason}")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = io.StringIO(file.read(), newline="")

@@ -142,12 +142,16 @@ def find_recordings(
         raise DataError("leave out --phase: it is for ASVspoof's data sets, but these data have no phases")
     common = _common_root([source.root for source in sources])
     utterances = _utterances(sources, common)
+    ignored = [path for source in sources for path in source.ignored]
     if not utterances:
-        raise DataError(f"no recordings in {', '.join(map(str, given))}")
+        inner = archives.other_archives(ignored)
+        inner += [name for path in given if archives.is_archive(path) for name in archives.archives_in(path)]
+        remedy = f", but {archives.described(inner)}: unpack that yourself" if inner else ""
+        raise DataError(f"no recordings in {', '.join(map(str, given))}{remedy}")
     return Recordings(
         common,
         utterances,
-        [path for source in sources for path in source.ignored],
+        ignored,
         [line for source in sources for line in source.lists]
         + [line for source in sources for line in source.missing],
     )
@@ -273,6 +277,11 @@ def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
         source = _read_lists(lists, root, phase, path, archive) if lists else _read_folder(path)
     elif path.suffix.lower() in LABEL_SUFFIXES:
         source = _read_lists([path], root, phase, path.parent)
+    elif archives.other_archives([path.name]):
+        raise DataError(
+            f"{path}: archives of this kind are not read (only {', '.join(archives.SUFFIXES)}): unpack it "
+            "yourself, and name its folder"
+        )
     else:
         source = _Source(path.parent, [(str(path), None)])
     return source

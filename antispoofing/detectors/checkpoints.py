@@ -1,18 +1,20 @@
 """Detector files, the official `.pth` and this project's safetensors, as plain named tensors.
 
-Reading never runs code from a file: a `.pth` is unpickled with `weights_only=True`, and safetensors cannot
-hold code. The network that the tensors belong to is defined in `model.py`.
+Reading never runs code from a file: a `.pth` is unpickled with `weights_only=True`, what training scripts
+keep beside the tensors is not rebuilt, and safetensors cannot hold code. The network that the tensors belong
+to is defined in `model.py`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -23,8 +25,10 @@ import torch
 from torch import Tensor
 
 from antispoofing.errors import CheckpointError, FairseqError
-from antispoofing.files import atomic_write
+from antispoofing.files import atomic_write, in_its_place
 from antispoofing.published import CONFIG, WEIGHTS
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,6 +50,42 @@ PRETRAINING_ONLY = tuple(
         "project_q.bias",
         "final_proj.weight",
         "final_proj.bias",
+    )
+)
+
+
+class Placeholder:
+    """A stand-in for any harmless class that a file names; it accepts whatever it is given and drops it."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# The classes that settings (argparse, OmegaConf, pathlib), figures and random states (NumPy) are made of.
+_STAND_INS = tuple(
+    (Placeholder, name)
+    for name in (
+        "argparse.Namespace",
+        *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+        "collections.defaultdict",
+        *(
+            f"numpy.{core}.multiarray.{name}"
+            for core in ("core", "_core")
+            for name in ("scalar", "_reconstruct")
+        ),
+        "numpy.dtype",
+        "numpy.ndarray",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Float", "Integer", "String")),
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+        "typing.Any",
     )
 )
 
@@ -85,7 +125,8 @@ def official_name(name: str) -> str:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     """Read all tensors of a detector file, and the header if this project wrote it.
 
-    If every key begins with `module.` (as DataParallel writes them), that prefix is removed.
+    Of what a training script saved, that is the one dictionary of tensors among other things, under whatever
+    name. What DataParallel and torch.compile put before the keys (`module.`, `_orig_mod.`) is removed.
 
     Returns:
         The tensors by key, and the header; None in place of the header for a file that others published.
@@ -102,10 +143,52 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
         if DETECTOR in metadata:
             return tensors, _header(metadata)
     else:
-        tensors = plain_tensors(unpickle(path))
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors, None
+        content, place = _state_dict(unpickle(path))
+        tensors = plain_tensors(content)
+        if place:
+            logger.info("%s: its weights are what it holds as %s", path, place)
+    renamed = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): value for key, value in tensors.items()}
+    while renamed and all(key.startswith("module.") for key in renamed):
+        renamed = {key.removeprefix("module."): value for key, value in renamed.items()}
+    return renamed if len(renamed) == len(tensors) else tensors, None
+
+
+def _state_dict(content: object) -> tuple[object, str]:
+    """Return the one dictionary of tensors in what a training script saved, and its name there.
+
+    A content that is, or holds, no dictionary of tensors is returned as it is, with the name "".
+
+    Raises:
+        CheckpointError: If there are several.
+    """
+    inside = _dictionaries(content, "")
+    while inside:
+        found = {name: value for name, value in inside.items() if _are_tensors(value)}
+        if len(found) > 1:
+            raise CheckpointError(
+                f"holds several dictionaries of tensors ({', '.join(found)}): save the one that you want in "
+                "a file of its own, by torch.save"
+            )
+        if found:
+            name, value = found.popitem()
+            return value, name
+        inside = {k: v for name, value in inside.items() for k, v in _dictionaries(value, f"{name}.").items()}
+    return content, ""
+
+
+def _dictionaries(content: object, prefix: str) -> dict[str, dict]:
+    """Return the dictionaries in a dictionary that is not itself one of tensors, if its keys are names."""
+    if (
+        not isinstance(content, dict)
+        or not all(isinstance(key, str) for key in content)
+        or _are_tensors(content)
+    ):
+        return {}
+    return {f"{prefix}{key}": value for key, value in content.items() if isinstance(value, dict)}
+
+
+def _are_tensors(content: dict) -> bool:
+    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
 def only_file(folder: Path) -> Path:
@@ -182,7 +265,8 @@ def _with_opened(path: Path, read: Callable[[safetensors.safe_open], T]) -> T:
         with safetensors.safe_open(path, framework="pt") as file:
             return read(file)
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"damaged, or not a safetensors file ({error})") from error
+        reason = in_its_place(path) or f"damaged, or not a safetensors file ({error})"
+        raise CheckpointError(reason) from error
 
 
 def _header(metadata: dict[str, str]) -> dict:
@@ -212,20 +296,19 @@ def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
     return header
 
 
-def unpickle(path: Path, stand_ins: Sequence[tuple[type, str]] = (), mmap: bool = False) -> object:
+def unpickle(path: Path, mmap: bool = False) -> object:
     """Read what PyTorch's `torch.save` wrote, without running code.
 
     Args:
         path: The file.
-        stand_ins: Pairs of a class and the dotted name of a class in the file that it replaces.
         mmap: Whether to leave the tensors in the file until they are used, if its format allows that.
 
     Raises:
         CheckpointError: If the file is damaged or of another kind, or if it names any class or function
-            other than tensors and those that `stand_ins` replaces.
+            other than tensors and those that a `Placeholder` replaces.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(_STAND_INS)):
             # torch may warn of a foreign pickle's protocol, but the errors below say it better.
             warnings.simplefilter("ignore")
             mmap = mmap and zipfile.is_zipfile(path)
@@ -233,13 +316,14 @@ def unpickle(path: Path, stand_ins: Sequence[tuple[type, str]] = (), mmap: bool 
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not wanted:
-            raise CheckpointError("damaged, or not a PyTorch file") from error
+            raise CheckpointError(in_its_place(path) or "damaged, or not a PyTorch file") from error
         reason = f"refused: it needs Python's {wanted[1]}, but only plain tensors are read, never code"
         raise CheckpointError(reason) from error
     except (OSError, MemoryError):
         raise
     except Exception as error:  # bytes that are not a pickle can make an unpickler raise anything
-        raise CheckpointError(f"damaged, or not a PyTorch file ({type(error).__name__})") from error
+        reason = in_its_place(path) or f"damaged, or not a PyTorch file ({type(error).__name__})"
+        raise CheckpointError(reason) from error
 
 
 def plain_tensors(content: object) -> dict[str, Tensor]:

@@ -60,6 +60,21 @@ def recognise(tensors: Mapping[str, Tensor]) -> Family:
     )
 
 
+def without_prefix(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Return what stands before all keys ("model.", mostly ""), and the tensors by the keys of a family.
+
+    A training script's network is often a part of a larger one.
+    """
+    inner, prefix = tensors, ""
+    while not any(family.owns(inner) for family in FAMILIES):
+        first = {key.partition(".")[0] for key in inner}
+        if len(first) != 1 or any("." not in key for key in inner):
+            return "", tensors
+        prefix += f"{first.pop()}."
+        inner = {key.partition(".")[2]: value for key, value in inner.items()}
+    return prefix, inner
+
+
 def by_head(head: str) -> Family:
     """Return the family with this kind of back end (`DetectorConfig.head`).
 

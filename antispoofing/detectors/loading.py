@@ -6,6 +6,7 @@ A detector that only has to score is made faster by `for_scoring`.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,8 @@ from model import (
     XLSRConfig,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def load_detector(
     checkpoint: str | Path,
@@ -48,9 +51,9 @@ def load_detector(
     To score many clips, pass the result to `for_scoring`.
 
     Args:
-        checkpoint: A file of one of the families (`families.py`), with or without `module.` before each of
-            its keys; one written by `save_detector`; a folder with one such file; or a Hugging Face folder of
-            a classifier (`hugging_face.py`).
+        checkpoint: A file of one of the families (`families.py`), by itself or among what a training script
+            saved (`checkpoints.read_tensors`); one written by `save_detector`; a folder with one such file;
+            or a Hugging Face folder of a classifier (`hugging_face.py`).
         device: "auto" (CUDA if there is one, else Apple's MPS, else the CPU), or a torch device or its name.
         precision: "fp32" (as published), "bf16", "fp16" or "int8" (see `Detector`), or "auto" (see
             `resolve_precision`).
@@ -81,6 +84,9 @@ def load_detector(
             if classifier:
                 detector = _with_weights(classifier.config, precision, engine, tensors, classifier.name_of)
             elif header is None:
+                prefix, tensors = families.without_prefix(tensors)
+                if prefix:
+                    logger.info("%s: its weights are those whose names begin with %s", path, prefix)
                 family = families.recognise(tensors)
                 config = family.config(tensors, config)
                 try:

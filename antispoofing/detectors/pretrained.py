@@ -1,7 +1,7 @@
 """Pre-trained front ends without a back end: fairseq's `xlsr2_300m.pt`, or a Hugging Face folder.
 
 Such a file cannot score, but fine-tuning can start from it. As with detector files, reading one never runs
-code: what fairseq keeps beside the tensors is not rebuilt.
+code.
 """
 
 from __future__ import annotations
@@ -30,35 +30,6 @@ ALONE = (
 # What the names of the classes of models that are front ends end with; in some settings there is none.
 _FRONT_ENDS = ("Model", "ForPreTraining", "ForCTC")
 
-
-class Placeholder:
-    """A stand-in for any harmless class that a file names; it accepts whatever it is given and drops it."""
-
-    def __init__(self, *args):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-# The classes that fairseq's pickled settings (argparse, OmegaConf) and averages (NumPy) name.
-_STAND_INS = tuple(
-    (Placeholder, name)
-    for name in (
-        "argparse.Namespace",
-        *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
-        "collections.defaultdict",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-        "numpy.dtype",
-        "omegaconf.base.ContainerMetadata",
-        "omegaconf.base.Metadata",
-        "omegaconf.dictconfig.DictConfig",
-        "omegaconf.listconfig.ListConfig",
-        *(f"omegaconf.nodes.{name}Node" for name in ("Any", "Boolean", "Float", "Integer", "String")),
-        "typing.Any",
-    )
-)
 
 MOST = 2**16  # of a size: far more than there are
 
@@ -180,7 +151,7 @@ def _fairseq_model(path: Path) -> dict | None:
     """Return what fairseq's file holds under `model`, or None if this is not such a file."""
     if not path.is_file() or path.suffix.lower() == ".safetensors":
         return None
-    content = checkpoints.unpickle(path, _STAND_INS, mmap=True)
+    content = checkpoints.unpickle(path, mmap=True)
     model = content.get("model") if isinstance(content, dict) else None
     if isinstance(model, dict) and any(str(key).startswith("feature_extractor.") for key in model):
         return model
