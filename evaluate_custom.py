@@ -91,16 +91,16 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             **tasks.must_agree(scoring, result[2], args.offset),
         },
     )
-    if distributed.is_main():
+    usable, exit_code = _usable(args, scoring, checkpoints, thresholds)
+    if distributed.is_main() and usable:
         remove(args.output, ["analysis.md"])
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
-    exit_code = 0
     evaluations: dict[str, tasks.Evaluation] = {}
     names: dict[str, str] = {}  # by the SHA-256 of the detector's file
-    for path, threshold in zip(checkpoints, thresholds, strict=True):
+    for path, threshold in usable:
         try:
             detector, rule = distributed.on_all_ranks(
-                partial(_load, path, threshold, scoring, args),
+                partial(_load, path, threshold, scoring),
                 lambda loaded: {"detector": tasks.identity(loaded[0])},
             )
             digest = tasks.digest(detector)
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
                 offset=args.offset,
                 pictures=args.pictures,
             )
-        except (CheckpointError, DataError, DownloadError) as error:
+        except (CheckpointError, DataError) as error:
             exit_code = print_error(error)
             continue
         if evaluation is not None:  # on the main process
@@ -148,16 +148,39 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Sequence[float | No
     found = tasks.find(data, args.root, args.phase)
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)
+    tasks.prepare_output(args.output)
     return checkpoints, thresholds, found
 
 
+def _usable(
+    args: argparse.Namespace,
+    scoring: options.ScoringOptions,
+    checkpoints: Sequence[Path],
+    thresholds: Sequence[float | None],
+) -> tuple[list[tuple[Path, float | None]], int]:
+    """Return the detectors that can be loaded, with their thresholds, and the exit code for the others."""
+
+    def check(checkpoint: Path) -> Path:
+        path = tasks.fetched(checkpoint)
+        config = tasks.check(path, scoring)
+        if args.timeline:
+            hop_samples(config, args.hop)
+        return path
+
+    usable, exit_code = [], 0
+    for checkpoint, threshold in zip(checkpoints, thresholds, strict=True):
+        try:
+            usable.append((distributed.on_all_ranks(partial(check, checkpoint)), threshold))
+        except (CheckpointError, DataError, DownloadError) as error:
+            exit_code = print_error(error)
+    return usable, exit_code
+
+
 def _load(
-    checkpoint: Path, threshold: float | None, scoring: options.ScoringOptions, args: argparse.Namespace
+    checkpoint: Path, threshold: float | None, scoring: options.ScoringOptions
 ) -> tuple[Detector, Rule]:
-    """Load a detector and its decision rule, and check the options that depend on it."""
-    detector = tasks.load(tasks.fetched(checkpoint), scoring)
-    if args.timeline:
-        hop_samples(detector.config, args.hop)
+    """Load a detector and its decision rule."""
+    detector = tasks.load(checkpoint, scoring)
     return detector, Rule.from_detector(detector, threshold)
 
 

@@ -23,7 +23,7 @@ def writable(path: str) -> str:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    return "".join(f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in match[0])
+    return "".join("\\x20" if c == " " else c.encode("unicode_escape").decode() for c in match[0])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

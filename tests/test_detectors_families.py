@@ -34,7 +34,7 @@ from antispoofing.data.recordings import Utterance
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY, check_values
 from antispoofing.detectors.families import FAMILIES, by_head, recognise
 from antispoofing.detectors.layers import KANLinear
-from antispoofing.detectors.loading import for_scoring, load_detector, save_detector
+from antispoofing.detectors.loading import check_detector, for_scoring, load_detector, save_detector
 from antispoofing.errors import CheckpointError
 from antispoofing.report.detector_card import detector_card, family_notes
 from antispoofing.scoring.decision import Rule
@@ -367,7 +367,7 @@ def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
     path = tmp_path / f"LA_model{suffix}"
     tensors = file_of(case)
     write(path, tensors)
-    assert loaded(path).config.head == case.head
+    assert loaded(path).config == check_detector(path, device="cpu", config=TOY)
     harm, words = DAMAGES[damage]
     harm(path, tensors)
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -376,6 +376,11 @@ def test_a_damaged_file_is_one_clear_line(damage, suffix, toy, tmp_path):
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
     assert len(line) < 400 + len(str(path))
+    if damage == "not a number":  # which only the values show
+        check_detector(path, device="cpu", config=TOY)
+    else:
+        with pytest.raises(CheckpointError, match=f"^{re.escape(line)}$"):
+            check_detector(path, device="cpu", config=TOY)
 
 
 @pytest.mark.parametrize(

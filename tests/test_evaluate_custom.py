@@ -17,6 +17,7 @@ from PIL import Image
 import evaluate_custom
 import evaluate_custom_for
 from antispoofing import distributed, metrics
+from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import ProcessError
 from antispoofing.report import plots, screen
@@ -263,7 +264,7 @@ def test_detectors_side_by_side_and_the_same_file_once(workplace, detector, caps
         ),
         (
             ["--data", "both", "--checkpoint", "detector.safetensors", "--output", "detector.safetensors"],
-            "error: detector.safetensors/analysis.md: Not a directory\n",
+            "error: --output detector.safetensors: File exists\n",
         ),
     ],
 )
@@ -280,6 +281,46 @@ def test_what_is_missing_is_one_line_and_exit_code_2(args, words, workplace, cap
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert words in error
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--checkpoint", "LA_modle.pth"], "LA_modle.pth: no such file"),
+        (["--checkpoint", "no.pth"], "no.pth: damaged"),
+        (["--checkpoint", "older.pth"], "older.pth: missing key"),
+        (["--checkpoint", "detector.safetensors", "--timeline", "--hop", "5"], "--hop 5: it must be from"),
+        (["--checkpoint", "detector.safetensors", "--output", "no.pth/results"], "--output no.pth/results: "),
+        (["--checkpoint", "detector.safetensors", "--scores-as", "asvspoof"], "would have the same name, a"),
+        (["--checkpoint", "detector.safetensors", "--threshold", "1", "2"], "--threshold: 2 for 1 detector"),
+        (["--checkpoint", "detector.safetensors", "--precision", "int8", "--frontend", "fairseq"], "fairseq"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_recording_is_decoded(args, words, workplace, capsys, monkeypatch):
+    for name in ("both/Real/a", "both/Fake/a"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(f"{name}.wav", tone(1, 16000), 16000)
+    Path("no.pth").write_bytes(b"no detector")
+    tensors = {official_name(key): value for key, value in Detector(PRESETS["small"]).state_dict().items()}
+    torch.save(dict(list(tensors.items())[:-1]), "older.pth", _use_new_zipfile_serialization=False)
+    monkeypatch.setattr("antispoofing.audio._opened", None)
+    assert run("--data", "both", *args) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert "duplicates" not in said.out
+    assert "Scoring" not in said.out
+
+
+def test_a_detector_that_cannot_be_used_is_told_before_the_others_are_used(workplace, capsys, monkeypatch):
+    soundfile.write("a.wav", tone(1, 16000), 16000)
+    soundfile.write("b.wav", tone(1, 16000), 16000)
+    checked = []
+    monkeypatch.setattr("evaluate_custom.tasks.audit", lambda *_: checked.append(capsys.readouterr().err))
+    assert run("--data", "a.wav", "b.wav", "--checkpoint", "detector.safetensors", "gone.pth") == 2
+    assert checked == ["error: gone.pth: no such file\n"]
+    assert Path("results/custom/detector/scores.csv").is_file()
+    assert capsys.readouterr().err == ""
 
 
 def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
@@ -310,7 +351,7 @@ def test_options_may_be_repeated_and_names_odd(workplace, capsys):
     assert run("--data", "x/real", "--data", "x/fake", "--checkpoint", "a$\\foo$b.safetensors") == 0
     assert list(read_scores(workplace / "results" / "custom" / "a$\\foo$b")) == [
         "fake/c.wav",
-        "real/a\nb.wav",
+        r"real/a\nb.wav",
     ]
     assert run("--data", "x/real", "--checkpoint", "a$\\foo$b.safetensors") == 0
     assert "a\\nb.wav" in capsys.readouterr().out

@@ -77,7 +77,7 @@ NAMES = [
     '"quoted".flac',
     "semi;colon.flac",
     "it's.flac",
-    "tab\\x09.flac",
+    "tab\\t.flac",
     "\\xe4.flac",
 ]
 

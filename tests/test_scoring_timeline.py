@@ -200,7 +200,7 @@ def test_each_window_has_a_verdict():
         (noise(16000), []),
         (noise(15999), ["less than 1 s"]),
         (np.zeros(32000), ["silent"]),
-        (np.full(32000, 0.5), ["silent"]),
+        (np.full(32000, 0.5), ["constant"]),
         (np.zeros(1), ["less than 1 s", "silent"]),
     ],
 )

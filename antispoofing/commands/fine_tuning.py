@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -76,14 +75,10 @@ def prepare_output(output: Path, checkpoint: Path) -> None:
     """Make the output folder and check that training may write to it.
 
     Raises:
-        TrainingError: If it cannot be written to.
+        DataError: If it cannot be written to.
         CheckpointError: If training would overwrite the detector that it starts from.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:  # whose path may be that of the temporary file
-        raise TrainingError(f"--output {output}: {error.strerror or error}") from error
+    tasks.prepare_output(output)
     if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
         raise CheckpointError(
             f"{checkpoint} would be overwritten by the fine-tuned one: name another --output"

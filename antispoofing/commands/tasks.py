@@ -5,6 +5,7 @@ A score is logit 1 (bona fide): higher = more likely real.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from antispoofing.text import counted, printable
 from antispoofing.training.history import FINAL
 
 if TYPE_CHECKING:
-    from model import Detector
+    from model import Detector, DetectorConfig
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
@@ -122,6 +123,32 @@ def fetched(checkpoint: Path) -> Path:
     from antispoofing.data import download  # takes half a second to import
 
     return download.resolve(checkpoint)
+
+
+def prepare_output(output: Path) -> None:
+    """Make the output folder and check that it can be written to, before any work is done.
+
+    Raises:
+        DataError: If it cannot.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:  # whose path may be that of the temporary file
+        raise DataError(f"--output {output}: {error.strerror or error}") from error
+
+
+def check(checkpoint: str | Path, options: ScoringOptions) -> DetectorConfig:
+    """Check in a moment, before any work is done, what `load` would refuse; return the configuration.
+
+    Raises:
+        UserError: As in `load`.
+    """
+    from antispoofing.detectors.loading import check_detector
+
+    return check_detector(
+        checkpoint, device=options.device, precision=options.precision, engine=options.engine
+    )
 
 
 def load(checkpoint: str | Path, options: ScoringOptions) -> Detector:

@@ -122,11 +122,15 @@ def official_name(name: str) -> str:
     return FRONT + name
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+def read_tensors(path: Path, only_shapes: bool = False) -> tuple[dict[str, Tensor], dict | None]:
     """Read all tensors of a detector file, and the header if this project wrote it.
 
     Of what a training script saved, that is the one dictionary of tensors among other things, under whatever
     name. What DataParallel and torch.compile put before the keys (`module.`, `_orig_mod.`) is removed.
+
+    Args:
+        path: The file.
+        only_shapes: Whether to leave the values in the file, which is quick: the tensors are then on "meta".
 
     Returns:
         The tensors by key, and the header; None in place of the header for a file that others published.
@@ -139,13 +143,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     if path.name == CONFIG:
         raise CheckpointError("the settings of a model: name its folder")
     if path.suffix.lower() == ".safetensors":
-        tensors, metadata = read_safetensors(path)
+        tensors, metadata = read_safetensors(path, only_shapes)
         if DETECTOR in metadata:
             return tensors, _header(metadata)
     else:
-        content, place = _state_dict(unpickle(path))
-        tensors = plain_tensors(content)
-        if place:
+        content, place = _state_dict(unpickle(path, only_shapes=only_shapes))
+        tensors = plain_tensors(content, only_shapes)
+        if place and not only_shapes:
             logger.info("%s: its weights are what it holds as %s", path, place)
     renamed = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): value for key, value in tensors.items()}
     while renamed and all(key.startswith("module.") for key in renamed):
@@ -230,8 +234,8 @@ def errors_naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: its contents or sizes make no sense ({kind}: {error})") from error
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of any safetensors file.
+def read_safetensors(path: Path, only_shapes: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of any safetensors file; `only_shapes` is that of `read_tensors`.
 
     Raises:
         CheckpointError: If the file is damaged or is not a safetensors file.
@@ -243,8 +247,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         n_bytes = 0
         while keys and n_bytes < _MAPPED_BYTES:
             key = keys.pop(0)
-            tensors[key] = file.get_tensor(key).clone()
-            n_bytes += tensors[key].nbytes
+            mapped = file.get_tensor(key)
+            tensors[key] = mapped.to("meta") if only_shapes else mapped.clone()
+            n_bytes += 0 if only_shapes else mapped.nbytes
 
     while keys:
         _with_opened(path, read_some)
@@ -296,12 +301,13 @@ def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
     return header
 
 
-def unpickle(path: Path, mmap: bool = False) -> object:
+def unpickle(path: Path, mmap: bool = False, only_shapes: bool = False) -> object:
     """Read what PyTorch's `torch.save` wrote, without running code.
 
     Args:
         path: The file.
         mmap: Whether to leave the tensors in the file until they are used, if its format allows that.
+        only_shapes: Whether to leave them there altogether, with tensors on "meta".
 
     Raises:
         CheckpointError: If the file is damaged or of another kind, or if it names any class or function
@@ -312,7 +318,7 @@ def unpickle(path: Path, mmap: bool = False) -> object:
             # torch may warn of a foreign pickle's protocol, but the errors below say it better.
             warnings.simplefilter("ignore")
             mmap = mmap and zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return torch.load(path, "meta" if only_shapes else "cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if not wanted:
@@ -326,8 +332,8 @@ def unpickle(path: Path, mmap: bool = False) -> object:
         raise CheckpointError(reason) from error
 
 
-def plain_tensors(content: object) -> dict[str, Tensor]:
-    """Return the content unchanged if it is a state dict of dense tensors.
+def plain_tensors(content: object, only_shapes: bool = False) -> dict[str, Tensor]:
+    """Return the content unchanged if it is a state dict of dense tensors, with `only_shapes` on "meta".
 
     Raises:
         CheckpointError: If it is anything else.
@@ -342,7 +348,12 @@ def plain_tensors(content: object) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise CheckpointError(f"not a plain state dict: {key!r} is not a tensor (its type is {kind})")
-        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.is_nested
+            or value.is_meta != only_shapes
+        ):
             raise CheckpointError(f"key {key} is not a plain dense tensor")
     return content
 

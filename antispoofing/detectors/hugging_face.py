@@ -49,8 +49,12 @@ class Classifier:
     config: DetectorConfig
 
 
-def read_classifier(folder: Path) -> Classifier | None:
+def read_classifier(folder: Path, only_shapes: bool = False) -> Classifier | None:
     """Read a folder with a model for sequence classification; return None if this is not one.
+
+    Args:
+        folder: The folder.
+        only_shapes: As for `checkpoints.read_tensors`.
 
     Raises:
         CheckpointError: If it is one, but cannot be used: the message says why.
@@ -65,7 +69,7 @@ def read_classifier(folder: Path) -> Classifier | None:
             f"a classifier of the kind {architecture}, which is not supported (only {SUPPORTED} of "
             f"{', '.join(KINDS)})"
         )
-    tensors, _ = checkpoints.read_tensors(pretrained.find_weights(folder))
+    tensors, _ = checkpoints.read_tensors(pretrained.find_weights(folder), only_shapes)
     real = _real_output(settings)
     projection = next(iter(tensors["projector.weight"].shape), 0) if "projector.weight" in tensors else 0
     layers = settings.get("num_hidden_layers", 12)  # the default of all kinds

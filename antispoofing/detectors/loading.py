@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,47 +72,116 @@ def load_detector(
         FairseqError: If fairseq cannot be imported.
         ValueError: If the engine or the precision is unknown.
     """
-    path = given = Path(checkpoint)
+    path = Path(checkpoint)
+    precision, target = _checked(engine, precision, device)
+    with _errors_of(path):
+        file, *settings = files_of(path)
+        with ThreadPoolExecutor(1) as pool:
+            sha256 = pool.submit(sha256_of, [file, *settings])
+            read = _read(path, file, config)
+            detector = _with_weights(read, precision, engine)
+        detector.path, detector.sha256 = file, sha256.result()
+    if read.header is not None:
+        detector.provenance = read.header["provenance"]
+    else:
+        detector.provenance = {"official_file": file.name, "official_sha256": detector.sha256}
+        if detector.config.head != AASIST_HEAD:
+            detector.provenance["family"] = families.by_head(detector.config.head).name
+    if read.header is None or "family" in detector.provenance:  # its weights are as others published them
+        detector.published_threshold = families.by_head(detector.config.head).threshold
+    return detector.to(target).eval()
+
+
+def check_detector(
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    engine: str = "transformers",
+    config: DetectorConfig | None = None,
+) -> DetectorConfig:
+    """Check all of a detector but the values of its weights, which is quick; return its configuration.
+
+    Args:
+        checkpoint: As for `load_detector`, and so are the others.
+        device: Where it is to compute.
+        precision: In which number format.
+        engine: By which library.
+        config: The sizes of its front end, if the file does not store them.
+
+    Raises:
+        CheckpointError: If `load_detector` would raise one whatever the values are.
+        DeviceError: If the device is not available, or does not support the precision.
+        FairseqError: If fairseq cannot be imported.
+        ValueError: If the engine or the precision is unknown.
+    """
+    path = Path(checkpoint)
+    precision, _ = _checked(engine, precision, device)
+    with _errors_of(path):
+        read = _read(path, files_of(path)[0], config, only_shapes=True)
+        with _read_as(read.family):
+            _network(read, precision, engine)
+    return read.config
+
+
+def _checked(engine: str, precision: str, device: str | torch.device) -> tuple[str, torch.device]:
+    """Return the precision and the device that `load_detector` uses; raise what it raises for wrong ones."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     target = resolve_device(device)
-    precision = resolve_precision(precision, target)
+    return resolve_precision(precision, target), target
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Report what is wrong with a detector's file in one line, and that it is a front end if that is it."""
     try:
-        with checkpoints.errors_naming(path), ThreadPoolExecutor(1) as pool:
-            path, *settings = files_of(path)
-            sha256 = pool.submit(sha256_of, [path, *settings])
-            classifier = hugging_face.read_classifier(given)
-            tensors, header = (classifier.tensors, None) if classifier else checkpoints.read_tensors(path)
-            if classifier:
-                detector = _with_weights(classifier.config, precision, engine, tensors, classifier.name_of)
-            elif header is None:
-                prefix, tensors = families.without_prefix(tensors)
-                if prefix:
-                    logger.info("%s: its weights are those whose names begin with %s", path, prefix)
-                family = families.recognise(tensors)
-                config = family.config(tensors, config)
-                try:
-                    detector = _with_weights(config, precision, engine, tensors, family.name_of(tensors))
-                except CheckpointError as error:
-                    raise CheckpointError(f"{error} (read as {family.name})") from error
-                detector.published_threshold = family.threshold
-            else:
-                config = DetectorConfig.from_dict(header["config"])
-                detector = _with_weights(config, precision, engine, tensors, lambda key: key)
-            detector.path, detector.sha256 = path, sha256.result()
+        with checkpoints.errors_naming(path):
+            yield
     except CheckpointError:
-        if pretrained.is_front_end(given):
-            raise CheckpointError(f"{given}: {pretrained.ALONE} {given}") from None
+        if pretrained.is_front_end(path):
+            raise CheckpointError(f"{path}: {pretrained.ALONE} {path}") from None
         raise
+
+
+class _Read(NamedTuple):
+    """A detector or a front end, as read from a file.
+
+    Attributes:
+        config: The detector's configuration.
+        tensors: The weights by the file's own keys.
+        name_of: Gives the file's key for a key of the detector, or for one of PRETRAINING_ONLY.
+        header: The header of this project's files; None for others.
+        family: The name of the family as which the file was recognised; "" if it says itself what it is.
+    """
+
+    config: DetectorConfig
+    tensors: dict[str, Tensor]
+    name_of: Callable[[str], str]
+    header: dict | None = None
+    family: str = ""
+
+
+def _read(given: Path, file: Path, config: DetectorConfig | None, only_shapes: bool = False) -> _Read:
+    """Read a detector.
+
+    Args:
+        given: As for `load_detector`.
+        file: The file of its weights, by `files_of`.
+        config: As for `load_detector`.
+        only_shapes: As for `checkpoints.read_tensors`.
+    """
+    classifier = hugging_face.read_classifier(given, only_shapes)
+    if classifier is not None:
+        return _Read(classifier.config, classifier.tensors, classifier.name_of)
+    tensors, header = checkpoints.read_tensors(file, only_shapes)
     if header is not None:
-        detector.provenance = header["provenance"]
-        if "family" in detector.provenance:  # its weights are as others published them
-            detector.published_threshold = families.by_head(detector.config.head).threshold
-    else:
-        detector.provenance = {"official_file": path.name, "official_sha256": detector.sha256}
-        if detector.config.head != AASIST_HEAD:
-            detector.provenance["family"] = families.by_head(detector.config.head).name
-    return detector.to(target).eval()
+        return _Read(DetectorConfig.from_dict(header["config"]), tensors, lambda key: key, header)
+    prefix, tensors = families.without_prefix(tensors)
+    if prefix and not only_shapes:
+        logger.info("%s: its weights are those whose names begin with %s", file, prefix)
+    family = families.recognise(tensors)
+    return _Read(family.config(tensors, config), tensors, family.name_of(tensors), family=family.name)
 
 
 def files_of(checkpoint: Path) -> list[Path]:
@@ -163,14 +234,11 @@ def load_front_end(
         ValueError: If the engine or the precision is unknown.
     """
     path = Path(checkpoint)
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    target = resolve_device(device)
-    precision = resolve_precision(precision, target)
+    precision, target = _checked(engine, precision, device)
     with checkpoints.errors_naming(path):
         file = pretrained.read_front_end(path)
-        config = file.config or config
-        detector = _with_weights(config, precision, engine, file.tensors, file.name_of, seed)
+        read = _Read(file.config or config or DetectorConfig(), file.tensors, file.name_of)
+        detector = _with_weights(read, precision, engine, seed)
         detector.path, detector.sha256 = file.path, files.file_sha256(file.path)
     detector.provenance = {
         "front_end_file": file.path.name,
@@ -180,21 +248,41 @@ def load_front_end(
     return detector.to(target).eval()
 
 
-def _with_weights(
-    config: DetectorConfig | None,
-    precision: str,
-    engine: str,
-    tensors: dict[str, Tensor],
-    name_of: Callable[[str], str],
-    back_end_seed: int | None = None,
-) -> Detector:
-    """Build a detector and fill it with a file's tensors.
+def _with_weights(read: _Read, precision: str, engine: str, back_end_seed: int | None = None) -> Detector:
+    """Build a detector and fill it with a file's tensors; with a seed, its back end gets random weights."""
+    with _read_as(read.family):
+        detector, fresh = _network(read, precision, engine, back_end_seed)
+        state = {key: value for key, value in detector.state_dict().items() if key not in fresh}
+        names = {key: read.name_of(key) for key in state}
+        loaded = {key: read.tensors[names[key]].to(value.dtype) for key, value in state.items()}
+        checkpoints.check_values({names[key]: value for key, value in loaded.items()})
+    detector.load_state_dict(loaded | fresh, assign=True)
+    pretraining = {key: read.name_of(key) for key in checkpoints.PRETRAINING_ONLY}
+    detector.pretraining_tensors = {
+        key: read.tensors[name] for key, name in pretraining.items() if name in read.tensors
+    }
+    return detector
 
-    `name_of` gives the file's name for a key of the detector, or for one of PRETRAINING_ONLY. With a
-    `back_end_seed` the back end gets random weights; without one, the file's.
+
+@contextmanager
+def _read_as(family: str) -> Iterator[None]:
+    """Add to an error as which family the file was read, if that was told by its keys alone."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (read as {family})" if family else str(error)) from error
+
+
+def _network(
+    read: _Read, precision: str, engine: str, back_end_seed: int | None = None
+) -> tuple[Detector, dict[str, Tensor]]:
+    """Build a detector without weights, on "meta", and check that a file has the tensors that it needs.
+
+    Returns:
+        The detector, and the random weights of its back end by key; there are none without a seed.
     """
     with torch.device("meta"):  # random weights take time, and would be replaced at once
-        detector = _build(config or DetectorConfig(), precision, engine)
+        detector = _build(read.config, precision, engine)
     fresh = {}
     if back_end_seed is not None:
         with torch.random.fork_rng(devices=[]):
@@ -204,18 +292,13 @@ def _with_weights(
     front_end, mask = detector.front_end, "masked_spec_embed"
     if (
         isinstance(front_end, XLSR | TransformersFrontEnd)
-        and name_of(f"front_end.model.{mask}") not in tensors
+        and read.name_of(f"front_end.model.{mask}") not in read.tensors
     ):
         front_end.model.register_parameter("masked_spec_embed", None)  # of pre-training: some lack it
     state = {key: value for key, value in detector.state_dict().items() if key not in fresh}
-    names = {key: name_of(key) for key in state}
-    pretraining = {key: name_of(key) for key in checkpoints.PRETRAINING_ONLY}
-    checkpoints.check_keys(tensors, {names[k]: v for k, v in state.items()}, pretraining.values())
-    loaded = {key: tensors[names[key]].to(value.dtype) for key, value in state.items()}
-    checkpoints.check_values({names[key]: value for key, value in loaded.items()})
-    detector.load_state_dict(loaded | fresh, assign=True)
-    detector.pretraining_tensors = {k: tensors[name] for k, name in pretraining.items() if name in tensors}
-    return detector
+    pretraining = [read.name_of(key) for key in checkpoints.PRETRAINING_ONLY]
+    checkpoints.check_keys(read.tensors, {read.name_of(k): v for k, v in state.items()}, pretraining)
+    return detector, fresh
 
 
 def _build(config: DetectorConfig, precision: str, engine: str) -> Detector:
