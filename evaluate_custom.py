@@ -12,6 +12,7 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -61,6 +62,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     options.add_audit_option(parser)
     options.add_machine_options(parser)
     options.add_scores_as_option(parser, score_files.FORMATS)
+    options.add_general_options(parser)
     args = parser.parse_args(argv)
     if args.hop and not args.timeline:
         parser.error("--hop needs --timeline")
@@ -121,6 +123,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
                 threshold=threshold,
                 offset=args.offset,
                 pictures=args.pictures,
+                has_timelines=args.timeline,
             )
         except (CheckpointError, DataError) as error:
             exit_code = print_error(error)
@@ -213,6 +216,8 @@ def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespac
     print(f"\n{'Scores, metrics and plots' if labelled else 'Scores'} are in {folders}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
+        named = f" --checkpoint {shlex.quote(str(args.checkpoint[0]))}" if args.checkpoint else ""
+        print(f"Next, fine-tune a detector on Fake-or-Real (tasks 4 and 5): python fine_tune_for.py{named}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ same recordings. A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -67,6 +68,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     options.add_pictures_option(parser)
     options.add_audit_option(parser)
     options.add_machine_options(parser)
+    options.add_general_options(parser)
     return parser.parse_args(argv)
 
 
@@ -140,6 +142,8 @@ def _report(
         figures += " The verdicts go by the calibration instead."
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, plots and the analysis are in {args.output}")
+    named = f" --checkpoint {shlex.quote(str(args.checkpoint))}" if args.checkpoint else ""
+    print(f"Next, try the detector in a browser: python app.py{named}")
 
 
 def _find(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -51,6 +52,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     training_options.add_resuming_options(parser)
     options.add_audit_option(parser)
     options.add_machine_options(parser, training_options.PRECISIONS, batch_size=16)
+    options.add_general_options(parser)
     args = parser.parse_args(argv)
     if args.validation_fraction is not None and args.validation_split is None:
         parser.error("--validation-fraction needs --validation-split")
@@ -148,19 +150,22 @@ def _train(
 
     steps_per_epoch = steps_of_an_epoch(config, len(splits.training))
     steps, done = config.epochs * steps_per_epoch, (state.epoch - 1) * steps_per_epoch + state.step
-    progress = fine_tuning.Progress(args.output, steps, done, tracker)
-    history = fine_tune(
-        detector,
-        splits.training,
-        splits.validation,
-        config,
-        args.output,
-        groups=splits.groups(),
-        workers=args.workers,
-        state=state,
-        save_every=args.save_every,
-        hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
-    )
+    progress = fine_tuning.Progress(args.output, steps, steps_per_epoch, done, tracker)
+    try:
+        history = fine_tune(
+            detector,
+            splits.training,
+            splits.validation,
+            config,
+            args.output,
+            groups=splits.groups(),
+            workers=args.workers,
+            state=state,
+            save_every=args.save_every,
+            hooks=Hooks(progress.on_step, fine_tuning.print_left_out, progress.on_epoch),
+        )
+    finally:
+        progress.close()
     if len(history) < config.epochs:
         epochs = counted(len(history) - best_epoch(history).epoch, "epoch")
         print(f"Ended early: {epochs} in a row brought no improvement (--patience)")
@@ -181,6 +186,9 @@ def _finish(args: argparse.Namespace, detector: Detector, splits: Splits) -> Non
     remove(args.output, [STATE])
     tests = f"; the test results are in {args.output / fine_tuning.TESTING}" if splits.testing else ""
     print(f"\nDetector, history and curves are in {args.output}{tests}")
+    final = args.output / FINAL
+    named = "" if final == tasks.FINE_TUNED else f" --checkpoint {shlex.quote(str(final))}"
+    print(f"Next, see what it changes on your own data (tasks 6 and 7): python evaluate_custom_for.py{named}")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from antispoofing.progress import bar
+from antispoofing.text import printable
+
+_BLOCK = 2**20  # how many bytes are read at once
+
 
 def file_sha256(path: str | Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        with bar(what=f"reading {printable(Path(path).name)}", unit="B", total=size) as progress:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                progress.update(len(block))
+    return digest.hexdigest()
 
 
 def in_its_place(path: str | Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+NAME = "antispoofing"
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples"
 CUSTOM_SAMPLES = SAMPLES / "custom"

@@ -1,12 +1,16 @@
 """Errors that users see: each is one line, and those of the system name the path and the reason."""
 
 import argparse
+import io
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from antispoofing import progress
 from antispoofing.commands.run import print_error, run_script
 from antispoofing.errors import DataError
 
@@ -47,6 +51,33 @@ def test_a_reader_that_has_gone_stops_nothing(name, tmp_path, monkeypatch):
         assert run_script("x.py", run, lambda argv: argparse.Namespace(), []) == 0
         assert (tmp_path / "results").exists()
         assert getattr(sys, name) is stream
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_work_in_progress_shows_the_time_left_unless_quiet(is_quiet, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)
+
+    def run(args, invocation) -> int:
+        shown = progress.bar(what="scoring", unit="clip", total=10)
+        if not shown.disable:
+            shown.start_t -= 3  # as if it had begun so long ago
+        shown.update(5)
+        shown.refresh()
+        shown.close()
+        print("done")
+        return 0
+
+    assert run_script("x.py", run, lambda argv: argparse.Namespace(quiet=is_quiet), []) == 0
+    shown = sys.stderr.getvalue()
+    assert bool(re.search(r"scoring:  50%.* 5/10 \[00:03<00:03, +1\.\d+clip/s\]", shown)) != is_quiet
+    assert not is_quiet or not shown
+    assert progress.HIDDEN not in os.environ
 
 
 def test_a_reader_that_stays_gets_everything(monkeypatch):

@@ -158,7 +158,7 @@ def as_small(monkeypatch: pytest.MonkeyPatch, home: Path, config) -> None:
     """Change to a folder, and take official files for small networks instead of XLS-R 300M."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    for name in ("load_detector", "load_front_end"):
+    for name in ("check_detector", "load_detector", "load_front_end"):
         function = partial(getattr(loading, name), config=config)
         monkeypatch.setattr(loading, name, function)
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 import evaluate_custom
 import evaluate_custom_for
-from antispoofing import distributed, metrics
+import fine_tune_for
+from antispoofing import distributed, metrics, project
 from antispoofing.detectors.checkpoints import official_name
 from antispoofing.detectors.loading import save_detector
 from antispoofing.errors import ProcessError
@@ -495,7 +496,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     for beginning in ("Fake/cut short.flac: ", "  caution: "):
         assert f"{beginning}its header promises 20.00 s, but there are only " in shown
     heard = "Of 2 recordings, only 4.04 s were heard (the longest has 0:11.0): "
-    assert f"{heard}evaluate_custom.py --timeline hears all" in shown
+    assert f"{heard}see the timelines" in shown
     folder = workplace / "out" / "detector" / "timelines"
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert written == {
@@ -515,6 +516,29 @@ def test_timelines_of_whole_recordings(workplace, capsys):
         assert row["verdict"] == ("real" if float(row["score"]) >= 0.1 else "fake")
     with Image.open(folder / "Real" / "long.wav.png") as picture:
         assert min(picture.size) > 300
+    with open(folder.parent / "timelines.csv", encoding="utf-8", newline="") as file:
+        overview = {row["path"]: row for row in csv.DictReader(file)}
+    assert list(overview) == [
+        f"{n}" for n in ("Fake/broken.wav", "Fake/cut short.flac", "Fake/long.wav", "Real/long.wav")
+    ]
+    whole = overview["Real/long.wav"]
+    margin = np.mean([float(row["margin"]) for row in rows])
+    assert float(whole["mean_margin"]) == pytest.approx(margin)
+    assert (whole["seconds"], whole["windows"], whole["note"]) == ("11.0", "6", "")
+    assert whole["whole_recording"] == ("real" if margin >= 0 else "fake")
+    assert f"Real/long.wav, as a whole: {whole['whole_recording'].upper()} (6 windows" in shown
+    assert "its header promises 20.00 s" in overview["Fake/cut short.flac"]["note"]
+    assert overview["Fake/broken.wav"]["whole_recording"] == ""
+    assert overview["Fake/broken.wav"]["note"] in shown
+    lines = (folder.parent / "timelines.rttm").read_text(encoding="utf-8").splitlines()
+    stretches = [(n, words) for n, row in overview.items() for words in row["stretches"].split("; ") if words]
+    assert len(lines) == len(stretches) > 0
+    for line, (name, words) in zip(map(str.split, lines), stretches, strict=True):
+        assert line[:3] == ["SPEAKER", name.replace(" ", r"\x20"), "1"]
+        times = re.match(r"(\S+) to (\S+) s leans towards synthetic$", words).groups()
+        start, duration = map(float, line[3:5])
+        assert (start, start + duration) == pytest.approx(tuple(map(float, times)), abs=0.01)
+        assert line[5:] == ["<NA>", "<NA>", "leans-synthetic", "<NA>", "<NA>"]
     # the next run removes them
     name = "n" * 251 + ".wav"
     Path(name).write_bytes(Path("talks/Real/long.wav").read_bytes())
@@ -523,6 +547,7 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     assert {path.name for path in folder.rglob("*")} == {f"{digest}.csv", f"{digest}.png"}
     assert run("--data", name, *options[2:]) == 0
     assert not folder.exists()
+    assert not list(folder.parent.glob("timelines.*"))
 
 
 def test_timelines_name_the_calibration(workplace, detector, capsys):
@@ -553,6 +578,24 @@ def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, de
     assert lines[1] == ("error: --hop 5: it must be from 6.25e-05 s, one sample, to 4.0375 s, one window")
     assert lines[2] == "error: damaged.safetensors: its calibration is damaged"
     assert Path("results/custom/detector/timelines/a.wav.csv").is_file()
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_a_quiet_run_prints_errors_alone(option, workplace, capsys):
+    soundfile.write("a.wav", tone(1, 16000), 16000)
+    assert run("--data", "a.wav", "--checkpoint", "detector.safetensors", "gone.pth", option) == 2
+    assert capsys.readouterr() == ("", "error: gone.pth: no such file\n")
+    assert Path("results/custom/detector/scores.csv").is_file()
+    assert run("--data", "a.wav", "--checkpoint", "detector.safetensors") == 0
+    assert "a.wav" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [evaluate_custom, evaluate_custom_for, fine_tune_for])
+def test_the_version_is_that_of_the_project(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"antispoofing {project.version()}\n"
 
 
 def test_a_hop_needs_a_timeline(workplace):

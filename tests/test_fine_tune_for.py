@@ -128,7 +128,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_in(workplace, capsys):
     (folder / "final_model.pth").write_bytes(b"of an earlier run")
     (folder / "testing" / "another set").mkdir()
     (folder / "testing" / "another set" / "metrics.json").write_bytes(b"of an earlier run")
-    progress = fine_tuning.Progress(folder, 2, 0, Tracker(folder, {}, "one", enabled=False))
+    progress = fine_tuning.Progress(folder, 2, 1, 0, Tracker(folder, {}, "one", enabled=False))
     scored = Scored(find_recordings(["for-2seconds/validation"]).utterances, np.zeros((4, 2)), {})
     progress.on_epoch([EpochResult(1, 0.7, 0.8, 0.5, 0.4, 0.6, 0.5, 0.0, 5e-5, 1.0)], scored)
     assert sorted(p.name for p in folder.iterdir()) == [

@@ -56,6 +56,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "them",
     )
     options.add_machine_options(parser)
+    options.add_general_options(parser)
     args = parser.parse_args(argv)
     if bool(args.data) == bool(args.scores):
         parser.error("name either --data or --scores")

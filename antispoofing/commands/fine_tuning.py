@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from antispoofing import distributed, metrics
 from antispoofing.classes import FAKE, REAL
 from antispoofing.commands import tasks
@@ -18,6 +20,7 @@ from antispoofing.data.splits import Splits
 from antispoofing.detectors.provenance import read_fine_tuning
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
+from antispoofing.progress import bar
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import CONFIG
 from antispoofing.report import plots, results, screen
@@ -207,7 +210,7 @@ def duration(seconds: float) -> str:
 
 def print_left_out(utterance: Utterance, reason: str) -> None:
     """Print that a recording is left out of training, and why."""
-    print(printable(f"left out of training: {utterance.name}: {reason}"))
+    tqdm.write(printable(f"left out of training: {utterance.name}: {reason}"))
 
 
 class Progress:
@@ -216,24 +219,43 @@ class Progress:
     Args:
         output: The output folder.
         steps: The number of steps of the whole run.
+        of_epoch: The number of steps of an epoch.
         done: How many of them were done before this run started or resumed.
         tracker: Logs steps and epochs.
     """
 
-    def __init__(self, output: Path, steps: int, done: int, tracker: Tracker):
-        self.output, self.steps, self.tracker = output, steps, tracker
+    def __init__(self, output: Path, steps: int, of_epoch: int, done: int, tracker: Tracker):
+        self.output, self.steps, self.of_epoch, self.tracker = output, steps, of_epoch, tracker
         self.step = done
+        self._bar: tqdm | None = None
         self.timed = 0
         self.started = time.perf_counter()
 
     def on_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
-        """Log a step, and once estimate the remaining time."""
+        """Log and show a step, and once estimate the remaining time."""
+        if self._bar is None:  # each epoch has its own, since the validation split follows
+            self._bar = bar(
+                what="training",
+                unit="step",
+                total=self.steps,
+                initial=self.step,
+                is_shown=distributed.is_main(),
+            )
+        self._bar.update(step - self.step)
         self.step = step
+        if step % self.of_epoch == 0:
+            self.close()
         self.timed += 1
         self.tracker.log_step(step, loss, learning_rate, gradient_norm)
         if self.timed == TIMED_STEPS and self.steps > 2 * TIMED_STEPS:
             left = duration((time.perf_counter() - self.started) / self.timed * (self.steps - step))
-            print(f"About {left} to go, plus the time to score the validation split after each epoch")
+            tqdm.write(f"About {left} to go, plus the time to score the validation split after each epoch")
+
+    def close(self) -> None:
+        """Remove the bar from the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def on_epoch(self, history: Sequence[EpochResult], scored: Scored) -> None:
         """Print, write and log the figures of the epoch that has ended."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from antispoofing.data.labels import EVAL, PHASES
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
+from antispoofing.project import NAME, version
 from antispoofing.report.results import PICTURE_FORMATS
 from data_utils import AUDIO_SUFFIXES
 
@@ -306,6 +307,17 @@ def add_machine_options(
         metavar="N",
         help="number of processes that decode audio in advance, 0 for none (default: chosen for the device)",
     )
+
+
+def add_general_options(parser: argparse.ArgumentParser) -> None:
+    """Add --quiet, which `run.run_script` follows, and --version."""
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print warnings and errors only; the results are in the output folder",
+    )
+    parser.add_argument("--version", action="version", version=f"{NAME} {version()}")
 
 
 def add_audit_option(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,12 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TypeVar
 
 from antispoofing import distributed
 from antispoofing.errors import ProcessError, UserError, describe
+from antispoofing.progress import HIDDEN
 from antispoofing.project import Invocation
 from antispoofing.text import printable
 
@@ -42,6 +43,23 @@ def _library_on_screen() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextmanager
+def _quiet(is_quiet: bool) -> Iterator[None]:
+    """Print nothing on stdout, and show no bars, until the block ends."""
+    if not is_quiet:
+        yield
+        return
+    before = os.environ.get(HIDDEN)
+    os.environ[HIDDEN] = "1"
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        del os.environ[HIDDEN]
+        if before is not None:
+            os.environ[HIDDEN] = before
 
 
 class _UntilClosed:
@@ -117,7 +135,8 @@ def run_script(
         with _streams_until_closed(), distributed.group(), _library_on_screen():
             try:
                 args = distributed.on_all_ranks(parsed)
-                code = run(args, Invocation.now(shlex.join(["python", *name.split(), *arguments])))
+                with _quiet(getattr(args, "quiet", False)):
+                    code = run(args, Invocation.now(shlex.join(["python", *name.split(), *arguments])))
             except UserError as error:
                 if error.process is None:
                     raise

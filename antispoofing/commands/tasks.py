@@ -313,6 +313,7 @@ def evaluate(
     threshold: float | None = None,
     offset: float = 0.0,
     pictures: Sequence[str] = ("png",),
+    has_timelines: bool = False,
 ) -> Evaluation | None:
     """Score recordings with one detector, write its results, and print what could not be scored.
 
@@ -327,6 +328,7 @@ def evaluate(
         threshold: A threshold chosen on other data, for accuracy and confusion counts; None for neither.
         offset: Where in each recording its clip begins, in seconds.
         pictures: The file formats of the pictures.
+        has_timelines: Whether timelines of the whole recordings follow.
 
     Returns:
         The outcome; in a group of processes only on the main one, and None on the others.
@@ -360,7 +362,7 @@ def evaluate(
         "verdicts": rule.describe(),
     }
     results.write_results(folder, scored, summary, rule, about, invocation, title=name, formats=pictures)
-    for line in screen.heard_lines(scored):
+    for line in screen.heard_lines(scored, has_timelines):
         print(line)
     if scored.failures:
         print(screen.failures_list(scored))

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from antispoofing.audio import cautions
 from antispoofing.data.recordings import Utterance
+from antispoofing.files import remove
+from antispoofing.progress import bar
 from antispoofing.report import results, screen
 from antispoofing.report.detector_card import verdict_note
 from antispoofing.scoring.decision import Rule
-from antispoofing.scoring.timeline import describe_overall
+from antispoofing.scoring.timeline import Timeline, describe_overall
 from antispoofing.text import printable
 from data_utils import AudioError, load_with_info
 
@@ -29,6 +33,7 @@ def remove_timelines(results_folder: Path) -> None:
     Raises:
         OSError: If they cannot be removed.
     """
+    remove(results_folder, results.OVERVIEWS)
     if (folder := results_folder / FOLDER).exists():
         shutil.rmtree(folder)
 
@@ -41,7 +46,7 @@ def write_timelines(
     results_folder: Path,
     hop: float | None,
 ) -> None:
-    """Score each recording window by window, write its timeline as CSV and plot, and print the first few.
+    """Score each recording window by window, write its timeline and an overview, and print the first few.
 
     Args:
         name: The detector's name, for the plots.
@@ -58,18 +63,26 @@ def write_timelines(
         f"Timelines, {name}: a window is {rule.describe()}. The whole recording is {describe_overall(rule)}."
     )
     print(f"\n{screen.analysis_text([printable(words), printable(verdict_note(detector))])}\n")
-    for number, utterance in enumerate(utterances):
+    overview: list[tuple[str, Timeline | None, str]] = []
+    for number, utterance in enumerate(bar(utterances, what="timelines", unit="recording")):
         try:
             wave, info = load_with_info(utterance.path, rate, None, 0.0)
             timeline = score_windows(detector, wave, rule, hop)
         except AudioError as error:
+            overview.append((utterance.name, None, str(error)))
             lines = [printable(f"no timeline: {utterance.name}: {error}")]
         else:
+            notes = cautions(wave, rate, info.note)
+            overview.append((utterance.name, timeline, "; ".join(notes)))
             results.write_timeline(folder, utterance.name, wave, rate, timeline, name)
-            lines = screen.timeline_lines(utterance.name, timeline, cautions(wave, rate, info.note))
+            lines = screen.timeline_lines(utterance.name, timeline, notes)
         if number < MOST_SHOWN:
-            print("\n".join(lines))
+            tqdm.write("\n".join(lines))
     left = len(utterances) - MOST_SHOWN
     if left > 0:
         print(f"... and {left} more")
-    print(f"All windows, as CSV, and plots are in {folder}")
+    results.write_overview(results_folder, overview)
+    files = " and ".join(str(results_folder / file) for file in results.OVERVIEWS)
+    print(f"Whole recordings and their stretches are in {files}")
+    if any(timeline for _, timeline, _ in overview):
+        print(f"All windows, as CSV, and plots are in {folder}")

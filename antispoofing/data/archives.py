@@ -23,10 +23,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
 from uuid import uuid4
 
-from tqdm import tqdm
-
 from antispoofing.errors import DataError
 from antispoofing.files import in_its_place
+from antispoofing.progress import bar
 from antispoofing.text import counted
 from data_utils import AUDIO_SUFFIXES
 
@@ -157,7 +156,7 @@ def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> t
     """Write an archive's files below a folder; return how many were written, and the names of the others."""
     count = written = 0
     skipped: list[str] = []
-    for name, file in tqdm(_members(archive), desc="unpacking", unit="file", disable=None):
+    for name, file in bar(_members(archive), what="unpacking", unit="file"):
         target = folder / _safe(name, archive)
         if count + len(skipped) == most_files:
             raise DataError(f"{archive} contains more than {counted(most_files, 'file')}, which is too many")

@@ -15,11 +15,11 @@ import gdown
 import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub import errors as hub_errors
-from tqdm import tqdm
 
 from antispoofing.data import archives
 from antispoofing.errors import DownloadError
 from antispoofing.files import file_sha256
+from antispoofing.progress import bar
 from antispoofing.published import (
     CONFIG,
     DRIVE,
@@ -141,13 +141,13 @@ def _download(url: str, whole: Path, size: int | None) -> None:
         gdown.DownloadError: If the server or the connection fails.
         OSError: If the file cannot be written, or the connection fails (the errors of requests are OSErrors).
     """
-    with tqdm(desc=whole.name, total=size, unit="B", unit_scale=True, disable=None) as bar:
+    with bar(what=whole.name, unit="B", total=size) as shown:
 
         def check_and_show(done: int, total: int | None) -> None:
             if size is not None and (total not in (None, size) or done > size):
                 raise DownloadError(f"{url} sends {max(done, total or 0):,} bytes, not {size:,}")
-            bar.total = total
-            bar.update(done - bar.n)
+            shown.total = total
+            shown.update(done - shown.n)
 
         for start_over in (False, False, True):
             if start_over:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from antispoofing import distributed
 from antispoofing.data.recordings import Utterance
+from antispoofing.progress import bar
 from antispoofing.text import counted, printable
 from data_utils import AudioError, mono, open_audio
 
@@ -93,7 +93,7 @@ def find_duplicates(splits: Mapping[str, Sequence[Utterance]], threads: int | No
     found: dict[bytes, list[Member]] = {}
     with (
         ThreadPoolExecutor(threads or distributed.cores()) as pool,
-        tqdm(total=len(members), desc="audit", unit="clip", disable=None) as progress,
+        bar(what="audit", unit="clip", total=len(members)) as progress,
     ):
         for start in range(0, len(members), 1000):  # so that the pool never holds a million tasks
             chunk = members[start : start + 1000]

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from antispoofing.data import archives
 from antispoofing.data.labels import LABEL_WORDS, MOST_PROBLEMS, Trial, plain, read_labels
 from antispoofing.data.layouts import (
@@ -30,12 +28,13 @@ from antispoofing.data.layouts import (
     suffix,
 )
 from antispoofing.errors import DataError
+from antispoofing.progress import bar
 from antispoofing.text import writable
 from data_utils import AUDIO_SUFFIXES
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # the suffixes of lists of labels
 
-_progress = partial(tqdm, desc="finding recordings", unit="file", leave=False, delay=2, disable=None)
+_progress = partial(bar, what="finding recordings", unit="file")
 
 _NO_COLUMNS: Mapping[str, str] = {}  # shared by all recordings without a list
 

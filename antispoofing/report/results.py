@@ -43,6 +43,8 @@ RESULT_FILES = (
     *("scores.csv", "failures.csv", "metrics.json"),
     *(f"{name}.{suffix}" for name in PICTURES for suffix in PICTURE_FORMATS),
 )
+OVERVIEWS = ("timelines.csv", "timelines.rttm")
+OVERVIEW_COLUMNS = ("path", "seconds", "windows", "whole_recording", "mean_margin", "stretches", "note")
 LONGEST_NAME = 250  # bytes in a file name that leave room for a suffix
 
 
@@ -219,6 +221,37 @@ def write_timeline(
     figure = plots.plot_timeline(wave, sample_rate, {title: timeline})
     figure.suptitle(printable(name), parse_math=False)
     figure.savefig(path.with_name(f"{path.name}.png"), dpi=120)
+
+
+def write_overview(folder: Path, timelines: Sequence[tuple[str, Timeline | None, str]]) -> None:
+    """Write what the timelines say of whole recordings, and where these sound synthetic.
+
+    Written are timelines.csv, with a row for each recording, and timelines.rttm, with a line for each stretch
+    in NIST's Rich Transcription Time Marked format, for players and annotation tools. There, blanks in names
+    are escaped, and the label is "synthetic" or, if the windows only lean that way, "leans-synthetic".
+
+    Args:
+        folder: Existing folder.
+        timelines: For each recording its name, its timeline (None if it could not be read), and its cautions
+            or the reason.
+    """
+    rows: list[tuple] = []
+    marked: list[str] = []
+    for name, timeline, note in timelines:
+        if timeline is None:
+            rows.append((name, "", "", "", "", "", note))
+            continue
+        stretches = timeline.suspicious()
+        words = "; ".join(f"{s.start:.2f} to {s.end:.2f} s {s.says}" for s in stretches)
+        seconds, margin = float(timeline.ends[-1]), float(timeline.margins.mean())
+        rows.append((name, seconds, len(timeline.scores), timeline.overall, margin, words, note))
+        unbroken = name.replace(" ", "\\x20")
+        for stretch in stretches:
+            times = f"{stretch.start:.3f} {stretch.end - stretch.start:.3f}"
+            label = "synthetic" if stretch.is_sure else "leans-synthetic"
+            marked.append(f"SPEAKER {unbroken} 1 {times} <NA> <NA> {label} <NA> <NA>\n")
+    _write_csv(folder / OVERVIEWS[0], OVERVIEW_COLUMNS, rows)
+    (folder / OVERVIEWS[1]).write_text("".join(marked), encoding="utf-8")
 
 
 def write_history(folder: Path, history: Sequence[EpochResult]) -> None:

@@ -107,21 +107,21 @@ def _other_figures(values: dict) -> str:
     return f"min Cllr {values['min_cllr']:.3f} bits (0 is perfect, 1 is useless){frr}"
 
 
-def heard_lines(scored: Scored, most: int = 5) -> list[str]:
+def heard_lines(scored: Scored, has_timelines: bool = False, most: int = 5) -> list[str]:
     """Return lines on recordings of which only the beginning was heard, and on those with a note.
 
     Args:
         scored: The recordings.
+        has_timelines: Whether timelines of the whole recordings follow.
         most: How many recordings with a note get a line.
     """
     infos, lines = scored.infos, []
     longer = infos["seconds"] - infos["heard"] > _UNSAID
     if count := int(np.count_nonzero(longer & (infos["heard"] > 0))):
         heard, longest = infos["heard"][longer].max(), clock(infos["seconds"][longer].max())
-        lines.append(
-            f"Of {counted(count, 'recording')}, only {heard:.3g} s were heard (the longest has {longest}): "
-            "evaluate_custom.py --timeline hears all"
-        )
+        rest = "see the timelines" if has_timelines else "evaluate_custom.py --timeline hears all"
+        recordings = counted(count, "recording")
+        lines.append(f"Of {recordings}, only {heard:.3g} s were heard (the longest has {longest}): {rest}")
     noted = sorted(scored.notes.items())
     lines += [f"{scored.utterances[i].name}: {note}" for i, note in noted[:most]]
     if len(noted) > most:

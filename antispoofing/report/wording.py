@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from antispoofing import uncertainty
 from antispoofing.classes import FAKE, REAL
+from antispoofing.progress import bar
 from antispoofing.scoring.clusters import Clustering
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import printable, with_interval
@@ -29,8 +30,7 @@ def at_level(comparisons: int) -> str:
 
 def with_progress(title: str, groups: Mapping[str, np.ndarray]) -> tqdm:
     """Return a property's groups and their members, with a progress bar if they take long."""
-    what = f"analysis, {printable(title)}"
-    return tqdm(groups.items(), desc=what, unit="group", leave=False, delay=2, disable=None)
+    return bar(groups.items(), what=f"analysis, {printable(title)}", unit="group")
 
 
 def misjudged(scored: Scored, threshold: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from antispoofing import distributed
 from antispoofing.data.recordings import Utterance
+from antispoofing.progress import bar
 from antispoofing.scoring.decision import Rule
 from antispoofing.scoring.scored import NOT_A_NUMBER, Scored
 from antispoofing.scoring.timeline import Timeline, hop_samples, window_starts
@@ -174,8 +175,8 @@ def score_recordings(
         clips = Clips(paths, config.sample_rate, config.heard_samples, offset, load, config.prepare)
         loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
-        silent = None if distributed.is_main() else True  # None is silent only without a terminal
-        with tqdm(total=len(mine), unit="clip", disable=silent) as progress:
+        is_main = distributed.is_main()
+        with bar(what="scoring", unit="clip", total=len(mine), is_shown=is_main) as progress:
             for indices, logits in compute(readable_batches(loader, progress)):
                 scored.logits[indices] = logits
     distributed.all_merge(scored.logits, mine)
@@ -246,7 +247,7 @@ def _logits(detector: Detector, waves: Sequence[np.ndarray], unit: str) -> np.nd
         starts = range(0, len(waves), size)
         batches = ([prepare(wave) for wave in waves[start : start + size]] for start in starts)
         computed = compute((len(batch), torch.from_numpy(np.stack(batch))) for batch in batches)
-        with tqdm(total=len(waves), unit=unit, leave=False, delay=1, disable=None) as progress:
+        with bar(what="scoring", unit=unit, total=len(waves)) as progress:
             logits = []
             for count, batch_logits in computed:
                 logits.append(batch_logits)
