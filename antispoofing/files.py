@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,16 @@ def in_its_place(path: str | Path) -> str:
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page in place of the file, perhaps one before a download: download the file itself"
     return ""
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, if need be, and check that files can be written there.
+
+    Raises:
+        OSError: If they cannot; it may name a file that does not matter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

@@ -58,6 +58,17 @@ def test_by_recordings_and_by_their_scores_it_is_the_same(workplace, capsys):
     assert "on these very clips" not in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_before_scoring(workplace, capsys, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", f"{folder}/tmpabc")
+
+    monkeypatch.setattr("antispoofing.commands.calibrate.check_writable", refuse)
+    monkeypatch.setattr("antispoofing.scoring.score.score_recordings", None)
+    assert main(["detector.safetensors", "--data", "data"]) == 2
+    words = "the calibration is kept beside the detector, but . cannot be written to: Permission denied"
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
 def test_a_calibration_beside_the_file_comes_before_the_one_in_it(workplace):
     detector = load_detector("detector.safetensors", device="cpu")
     assert Rule.from_detector(detector).basis == LOGITS

@@ -471,3 +471,12 @@ def test_names_do_not_break_the_tables():
     words = words_on_change(before, after, properties_of(before, subfolder=["a|b", "c\nd"] * 80))
     assert r"| a\|b |" in words
     assert r"| c\nd |" in words
+
+
+def test_doubtful_clips_are_named_with_the_reason():
+    scored = scored_of(normal(1, 20, 0), normal(0, 20, 1))
+    assert "Doubtful" not in words_on(scored)
+    scored.notes = {i: f"reason {i}" for i in (3, 21, 22, 23, 24, 25, 26)}
+    lines = words_on(scored).split("**Doubtful clips** (7 of 40):\n\n")[1].splitlines()
+    assert lines[:2] == ["- `Real/3.wav`: reason 3", "- `Fake/1.wav`: reason 21"]
+    assert lines[5] == "- ... and 2 more; see the column note of scores.csv"

@@ -17,7 +17,7 @@ from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Utterance, list_sha256
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.files import atomic_write
+from antispoofing.files import atomic_write, check_writable
 from antispoofing.project import Invocation
 from antispoofing.scoring.calibration import (
     FOLDS,
@@ -117,10 +117,17 @@ def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str
     found = tasks.find(args.data, args.root, args.phase, must_have_labels=True)
     scoring = options.ScoringOptions.from_args(args)
     detector = tasks.load(checkpoint, scoring)
+    assert detector.path is not None  # set by load_detector
+    try:
+        check_writable(detector.path.parent)
+    except OSError as error:
+        reason = (
+            f"the calibration is kept beside the detector, but {detector.path.parent} cannot be written to"
+        )
+        raise DataError(f"{reason}: {error.strerror or error}") from error
     scored = score_recordings(
         detector, found.utterances, batch_size=scoring.batch_size, workers=scoring.workers
     )
-    assert detector.path is not None  # set by load_detector
     return scored, {"detector_sha256": tasks.digest(detector), "data": found.root.name}, detector.path
 
 

@@ -5,7 +5,6 @@ A score is logit 1 (bona fide): higher = more likely real.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from antispoofing.data.duplicates import DUPLICATES
 from antispoofing.data.labels import LABEL_WORDS
 from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.files import remove
+from antispoofing.files import check_writable, remove
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import CONFIG, DETECTOR_NAMES, HUB, PUBLISHED, WEIGHTS
 from antispoofing.report import results, screen
@@ -132,8 +131,7 @@ def prepare_output(output: Path) -> None:
         DataError: If it cannot.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
+        check_writable(output)
     except OSError as error:  # whose path may be that of the temporary file
         raise DataError(f"--output {output}: {error.strerror or error}") from error
 

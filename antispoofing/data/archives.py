@@ -32,18 +32,7 @@ from data_utils import AUDIO_SUFFIXES
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-UNREAD = (
-    ".rar",
-    ".7z",
-    ".z01",
-    ".001",
-    ".gz",
-    ".bz2",
-    ".xz",
-    ".zst",
-    ".lz4",
-    ".iso",
-)  # other archives' suffixes
+UNREAD = (".rar", ".7z", ".z01", ".001", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".iso")  # of other archives
 UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # the files of an archive that are unpacked
 
 # Speech hardly compresses: an archive that unpacks to this many times its size is not a data set, but a bomb.

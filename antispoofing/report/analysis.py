@@ -59,6 +59,7 @@ def analyse(
         *_where(scored, properties, limit, at),
         *_unlike_classes(scored, clustering, properties),
         _worst_clips(scored, limit),
+        _doubtful(scored),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -254,6 +255,18 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     if not lines:
         return f"No clip lies on the wrong side of the threshold, {threshold:.4g}."
     return "\n".join([f"**Worth listening to** (scores in brackets, threshold {threshold:.4g}):", "", *lines])
+
+
+def _doubtful(scored: Scored) -> str:
+    """Name the first of the clips whose notes say why a verdict on them is doubtful; "" if there are none."""
+    noted = [(scored.utterances[i].name, note) for i, note in sorted(scored.notes.items())]
+    if not noted:
+        return ""
+    lines = [f"- `{printable(name)}`: {printable(note)}" for name, note in noted[:MOST_CLIPS]]
+    if len(noted) > MOST_CLIPS:
+        lines.append(f"- ... and {len(noted) - MOST_CLIPS} more; see the column note of scores.csv")
+    words = f"**Doubtful clips** ({len(noted)} of {len(scored.utterances)}):"
+    return "\n".join([words, "", *lines])
 
 
 def _auc(scored: Scored, members: np.ndarray, clustering: Clustering) -> str:
