@@ -477,6 +477,6 @@ def test_doubtful_clips_are_named_with_the_reason():
     scored = scored_of(normal(1, 20, 0), normal(0, 20, 1))
     assert "Doubtful" not in words_on(scored)
     scored.notes = {i: f"reason {i}" for i in (3, 21, 22, 23, 24, 25, 26)}
-    lines = words_on(scored).split("**Doubtful clips** (7 of 40):\n\n")[1].splitlines()
-    assert lines[:2] == ["- `Real/3.wav`: reason 3", "- `Fake/1.wav`: reason 21"]
-    assert lines[5] == "- ... and 2 more; see the column note of scores.csv"
+    found = words_on(scored)
+    assert "**Doubtful clips** (7 of 40): - `Real/3.wav`: reason 3 - `Fake/1.wav`: reason 21 - " in found
+    assert found.endswith("- `Fake/4.wav`: reason 24 - ... and 2 more; see the column note of scores.csv")
