@@ -498,6 +498,13 @@ def test_timelines_of_whole_recordings(workplace, capsys):
     heard = "Of 2 recordings, only 4.04 s were heard (the longest has 0:11.0): "
     assert f"{heard}see the timelines" in shown
     folder = workplace / "out" / "detector" / "timelines"
+    notes = {name: row["note"] for name, row in read_scores(folder.parent).items()}
+    assert notes["Real/long.wav"] == "only 4.04 of 11.0 s were heard"
+    assert notes["Fake/cut short.flac"].startswith("only 4.04 of ")
+    assert "; its header promises 20.00 s" in notes["Fake/cut short.flac"]
+    assert notes["Fake/long.wav"] == ""
+    analysis = " ".join((workplace / "out" / "analysis.md").read_text(encoding="utf-8").split())
+    assert f"{heard}evaluate_custom.py --timeline hears all. **Doubtful clips** (1 of 4): " in analysis
     written = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert written == {
         f"{name}.{kind}"

@@ -20,7 +20,17 @@ from antispoofing.classes import CLASSES, FAKE, REAL
 from antispoofing.data.labels import plain
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.report.standing_out import Comparison, standing_out
-from antispoofing.report.wording import LEVEL, UNDIRECTED, hundredths, misjudged, share, table, with_progress
+from antispoofing.report.wording import (
+    HEARS_ALL,
+    LEVEL,
+    UNDIRECTED,
+    heard_in_part,
+    hundredths,
+    misjudged,
+    share,
+    table,
+    with_progress,
+)
 from antispoofing.scoring import clusters
 from antispoofing.scoring.clusters import FILE_NAMES, Clustering, find_clusters
 from antispoofing.scoring.decision import NOT_SURE, Rule
@@ -258,15 +268,16 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
 
 
 def _doubtful(scored: Scored) -> str:
-    """Name the first of the clips whose notes say why a verdict on them is doubtful; "" if there are none."""
+    """Say what was not heard, and name the first clips whose notes say why a verdict on them is doubtful."""
     noted = [(scored.utterances[i].name, note) for i, note in sorted(scored.notes.items())]
+    in_part = f"{words}: {HEARS_ALL}." if (words := heard_in_part(scored)) else ""
     if not noted:
-        return ""
+        return in_part
     lines = [f"- `{printable(name)}`: {printable(note)}" for name, note in noted[:MOST_CLIPS]]
     if len(noted) > MOST_CLIPS:
         lines.append(f"- ... and {len(noted) - MOST_CLIPS} more; see the column note of scores.csv")
-    words = f"**Doubtful clips** ({len(noted)} of {len(scored.utterances)}):"
-    return "\n".join([words, "", *lines])
+    title = f"**Doubtful clips** ({len(noted)} of {len(scored.utterances)}):"
+    return "\n\n".join(filter(None, (in_part, title, "\n".join(lines))))
 
 
 def _auc(scored: Scored, members: np.ndarray, clustering: Clustering) -> str:

@@ -14,12 +14,12 @@ import numpy as np
 
 from antispoofing.classes import CLASSES
 from antispoofing.report.summary import CONVENTION
+from antispoofing.report.wording import HEARS_ALL, heard_in_part
 from antispoofing.scoring.scored import Scored
 from antispoofing.scoring.timeline import Timeline
-from antispoofing.text import aligned, auc_text, clock, counted, eer_text, per_cent, printable
+from antispoofing.text import aligned, auc_text, clock, eer_text, per_cent, printable
 from antispoofing.uncertainty import FEWEST_CLIPS
 
-_UNSAID = 0.1  # seconds of a recording that may be left out without a word
 WIDTH = 100  # characters in a line of a paragraph
 
 
@@ -115,13 +115,8 @@ def heard_lines(scored: Scored, has_timelines: bool = False, most: int = 5) -> l
         has_timelines: Whether timelines of the whole recordings follow.
         most: How many recordings with a note get a line.
     """
-    infos, lines = scored.infos, []
-    longer = infos["seconds"] - infos["heard"] > _UNSAID
-    if count := int(np.count_nonzero(longer & (infos["heard"] > 0))):
-        heard, longest = infos["heard"][longer].max(), clock(infos["seconds"][longer].max())
-        rest = "see the timelines" if has_timelines else "evaluate_custom.py --timeline hears all"
-        recordings = counted(count, "recording")
-        lines.append(f"Of {recordings}, only {heard:.3g} s were heard (the longest has {longest}): {rest}")
+    rest = "see the timelines" if has_timelines else HEARS_ALL
+    lines = [f"{words}: {rest}"] if (words := heard_in_part(scored)) else []
     noted = sorted(scored.notes.items())
     lines += [f"{scored.utterances[i].name}: {note}" for i, note in noted[:most]]
     if len(noted) > most:

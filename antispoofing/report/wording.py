@@ -16,8 +16,9 @@ from antispoofing.classes import FAKE, REAL
 from antispoofing.progress import bar
 from antispoofing.scoring.clusters import Clustering
 from antispoofing.scoring.scored import Scored
-from antispoofing.text import printable, with_interval
+from antispoofing.text import clock, counted, printable, with_interval
 
+HEARS_ALL = "evaluate_custom.py --timeline hears all"
 LEVEL = 0.05  # of the tests behind sentences with a direction
 UNDIRECTED = 0.025  # of those behind sentences without one
 
@@ -31,6 +32,15 @@ def at_level(comparisons: int) -> str:
 def with_progress(title: str, groups: Mapping[str, np.ndarray]) -> tqdm:
     """Return a property's groups and their members, with a progress bar if they take long."""
     return bar(groups.items(), what=f"analysis, {printable(title)}", unit="group")
+
+
+def heard_in_part(scored: Scored) -> str:
+    """Say of how many recordings only the beginning was heard; "" if all were heard to their end."""
+    part = scored.infos[scored.is_heard_in_part]
+    if len(part) == 0:
+        return ""
+    heard, longest = part["heard"].max(), clock(part["seconds"].max())
+    return f"Of {counted(len(part), 'recording')}, only {heard:.3g} s were heard (the longest has {longest})"
 
 
 def misjudged(scored: Scored, threshold: float) -> np.ndarray:

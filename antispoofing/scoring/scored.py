@@ -13,6 +13,7 @@ import numpy as np
 from antispoofing.data.recordings import Utterance
 from data_utils import AUDIO_INFO, BONAFIDE, LABELS, SPOOF
 
+UNSAID = 0.1  # seconds of a recording that may be left out without a word
 NOT_A_NUMBER = "the detector's output is not a number"  # why a recording has no score
 
 
@@ -42,8 +43,15 @@ class Scored:
 
     def heard(self, i: int) -> tuple[str, str]:
         """Return how many seconds of recording i were heard, in words, and what is to be said of it."""
-        seconds = float(self.infos["heard"][i])
-        return f"{seconds:.4f}" if seconds else "", self.notes.get(i, "")
+        heard, seconds = float(self.infos["heard"][i]), float(self.infos["seconds"][i])
+        in_part = f"only {heard:.3g} of {seconds:.1f} s were heard" if self.is_heard_in_part[i] else ""
+        return f"{heard:.4f}" if heard else "", "; ".join(filter(None, (in_part, self.notes.get(i, ""))))
+
+    @cached_property
+    def is_heard_in_part(self) -> np.ndarray:
+        """Whether more than UNSAID was left out of each recording, bool [n]; asked once all are scored."""
+        heard = self.infos["heard"]
+        return (heard > 0) & (self.infos["seconds"] - heard > UNSAID)
 
     @property
     def scores(self) -> np.ndarray:
