@@ -434,7 +434,7 @@ class _Ffmpeg:
             notes.append(f"only the first of its {tracks} audio tracks is heard")
         note = "; ".join(notes)
         # The header may give half of the rate (HE-AAC).
-        self.info = AudioInfo(container.format.name.split(",")[0].upper(), first.sample_rate, seconds, note)
+        self.info = AudioInfo(_format(container, file), first.sample_rate, seconds, note)
 
     def __enter__(self) -> _Ffmpeg:
         return self
@@ -497,6 +497,13 @@ class _Ffmpeg:
                 if resampler is None or resampler[0] != kind:
                     resampler = kind, av.AudioResampler(*like)
                 yield from resampler[1].resample(frame)
+
+
+def _format(container: av.container.InputContainer, file: BinaryIO) -> str:
+    """Return a container's name; where one reader is for several (mov, mp4, m4a, ...), by the suffix."""
+    names = container.format.name.split(",")
+    suffix = Path(os.fsdecode(file.name)).suffix[1:].lower()
+    return (suffix if suffix in names else names[0]).upper()
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:

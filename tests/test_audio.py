@@ -165,6 +165,7 @@ def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
             packets += [*stream.encode(frame), *stream.encode(None)]
         container.mux([packet for packet in packets if packet.size])
     wave, info = load_with_info(tmp_path / "a.mkv", 16000, None, 0.0)
+    assert info.format == "MATROSKA"
     assert cautions(wave, 16000, info.note) == [
         "only the first of its 2 audio tracks is heard",
         "it is silent, or all but silent",
