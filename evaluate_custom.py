@@ -148,7 +148,7 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Sequence[float | No
             f"in the order {', '.join(map(str, checkpoints))}"
         )
     resolve_device(args.device)
-    found = tasks.find(data, args.root, args.phase)
+    found = tasks.find(data, args.root, args.phase, options.reading(args))
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)
     tasks.prepare_output(args.output)

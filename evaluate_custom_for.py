@@ -159,7 +159,9 @@ def _find(
     resolve_device(args.device)
     after = tasks.load(checkpoint, scoring)
     start = read_fine_tuning(after).started_from
-    found = tasks.find(_data(args, after), args.root, args.phase, must_have_labels=True)
+    found = tasks.find(
+        _data(args, after), args.root, args.phase, options.reading(args), must_have_labels=True
+    )
     tasks.prepare_output(args.output)
     return _before(args.before, after, start, scoring), after, found
 

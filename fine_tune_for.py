@@ -122,7 +122,9 @@ def _find(
     checkpoint = tasks.fetched(checkpoints[0])
     config = training_options.config_from(args, ", ".join(map(str, data)))
     fraction = args.validation_fraction or FRACTION
-    splits = find_training_data([Path(path) for path in data], args.validation_split, fraction, args.seed)
+    splits = find_training_data(
+        [Path(path) for path in data], args.validation_split, fraction, args.seed, options.reading(args)
+    )
     fine_tuning.describe_splits(splits)
     steps = config.epochs * steps_of_an_epoch(config, len(splits.training))
     if config.warmup >= steps:

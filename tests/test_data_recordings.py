@@ -616,9 +616,28 @@ def test_the_root_must_be_a_folder(tmp_path):
             find_recordings([tmp_path / "l.csv"], root=tmp_path / root)
 
 
-def test_metadata_with_other_labels_does_not_hide_the_folders(tmp_path):
-    write_lists(tmp_path, {"metadata.csv": "file_name,label\na.wav,0\n"}, "real/a.wav", "fake/b.wav")
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("real/a.wav,0", "row 2: unknown label '0'"),
+        ("real/a.wav,", "row 2: unknown label ''"),
+        ("real/a.wav", "row 2: 1 column instead of 2"),
+        ("real/a.wav,real\nreal/a.wav,real", "row 3: real/a.wav is already in row 2"),
+    ],
+)
+def test_a_published_list_that_is_wrong_is_an_error_and_not_left_out(row, words, tmp_path):
+    write_lists(tmp_path, {"metadata.csv": f"file_name,label\n{row}\n"}, "real/a.wav", "fake/b.wav")
+    with pytest.raises(DataError, match=words):
+        find_recordings([tmp_path])
+
+
+def test_a_file_that_only_has_the_name_of_a_list_is_said_not_to_be_used(tmp_path):
+    write_lists(tmp_path, {"metadata.csv": "file_name,emotion\na.wav,joy\n"}, "real/a.wav", "fake/b.wav")
     assert found(tmp_path)[0] == {"real/a.wav": "bonafide", "fake/b.wav": "spoof"}
+    (note,) = find_recordings([tmp_path]).notes
+    assert note.startswith(
+        f"not used as a list of labels: {tmp_path}/metadata.csv: none of its columns is called"
+    )
 
 
 def test_a_list_in_a_subfolder_does_not_hide_what_is_beside_it(tmp_path):
@@ -691,16 +710,17 @@ def test_the_faults_of_a_list_are_reported_row_by_row(tmp_path):
         find_recordings([tmp_path / "l.csv"])
     place = f"{tmp_path / 'l.csv'}, row "
     assert list(caught.value.args) == [
-        place + "3: unknown label '1' (known labels: real, bonafide, genuine, fake, spoof)",
+        place + "3: unknown label '1' (known are real, bonafide, genuine, fake, spoof, ...)",
         place + "4: a.wav is already in row 2",
         place + "5: no recording is named",
         place + "6: 1 column instead of 2",
+        "what 1 means, say with --real-words and --fake-words",
     ]
     (tmp_path / "l.csv").write_text("path,label\n" + "a.wav,maybe\n" * 30)
     with pytest.raises(DataError) as caught:
         find_recordings([tmp_path / "l.csv"])
-    assert len(caught.value.args) == 11
-    assert caught.value.args[-1] == "... and 20 more such rows"
+    assert len(caught.value.args) == 12
+    assert caught.value.args[-2] == "... and 20 more such rows"
 
 
 def test_a_missing_recording_is_noted_and_kept(tmp_path):
@@ -717,7 +737,7 @@ def test_a_missing_recording_is_noted_and_kept(tmp_path):
         (b"path,label\n", "a header but no rows"),
         (b"path,score\na.wav,1\n", "is called label"),
         (b"label,score\nreal,1\n", "is called path"),
-        (b"one two three\n", "is not a list of labels"),
+        (b"one two three\n", "3 columns, no header, and which of them names the recordings .*--columns"),
         (b"label\nreal\n", "is called path"),
         (b"\xff\xfe\x00", "not a table of text"),
         (b'path,label\n"a.wav,real\n', "not a table of text"),

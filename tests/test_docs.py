@@ -23,6 +23,7 @@ import antispoofing.__main__
 import evaluate_custom
 import evaluate_custom_for
 import fine_tune_for
+from antispoofing.data.sets import SETS
 from antispoofing.detectors import families, heads, loading
 from antispoofing.detectors.checkpoints import FRONT
 
@@ -278,6 +279,21 @@ def listed_options(parser: argparse.ArgumentParser) -> str:
 
 
 MARKED = re.compile(r"<!-- options: (\w+) -->\n(.*?)<!-- end -->", re.S)
+
+
+SETS_MARKED = re.compile(r"<!-- sets -->\n(.*?)<!-- end -->", re.S)
+
+
+def test_the_data_sets_are_listed_as_the_table_has_them(request):
+    page = ROOT / "docs" / "data.md"
+    rows = [f"| [{s.name}]({s.source}) | {s.layout} | {s.licence} |" for s in SETS]
+    table = "\n".join(["| data set | layout | licence |", "|---|---|---|", *rows])
+    text = page.read_text(encoding="utf-8")
+    right = SETS_MARKED.sub(lambda _: f"<!-- sets -->\n\n{table}\n\n<!-- end -->", text)
+    if request.config.getoption("--write-docs"):
+        page.write_text(right, encoding="utf-8")
+    assert "<!-- sets -->" in right
+    assert page.read_text(encoding="utf-8") == right, "run this test with --write-docs to update the page"
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -73,11 +73,15 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
     """
     if args.output.is_dir() or not args.output.parent.is_dir():
         raise DataError(f"--output {args.output}: name a file in an existing folder")
+    reading = options.reading(args)
     folder = find_splits(Path(args.data[0])) if len(args.data) == 1 else None
     if folder:
-        splits = {name: find_recordings([folder / name], args.root, args.phase).utterances for name in SPLITS}
+        splits = {
+            name: find_recordings([folder / name], args.root, args.phase, reading).utterances
+            for name in SPLITS
+        }
     else:
-        found = find_recordings(args.data, args.root, args.phase)
+        found = find_recordings(args.data, args.root, args.phase, reading)
         for note in found.shown_notes():
             print(printable(note))
         splits = {"": found.utterances}

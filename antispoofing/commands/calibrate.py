@@ -114,7 +114,7 @@ def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str
     """Score the recordings; return the scores, which data and detector they are of, and its weights' file."""
     from antispoofing.scoring.score import score_recordings
 
-    found = tasks.find(args.data, args.root, args.phase, must_have_labels=True)
+    found = tasks.find(args.data, args.root, args.phase, options.reading(args), must_have_labels=True)
     scoring = options.ScoringOptions.from_args(args)
     detector = tasks.load(checkpoint, scoring)
     assert detector.path is not None  # set by load_detector

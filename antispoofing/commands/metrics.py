@@ -17,8 +17,9 @@ from pathlib import Path
 
 from antispoofing.commands import options
 from antispoofing.commands.run import run_script
-from antispoofing.data.labels import EVAL, PHASES, plain, read_labels
+from antispoofing.data.labels import EVAL, PHASES, read_labels
 from antispoofing.data.recordings import Utterance
+from antispoofing.data.words import plain
 from antispoofing.errors import DataError
 from antispoofing.files import file_sha256
 from antispoofing.metrics import precision

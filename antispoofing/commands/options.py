@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from antispoofing.data.labels import EVAL, PHASES
+from antispoofing.data.labels import COLUMNS, EVAL, PHASES, Reading
+from antispoofing.data.words import Words
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
+from antispoofing.errors import DataError
 from antispoofing.project import NAME, version
 from antispoofing.report.results import PICTURE_FORMATS
 from data_utils import AUDIO_SUFFIXES
@@ -113,7 +115,7 @@ def whole(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
 def add_data_options(
     parser: argparse.ArgumentParser, what: str, required: bool = False, positional: bool = False
 ) -> None:
-    """Add --data, --root and --phase.
+    """Add --data, --root, --phase and the options of `add_reading_options`.
 
     Args:
         parser: The parser to add them to.
@@ -140,8 +142,75 @@ def add_data_options(
     parser.add_argument(
         "--phase",
         choices=PHASES,
-        help=f"which phase of an ASVspoof data set to use (default: {EVAL}, as in published results)",
+        help=f"which phase of a data set with phases to use (default: {EVAL}, as in published results)",
     )
+    add_reading_options(parser)
+
+
+def add_reading_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --real-words, --fake-words, --columns and --separator, of which `reading` makes a `Reading`."""
+    for word in ("real", "fake"):
+        parser.add_argument(
+            f"--{word}-words",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="WORD",
+            help=f"further words that label {word} recordings, as names of folders and in lists; also 0 or "
+            "1, if that is what they mean",
+        )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        action="extend",
+        type=column,
+        default=[],
+        metavar="WHAT=NAME",
+        help="which columns of a list are the path and the label, by name or number: path=utt label=4 "
+        "(default: told by the header, or by the content)",
+    )
+    parser.add_argument(
+        "--separator",
+        type=separator,
+        metavar="CHARACTER",
+        help="what separates the columns of a list: comma, tab, blank or any character (default: found)",
+    )
+
+
+def reading(args: argparse.Namespace) -> Reading:
+    """Return what the options of `add_reading_options` say.
+
+    Raises:
+        DataError: If a word is to mean both real and fake, or a column is named twice.
+    """
+    columns = dict(args.columns)
+    if len(columns) < len(args.columns):
+        raise DataError("--columns: name each column once")
+    return Reading(Words.of(args.real_words, args.fake_words), columns, args.separator or "")
+
+
+def column(text: str) -> tuple[str, str]:
+    """Parse "path=NAME", as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is something else.
+    """
+    what, _, name = text.partition("=")
+    if what not in COLUMNS or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(f'{c}=NAME' for c in COLUMNS)}")
+    return what, name
+
+
+def separator(text: str) -> str:
+    """Parse a separator, as an argparse type.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no single character, and none of the words for one.
+    """
+    character = {"comma": ",", "tab": "\t", "\\t": "\t", "blank": " ", "semicolon": ";"}.get(text, text)
+    if len(character) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a single character")
+    return character
 
 
 def detector_path(text: str) -> Path:

@@ -15,8 +15,9 @@ from antispoofing.classes import FAKE, REAL
 from antispoofing.commands.audit import print_audit
 from antispoofing.commands.options import ScoringOptions
 from antispoofing.data.duplicates import DUPLICATES
-from antispoofing.data.labels import LABEL_WORDS
+from antispoofing.data.labels import MOST_PROBLEMS, USUAL, Reading
 from antispoofing.data.recordings import Recordings, Utterance, find_recordings
+from antispoofing.data.words import SHORT_LIST
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import check_writable, remove
 from antispoofing.project import SAMPLES, Invocation
@@ -214,6 +215,7 @@ def find(
     data: Sequence[str | Path],
     root: Path | None = None,
     phase: str | None = None,
+    reading: Reading = USUAL,
     *,
     must_have_labels: bool = False,
 ) -> Recordings:
@@ -222,13 +224,14 @@ def find(
     Args:
         data: Folders, lists of labels, archives or recordings.
         root: The folder of the recordings that a list of labels names; None to look for them beside it.
-        phase: The phase of an ASVspoof data set; None for the default one.
+        phase: The phase of a data set with phases; None for the default one.
+        reading: What the user says of labels and lists.
         must_have_labels: Whether there must be recordings labelled real and others labelled fake.
 
     Raises:
         DataError: If `find_recordings` fails, all recordings have the same label, or one is missing.
     """
-    found = find_recordings(data, root, phase)
+    found = find_recordings(data, root, phase, reading)
     for note in found.shown_notes():
         print(printable(note))
     n, counts = len(found.utterances), Counter(u.label for u in found.utterances)
@@ -238,8 +241,14 @@ def find(
         suffixes = printable(", ".join(sorted({p.suffix or p.name for p in map(Path, found.ignored)})))
         print(f"Files left out because they are not recordings: {len(found.ignored)} ({suffixes}).")
     if counts[""] == n and any(Path(path).is_dir() for path in data):
-        print(f"There are no labels: no folder in {found.root} is called {', '.join(LABEL_WORDS)}.")
-        print("If a list has the labels, name that list with --data.")
+        print(
+            f"There are no labels, so there is no AUC: no folder in {found.root} is called {SHORT_LIST}, ..."
+        )
+        print(
+            "Say what your folders are called, with --real-words and --fake-words; or name a list of labels."
+        )
+    elif counts[""]:
+        print(printable(_unlabelled(found)))
     has_both = bool(counts[REAL.label] and counts[FAKE.label])
     if must_have_labels and not has_both:
         raise DataError(
@@ -253,6 +262,18 @@ def find(
             f"without labels, name the {full} folder itself with --data"
         )
     return found
+
+
+def _unlabelled(found: Recordings) -> str:
+    """Name the folders of recordings without a label, among others that have one."""
+    folders = Counter(u.name.rpartition("/")[0] or "." for u in found.utterances if not u.label)
+    shown = ", ".join(f"{folder} ({n})" for folder, n in folders.most_common(MOST_PROBLEMS))
+    left = len(folders) - MOST_PROBLEMS
+    rest = f" and {left} more folders" if left > 0 else ""
+    return (
+        f"No label, and so in no figure: {shown}{rest}. Say what they are, with --real-words or --fake-words "
+        "and the names of folders"
+    )
 
 
 def must_agree(options: ScoringOptions, found: Recordings, offset: float = 0.0) -> dict[str, object]:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from antispoofing.commands.options import fraction, not_negative, positive, whole
+from antispoofing.commands.options import add_reading_options, fraction, not_negative, positive, whole
 from antispoofing.commands.tasks import DOWNLOADED, FAKE_OR_REAL
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.splits import FRACTION
@@ -26,9 +26,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         type=Path,
         metavar="PATH",
-        help=f"data sets to train on: folders with {', '.join(SPLITS)}, each with real and fake; ASVspoof "
-        "2019 or 5; with --validation-split any labelled data; or archives of these (default: "
-        f"{FAKE_OR_REAL}/, else {DOWNLOADED}/)",
+        help=f"data sets to train on: folders with {', '.join(SPLITS)}, each with real and fake; published "
+        "sets with lists for training and development; with --validation-split any labelled data; or "
+        f"archives of these (default: {FAKE_OR_REAL}/, else {DOWNLOADED}/)",
     )
     source.add_argument(
         "--download",
@@ -36,6 +36,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="download Fake-or-Real (for-2sec.tar.gz) into this folder, resuming an interrupted download, "
         "and train on it",
     )
+    add_reading_options(group)
     add = group.add_argument
     add(
         "--validation-split",

@@ -1,59 +1,74 @@
-"""Lists of labels as the field publishes them: ASVspoof's protocols and keys, CSV and TSV files.
+"""Lists of labels as the field publishes them: protocols and keys, CSV, TSV, JSON lines, Kaldi's utt2lab.
 
-These are recognised by their columns:
-  ASVspoof 2019   SPEAKER UTT ENVIRONMENT ATTACK LABEL
-  ASVspoof 2021   LA's and DF's trial_metadata.txt, with codec, attack, label, phase and more
-  ASVspoof 5      ASVspoof5.*.tsv (separated by spaces), and the evaluation package's filename, cm-label
-  any CSV or TSV whose header names a column of recordings and one of labels (In-the-Wild's meta.csv,
-  Speech DF Arena's file_name,label), or that has just these two columns and no header
-  recordings alone, one per line, without labels (ASVspoof 2021's evaluation lists)
+What a column holds is told by the header, by the number of columns (`sets.py`) or, of lists without a header,
+by the content: exactly one column must have nothing but words for labels, and one be different in each row.
+What is in doubt is an error, and the user can tell (`Reading`).
 
 Labels are "bonafide" (real), "spoof" (fake) and, if a list has none, "".
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from antispoofing.data.sets import SETS
+from antispoofing.data.words import KNOWN, SHORT_LIST, Words, plain
 from antispoofing.errors import DataError
 from antispoofing.files import in_its_place
 from antispoofing.text import counted
-from data_utils import BONAFIDE, LABELS, SPOOF
+from data_utils import AUDIO_SUFFIXES
 
-# The words that label recordings, as folder names and in lists, in lower case without punctuation.
-LABEL_WORDS = dict.fromkeys(("real", "bonafide", "genuine"), LABELS[BONAFIDE]) | dict.fromkeys(
-    ("fake", "spoof"), LABELS[SPOOF]
+# The names that columns may have, in lower case without punctuation; the first that is there counts.
+NAME_COLUMNS = (
+    *(
+        "path",
+        "filename",
+        "file",
+        "filepath",
+        "audio",
+        "audiopath",
+        "utterance",
+        "utt",
+        "utteranceid",
+        "uttid",
+    ),
+    *("trialanon", "wav", "wavpath", "clip", "recording", "id"),
 )
-
-# The names that columns may have, in lower case without punctuation.
-NAME_COLUMNS = ("path", "filename", "file", "filepath", "audio", "audiopath", "utterance", "utt", "trialanon")
-LABEL_COLUMNS = ("label", "cmlabel", "key")
+LABEL_COLUMNS = ("label", "cmlabel", "key", "target", "class", "groundtruth")
 SCORE_COLUMNS = ("score", "cmscore")
 
+COLUMNS = ("path", "label")  # those that the user can name
 EVAL = "eval"  # the phase of ASVspoof's headline figures
 PHASES = ("train", "dev", "progress", "eval", "hidden", "all")
 
 MOST_PROBLEMS = 10  # how many are reported, one per line
 
-# The columns of tables without a header, separated by spaces, by the number of columns.
-_PROTOCOLS = {
-    5: ("ASVspoof 2019", "speaker utterance environment attack label"),
-    8: ("ASVspoof 2021 LA", "speaker utterance codec transmission attack label trim phase"),
-    13: (
-        "ASVspoof 2021 DF",
-        "speaker utterance codec source attack label trim phase vocoder task team pair language",
-    ),
-    10: (
-        "ASVspoof 5",
-        "speaker utterance gender codec codec_quality codec_seed attack_tag attack label unused",
-    ),
-}
+DELIMITERS = "\t,;|"  # besides blanks, in this order in case of doubt
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user says of lists and folders that they do not say themselves.
+
+    Attributes:
+        words: The words that label recordings.
+        columns: The name, or the number from 1 on, of each of COLUMNS that the user names.
+        separator: The character between columns; "" to find it.
+    """
+
+    words: Words = KNOWN
+    columns: Mapping[str, str] = field(default_factory=dict)
+    separator: str = ""
+
+
+USUAL = Reading()
 
 
 @dataclass(frozen=True, slots=True)  # there may be half a million
@@ -111,24 +126,19 @@ class Table:
         return next((header.index(name) for name in names if name in header), None)
 
 
-@lru_cache  # labels and folders have few different names
-def plain(word: str) -> str:
-    """Return a word in lower case and without punctuation: "Bona-Fide" -> "bonafide"."""
-    return re.sub(r"[\W_]", "", word.lower())
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise a DataError with a line for each problem with a file's rows, if there are any."""
+def refuse(problems: Sequence[str], remedy: str = "") -> None:
+    """Raise a DataError with a line for each problem with a file's rows, if there are any, and a remedy."""
     if problems:
         left = len(problems) - MOST_PROBLEMS
         rest = [f"... and {counted(left, 'more such row')}"] if left > 0 else []
-        raise DataError(*problems[:MOST_PROBLEMS], *rest)
+        raise DataError(*problems[:MOST_PROBLEMS], *rest, *([remedy] if remedy else []))
 
 
-def read_table(path: Path) -> Table:
-    """Read a table of text, separated by tabs, commas, semicolons or spaces, with or without a header.
+def read_table(path: Path, reading: Reading = USUAL) -> Table:
+    """Read a table of text, with or without a header, or JSON lines (.jsonl), whose keys are the header.
 
-    Cells may be quoted. The first row is a header if any of its cells is a known name of a column.
+    Columns are separated by tabs, commas, semicolons, vertical bars or blanks, and may be quoted. The first
+    row is a header if any of its cells is a known name of a column, or one that the user gave.
 
     Raises:
         DataError: If the file is empty, or is not a table of text.
@@ -136,34 +146,82 @@ def read_table(path: Path) -> Table:
     """
     if reason := in_its_place(path):
         raise DataError(f"{path} is {reason}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = io.StringIO(file.read(), newline="")
-        if "\0" in lines.getvalue():
-            raise csv.Error("it contains NUL characters")
-        first = re.sub('"[^"]*"', "", lines.readline())  # what is quoted does not set columns apart
-        delimiter = next((d for d in "\t,;" if d in first), None)
-        lines.seek(0)
-        parsed: Iterator[tuple[int, list[str]]]
-        if delimiter is None and '"' not in lines.getvalue():
-            parsed = ((n, line.split()) for n, line in enumerate(lines, start=1) if line.strip())
-        else:
-            reader = csv.reader(
-                lines, delimiter=delimiter or " ", skipinitialspace=not delimiter, strict=True
-            )
-            cells = (([cell.strip() for cell in row], reader.line_num) for row in reader if any(row))
-            parsed = ((n, row if delimiter else list(filter(None, row))) for row, n in cells)
-        known_cells: dict[str, str] = {}
-        shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
-        rows = [(n, [shared(cell, cell) for cell in cells]) for n, cells in parsed]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a table of text in UTF-8 ({error})") from error
+    text = _text(path)
+    if path.suffix.lower() == ".jsonl":
+        return _json_lines(path, text)
+    first = re.sub('"[^"]*"', "", text.split("\n", 1)[0])  # what is quoted does not set columns apart
+    known = {*NAME_COLUMNS, *LABEL_COLUMNS, *SCORE_COLUMNS, *map(plain, reading.columns.values())}
+    there = [d for d in DELIMITERS if d in first]
+    headers = [d for d in there if known & {plain(cell) for cell in first.split(d)}]
+    delimiter = reading.separator.strip(" ") or next(iter(headers or there), "")
+    known_cells: dict[str, str] = {}
+    shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        try:
+            rows = [
+                (n, [shared(cell, cell) for cell in cells]) for n, cells in _rows(text, delimiter, quoting)
+            ]
+            break
+        except csv.Error as error:
+            if quoting == csv.QUOTE_NONE or delimiter != "\t":
+                raise DataError(f"{path} is not a table of text ({error})") from error
+            # Otherwise they are those of a transcript, since tables with tabs need no quotes.
     if not rows:
         raise DataError(f"{path} is empty")
     names = tuple(rows[0][1])
-    known = NAME_COLUMNS + LABEL_COLUMNS + SCORE_COLUMNS
     has_header = any(plain(name) in known for name in names)
     return Table(names if has_header else (), rows[1:] if has_header else rows)
+
+
+def _text(path: Path) -> str:
+    """Return a file's text, with line feeds for line ends of any kind.
+
+    Raises:
+        DataError: If it is in no known encoding, or no text.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not a table of text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
+    if "\0" in text:
+        raise DataError(f"{path} is not a table of text (it contains NUL characters)")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _rows(text: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the numbered rows that are not empty; with the delimiter "", of columns set apart by blanks."""
+    if not delimiter and '"' not in text:
+        yield from ((n, line.split()) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
+        return
+    lines = io.StringIO(text, newline="")
+    how: dict = {"delimiter": delimiter or " ", "skipinitialspace": not delimiter, "quoting": quoting}
+    reader = csv.reader(lines, strict=True, **how)
+    for row in reader:
+        cells = [cell.strip() for cell in row if delimiter or cell]
+        if any(cells):
+            yield reader.line_num, cells
+
+
+def _json_lines(path: Path, text: str) -> Table:
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    objects = []
+    for n, line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, row {n}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, row {n}: not a JSON object")
+        objects.append((n, row))
+    if not objects:
+        raise DataError(f"{path} is empty")
+    header = tuple(dict.fromkeys(key for _, row in objects for key in row))
+    cells = [(n, ["" if row.get(key) is None else str(row[key]) for key in header]) for n, row in objects]
+    return Table(header, cells)
 
 
 def distinct_rows(
@@ -190,12 +248,13 @@ def distinct_rows(
             yield row, cells
 
 
-def read_labels(path: Path, phase: str | None = None) -> LabelFile:
+def read_labels(path: Path, phase: str | None = None, reading: Reading = USUAL) -> LabelFile:
     """Read all rows of a list of labels, or those of one phase.
 
     Args:
         path: The list.
-        phase: The phase, one of PHASES, if the layout has phases (ASVspoof 2021); None for "eval".
+        phase: The phase, one of PHASES, if the rows have phases (ASVspoof 2021); None for "eval".
+        reading: What the user says of it.
 
     Raises:
         DataError: If the layout is not known, or there are no rows of that phase; or, with a line for each
@@ -203,68 +262,194 @@ def read_labels(path: Path, phase: str | None = None) -> LabelFile:
             earlier row.
         OSError: If the file cannot be read.
     """
-    table = read_table(path)
-    layout, columns = _layout(path, table)
+    table = _kaldi_table(path) if path.name in KALDI else read_table(path, reading)
+    layout = _layout(path, table, reading)
+    columns = layout.columns
     name_at = columns.index("utterance")
     label_at = columns.index("label") if "label" in columns else None
     trials: list[Trial] = []
     equal: dict[tuple, dict[str, str]] = {}  # equal rows share one dictionary
     problems: list[str] = []
+    unknown: set[str] = set()
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
         word = "" if label_at is None else cells[label_at]
-        label = "" if label_at is None else LABEL_WORDS.get(plain(word))
+        label = layout.label(cells) if label_at is None else reading.words.label(word)
         if label is None:
-            known = ", ".join(LABEL_WORDS)
-            problems.append(f"{path}, row {row}: unknown label {word!r} (known labels: {known})")
+            unknown.add(word)
+            problems.append(f"{path}, row {row}: unknown label {word!r} (known are {SHORT_LIST}, ...)")
         else:
             rest = other_columns(columns, cells, (name_at, label_at), label)
             rest = equal.setdefault(tuple(rest.items()), rest)
-            trials.append(Trial(row, cells[name_at], label, rest))
-    refuse(problems)
+            trials.append(Trial(row, _without_root(cells[name_at]), label, rest))
+    words = ", ".join(sorted(unknown)[:5])
+    refuse(problems, f"what {words} means, say with --real-words and --fake-words" if unknown else "")
     if not trials:
         raise DataError(f"{path} has a header but no rows")
-    if "phase" not in columns or not layout.startswith("ASVspoof"):
-        return LabelFile(path, layout, trials, "", len(trials))
+    if "phase" not in columns or not layout.has_phases:
+        return LabelFile(path, layout.name, trials, "", len(trials))
     phase = phase or EVAL
     chosen = [trial for trial in trials if phase in ("all", trial.columns.get("phase"))]
     if not chosen:
         phases = sorted({trial.columns.get("phase", "-") for trial in trials})
         raise DataError(f"{path} has no rows of phase {phase}, only of {', '.join(phases)}")
-    return LabelFile(path, layout, chosen, phase, len(trials))
+    return LabelFile(path, layout.name, chosen, phase, len(trials))
 
 
-def _layout(path: Path, table: Table) -> tuple[str, list[str]]:
-    """Return the name of a table's layout, and its columns' names, "utterance" and "label" among them."""
+KALDI = ("utt2lab", "utt2label")  # Kaldi's lists, beside which wav.scp names the files
+
+
+def _kaldi_table(path: Path) -> Table:
+    """Return utt2lab as a table of paths, labels and utterance ids.
+
+    Raises:
+        DataError: If wav.scp is missing, lacks an utterance, or has a command in place of a file.
+    """
+    scp = path.with_name("wav.scp")
+    if not scp.is_file():
+        raise DataError(f"{path}: there is no wav.scp beside it, which names the recordings")
+    files: dict[str, str] = {}
+    for line in _text(scp).split("\n"):
+        id_, _, file = line.strip().partition(" ")
+        if file.endswith("|"):
+            raise DataError(f"{scp}: {id_} is a command, not a file; commands of a list are not run")
+        files[id_] = file.strip()
+    rows, problems = [], []
+    for n, cells in read_table(path).rows:
+        if len(cells) != 2 or not files.get(cells[0]):
+            problems.append(f"{path}, row {n}: {cells[0]} is not in {scp.name}, or has no label")
+        else:
+            rows.append((n, [files[cells[0]], cells[1], cells[0]]))
+    refuse(problems)
+    return Table(("path", "label", "id"), rows)
+
+
+def _without_root(name: str) -> str:
+    """Return a path without a variable for the data set's root: "$ROOT//a.wav" -> "a.wav"."""
+    return re.sub(r"^\$\{?\w+\}?[/\\\\]+", "", name)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the columns of a list are.
+
+    Attributes:
+        name: The layout's name.
+        columns: The columns' names, "utterance" and perhaps "label" among them.
+        has_phases: Whether rows have phases of which one is chosen.
+        label_by: As in `sets.DataSet`.
+    """
+
+    name: str
+    columns: list[str]
+    has_phases: bool = False
+    label_by: tuple[str, Mapping[str, str], str] | None = None
+
+    def label(self, cells: Sequence[str]) -> str:
+        """Return the label of a row of a list without a column of labels."""
+        if self.label_by is None:
+            return ""
+        column, known, other = self.label_by
+        return known.get(cells[self.columns.index(column)], other)
+
+
+def _layout(path: Path, table: Table, reading: Reading) -> _Layout:
     width = len(table.rows[0][1]) if table.rows else 0
+    if reading.columns:
+        return _told(path, table, width, reading)
     if table.header:
-        columns = [name.lower() for name in table.header]
-        name_at, label_at = table.column(NAME_COLUMNS), table.column(LABEL_COLUMNS)
-        if name_at is None:
-            raise _missing_column(path, table, NAME_COLUMNS)
-        if label_at is None and len(columns) > 1:
-            raise _missing_column(path, table, LABEL_COLUMNS)
-        columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]
-        columns[name_at] = "utterance"
-        if label_at is None:
-            return "list without labels", columns
-        columns[label_at] = "label"
-        return ("In-the-Wild" if path.name == "meta.csv" else "list of labels"), columns
-    if width in _PROTOCOLS:
-        layout, names = _PROTOCOLS[width]
-        return layout, names.split()
-    if width == 2:
-        return "list of labels", ["utterance", "label"]
+        return _by_header(path, table)
+    for data_set in SETS:
+        if width in data_set.columns:
+            named = data_set.columns[width].split()
+            if _are_labels(table, named.index("label"), reading.words):
+                return _Layout(data_set.name, named, "phase" in named)
     if width == 1:
-        return "list without labels", ["utterance"]
-    raise DataError(
-        f"{path} is not a list of labels: it needs a header with the columns path and label, or just these "
-        f"two columns, or ASVspoof's {', '.join(map(str, sorted(_PROTOCOLS)))} columns, but has {width}"
-    )
+        return _Layout("list without labels", ["utterance"])
+    return _by_content(path, table, width, reading.words)
 
 
-def _missing_column(path: Path, table: Table, names: Sequence[str]) -> DataError:
+def _by_header(path: Path, table: Table) -> _Layout:
+    header = [plain(name) for name in table.header]
+    for data_set in SETS:
+        if data_set.header and set(data_set.header) <= set(header):
+            if data_set.label_by and table.column(LABEL_COLUMNS) is not None:
+                continue  # it says itself what is real
+            columns = [
+                data_set.header.get(name, own.lower()) for name, own in zip(header, table.header, strict=True)
+            ]
+            return _Layout(data_set.name, columns, label_by=data_set.label_by)
+    columns = [name.lower() for name in table.header]
+    name_at, label_at = table.column(NAME_COLUMNS), table.column(LABEL_COLUMNS)
+    if name_at is None:
+        raise _missing_column(path, table, "path", NAME_COLUMNS)
+    if label_at is None and len(columns) > 1:
+        raise _missing_column(path, table, "label", LABEL_COLUMNS)
+    columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]
+    columns[name_at] = "utterance"
+    if label_at is None:
+        return _Layout("list without labels", columns)
+    columns[label_at] = "label"
+    return _Layout("In-the-Wild" if path.name == "meta.csv" else "list of labels", columns)
+
+
+def _told(path: Path, table: Table, width: int, reading: Reading) -> _Layout:
+    """Return the layout that the user tells."""
+    columns = [name.lower() for name in table.header] or [f"column {i}" for i in range(1, width + 1)]
+    columns = [f"{name} (2)" if name in ("utterance", "label") else name for name in columns]
+    for what, where in reading.columns.items():
+        names = [plain(name) for name in table.header]
+        if plain(where) in names:
+            at = names.index(plain(where))
+        elif where.isdecimal() and 1 <= int(where) <= width:
+            at = int(where) - 1
+        else:
+            header = (
+                f"it has {', '.join(table.header)}" if table.header else f"it has {counted(width, 'column')}"
+            )
+            raise DataError(f"{path}: --columns {what}={where}: there is no such column ({header})")
+        columns[at] = {"path": "utterance"}.get(what, what)
+    if "utterance" not in columns:
+        raise DataError(f"{path}: --columns needs path=..., the column that names the recordings")
+    return _Layout("list of labels" if "label" in columns else "list without labels", columns)
+
+
+def _are_labels(table: Table, at: int, words: Words) -> bool:
+    return all(at < len(cells) and words.label(cells[at]) is not None for _, cells in table.rows)
+
+
+def _by_content(path: Path, table: Table, width: int, words: Words) -> _Layout:
+    """Return the layout of a list without a header, of an unknown number of columns."""
+    labels = [at for at in range(width) if _are_labels(table, at, words)]
+    if width == 2 and not labels:
+        return _Layout("list of labels", ["utterance", "label"])  # whose rows will be named
+    names = [
+        at
+        for at in range(width)
+        if at not in labels
+        and len({cells[at] for _, cells in table.rows if at < len(cells)} - {"-"}) == len(table.rows)
+    ]
+    files = [at for at in names if all(_is_audio(cells[at]) for _, cells in table.rows if at < len(cells))]
+    names = files or names
+    if len(labels) != 1 or len(names) != 1:
+        raise DataError(
+            f"{path}: it has {counted(width, 'column')}, no header, and which of them names the recordings "
+            "and which has the labels is not clear: say it, with --columns path=1 label=2, for example"
+        )
+    columns = [f"column {at + 1}" for at in range(width)]
+    columns[names[0]], columns[labels[0]] = "utterance", "label"
+    return _Layout("list of labels", columns)
+
+
+def _is_audio(name: str) -> bool:
+    return PurePath(name).suffix.lower() in AUDIO_SUFFIXES
+
+
+def _missing_column(path: Path, table: Table, what: str, names: Sequence[str]) -> DataError:
     header = ", ".join(table.header)
-    return DataError(f"{path}: none of its columns ({header}) is called {', '.join(names)}")
+    return DataError(
+        f"{path}: none of its columns ({header}) is called {', '.join(names)}: say which it is, with "
+        f"--columns {what}=NAME"
+    )
 
 
 def other_columns(

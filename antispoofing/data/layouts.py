@@ -1,11 +1,8 @@
-"""Layouts of published data sets: where they keep their lists of labels and their recordings.
-
-The lists themselves are read in `labels.py`. To add a data set, add a line to LISTS, and one to AUDIO_FOLDERS
-if its recordings are in none of those folders.
-"""
+"""Finding the lists of labels and the recordings of data sets that lie as they were published (`sets.py`)."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import unicodedata
@@ -15,78 +12,100 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from antispoofing.data.labels import EVAL, LabelFile, plain, read_labels, read_table
+from antispoofing.data.labels import EVAL, LABEL_COLUMNS, USUAL, LabelFile, Reading, read_table
+from antispoofing.data.sets import AUDIO_FOLDERS, SETS, DataSet
+from antispoofing.data.words import plain
 from antispoofing.errors import DataError
 from data_utils import AUDIO_SUFFIXES
 
 SPLITS = ("training", "validation", "testing")  # Fake-or-Real's folders
 
-# Where the published data sets keep their lists below their folder. If a folder contains nothing but another
-# folder, as those from archives often do, the inner one is searched instead.
-LISTS = (
-    "meta.csv",  # In-the-Wild
-    "metadata.csv",  # Speech DF Arena
-    "trial_metadata.txt",  # ASVspoof 2021
-    "CM/trial_metadata.txt",
-    "*/CM/trial_metadata.txt",
-    "*/*/CM/trial_metadata.txt",
-    "*/keys/*/CM/trial_metadata.txt",
-    "ASVspoof2019.*.cm.*.txt",
-    "*/ASVspoof2019.*.cm.*.txt",
-    "ASVspoof5.train.tsv",
-    "ASVspoof5.*.track_1.tsv",
-    "*/ASVspoof5.train.tsv",
-    "*/ASVspoof5.*.track_1.tsv",
-)
-# Where the recordings may be, relative to the list's folder or to one of the three above it.
-AUDIO_FOLDERS = ("", "flac", "wav", "*/flac", "*/wav", "flac_*", "*/flac_*", "*/*/flac")
 AUDIO_ENDINGS = (".flac", ".wav", "")  # the suffixes that a list may leave out
 
 
-def published_lists(folder: Path, phase: str | None) -> list[Path]:
+def published_lists(
+    folder: Path, phase: str | None, notes: list[str], reading: Reading = USUAL
+) -> list[Path]:
     """Find the lists of labels that a published data set keeps in its folder.
+
+    If a folder contains nothing but another folder, as those from archives often do, the inner one is
+    searched instead.
 
     Args:
         folder: The data set's folder.
-        phase: The phase whose lists are wanted, if they are divided by phases: "all", or None for "eval".
+        phase: The phase whose lists are wanted, if they are divided by phases: "all", or None for "eval", or
+            for all if there is no such list.
+        notes: Where a line is added for each file that has the name of a list, but is none.
+        reading: What the user says of the lists.
 
     Raises:
-        DataError: If the folder contains several data sets' lists, or none of that phase.
+        DataError: If the folder contains several data sets' lists, or none of that phase; or if a list is
+            damaged.
     """
-    lists = [p for pattern in LISTS for p in matches(folder, pattern) if _is_list(p)]
+    patterns = dict.fromkeys(pattern for data_set in SETS for pattern in data_set.lists)
+    candidates = dict.fromkeys(p for pattern in patterns for p in matches(folder, pattern) if p.is_file())
+    lists = [p for p in candidates if _is_list(p, notes, reading)]
     inside = [p for p in matches(folder, "*") if p.name != "__MACOSX"]
     if not lists and len(inside) == 1 and inside[0].is_dir():
-        return published_lists(inside[0], phase)
+        return published_lists(inside[0], phase, notes, reading)
     if not lists:
         return []
-    sets = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
-    if len(sets) > 1:
+    homes = {p.parent.parent if p.parent.name == "CM" else p.parent for p in lists}
+    if len(homes) > 1:
         raise DataError(
             f"{folder} contains several lists of labels, so name one: {', '.join(map(str, lists))}"
         )
     phases = phases_of(lists)
-    if not phases or phase == "all":
+    if not phases or phase == "all" or (phase is None and EVAL not in phases.values()):
         return lists
     chosen = [p for p in lists if phases.get(p) == (phase or EVAL)]
     if not chosen:
-        raise DataError(f"{folder} has no phase {phase or EVAL}, only {', '.join(sorted(phases.values()))}")
+        raise DataError(
+            f"{folder} has no phase {phase or EVAL}, only {', '.join(sorted(set(phases.values())))}"
+        )
     return chosen
 
 
+# What the names of lists and folders call the phases.
+_PHASE_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "development", "valid", "validation"), "dev"),
+    **dict.fromkeys(("eval", "evaluation", "test", "testing"), EVAL),
+}
+
+
 def phases_of(lists: Sequence[Path]) -> dict[Path, str]:
-    """Return the phases of those lists that have one in their names, as ASVspoof 2019's and 5's do."""
-    return {p: phase for p in lists for phase in p.name.split(".") if phase in ("train", "dev", "eval")}
+    """Return the phases of lists by the words in their names: "ch_eval.txt" -> "eval".
+
+    If some lists have one, others are further sets to evaluate on.
+    """
+    words = {
+        p: [_PHASE_WORDS[w] for w in re.split(r"[._-]", p.name.lower()) if w in _PHASE_WORDS] for p in lists
+    }
+    if not any(words.values()):
+        return {}
+    return {p: found[0] if found else EVAL for p, found in words.items()}
 
 
-def _is_list(path: Path) -> bool:
+def _is_list(path: Path, notes: list[str], reading: Reading) -> bool:
     """Return whether a file with a list's name is one, since other data have files called meta.csv, too."""
-    if path.suffix != ".csv":
+    if path.suffix not in (".csv", ".jsonl"):
         return True
     try:
-        header = {plain(name) for name in read_table(path).header}
-        return bool(header & {"file", "filename"}) and bool(read_labels(path).trials)
-    except DataError:
+        header = {plain(name) for name in read_table(path, reading).header}
+    except DataError as error:
+        notes.append(f"not used as a list of labels: {error}")
         return False
+    if any(s.header and set(s.header) <= header for s in SETS):
+        return True
+    if not header & {"file", "filename", "path", "audiopath"}:
+        return False
+    if header & set(LABEL_COLUMNS) or reading.columns:
+        return True
+    notes.append(
+        f"not used as a list of labels: {path}: none of its columns is called {', '.join(LABEL_COLUMNS)}"
+    )
+    return False
 
 
 class AudioFolders(NamedTuple):
@@ -125,12 +144,23 @@ def audio_folders(
         inside: Whether to stay inside `above`, as in an archive.
     """
     if any(suffix(name) in AUDIO_SUFFIXES for name in _sample(labels, 200)):
-        return AudioFolders([root or path.parent], [], [])
+        first = [root or path.parent]
+        if root or any(locate(name, first) for name in _sample(labels, 200)):
+            return AudioFolders(first, [], [])
     bases = [path.parent, *(path.parent.parents[:3] if labels.layout.startswith("ASVspoof") else []), above]
     if inside:
         bases = [base for base in bases if base.is_relative_to(above)]
+    own = [
+        pattern.format(stem=glob.escape(path.stem))
+        for s in SETS
+        if _is_of(path, labels, s)
+        for pattern in s.audio
+    ]
     for base in [root] if root else bases:
-        folders = [f for pattern in AUDIO_FOLDERS for f in matches(base, pattern) if f.is_dir()]
+        patterns = [*(own if base == path.parent else ()), *AUDIO_FOLDERS]
+        folders = list(dict.fromkeys(f for pattern in patterns for f in _folders(base, pattern)))
+        if inside:
+            folders = [f for f in folders if f.is_relative_to(above)]
         sample = _sample(labels, max(200, 20 * len(folders)))  # enough even if each speaker has a folder
         hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
@@ -142,9 +172,21 @@ def audio_folders(
     return AudioFolders([root or path.parent], [], [])
 
 
+def _is_of(path: Path, labels: LabelFile, data_set: DataSet) -> bool:
+    """Return whether a list is one of a data set's, by what it is or by its place."""
+    return labels.layout == data_set.name or any(path.match(pattern) for pattern in data_set.lists)
+
+
+def _folders(base: Path, pattern: str) -> list[Path]:
+    """Return the folders that match a pattern, which may begin with ".."."""
+    while pattern == ".." or pattern.startswith("../"):
+        base, pattern = base.parent, pattern[3:]
+    return [f for f in matches(base, pattern) if f.is_dir()]
+
+
 def _years(folder: Path, base: Path) -> set[str]:
     """Return the years in a folder's path below `base`: "ASVspoof2021_LA_eval" -> {"2021"}."""
-    return set(re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", str(folder.relative_to(base))))
+    return set(re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", os.path.relpath(folder, base)))
 
 
 def _sample(labels: LabelFile, most: int) -> list[str]:

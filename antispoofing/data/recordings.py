@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from antispoofing.data import archives
-from antispoofing.data.labels import LABEL_WORDS, MOST_PROBLEMS, Trial, plain, read_labels
+from antispoofing.data.labels import KALDI, MOST_PROBLEMS, USUAL, Reading, Trial, read_labels
 from antispoofing.data.layouts import (
     SPLITS,
     audio_folders,
@@ -27,12 +27,14 @@ from antispoofing.data.layouts import (
     published_lists,
     suffix,
 )
+from antispoofing.data.sets import matching, note_on
+from antispoofing.data.words import Words
 from antispoofing.errors import DataError
 from antispoofing.progress import bar
-from antispoofing.text import writable
+from antispoofing.text import counted, writable
 from data_utils import AUDIO_SUFFIXES
 
-LABEL_SUFFIXES = (".csv", ".tsv", ".txt")  # the suffixes of lists of labels
+LABEL_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")  # the suffixes of lists of labels
 
 _progress = partial(bar, what="finding recordings", unit="file")
 
@@ -99,25 +101,30 @@ class _Source:
     files: list[tuple[str, Trial | None]]
     ignored: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)  # one line for each list
+    layouts: list[str] = field(default_factory=list)  # the name of each list's layout
     missing: list[str] = field(default_factory=list)  # one line for each row without a recording
     has_phases: bool = False
 
 
 def find_recordings(
-    paths: Sequence[str | Path], root: str | Path | None = None, phase: str | None = None
+    paths: Sequence[str | Path],
+    root: str | Path | None = None,
+    phase: str | None = None,
+    reading: Reading = USUAL,
 ) -> Recordings:
     """Find all recordings of the given files, folders, lists of labels and archives, each once.
 
     In a folder that contains a published data set's list of labels, only what is in the list counts. Other
     folders are searched to any depth, links included, but without hidden files and `__MACOSX`; the label then
-    comes from the folders between the root and the file: real, bonafide, bona-fide, genuine; fake, spoof (in
-    any case). A recording that is given directly may have any suffix but those of archives and of lists of
-    labels (csv, tsv, txt).
+    comes from the folders between the root and the file, by the words of `words.py` or the layouts of
+    `sets.py`. A recording that is given directly may have any suffix but those of archives and of lists of
+    labels (LABEL_SUFFIXES).
 
     Args:
         paths: One folder, which is then the root, or several paths, whose common parent is the root.
         root: The folder (or archive) of a list's recordings; None to look for them beside the list.
         phase: The phase of an ASVspoof data set, one of `labels.PHASES`; None for "eval".
+        reading: What the user says of labels and lists.
 
     Raises:
         DataError: If a path does not exist, a folder cannot be read, an archive or a list is refused, there
@@ -132,15 +139,17 @@ def find_recordings(
     root_folder = _unpacked(Path(os.path.abspath(root))) if root else None
     if root_folder and not root_folder.is_dir():
         raise DataError(f"--root {root_folder}: no such folder")
-    sources = [_read(path, root_folder, phase) for path in given]
+    sources = [_read(path, root_folder, phase, reading) for path in given]
     if root_folder and not any(source.lists for source in sources):
         raise DataError(
             "leave out --root: it is for the recordings of a list of labels, but no list was given"
         )
     if phase and not any(source.has_phases for source in sources):
-        raise DataError("leave out --phase: it is for ASVspoof's data sets, but these data have no phases")
+        raise DataError("leave out --phase: these data have no phases")
     common = _common_root([source.root for source in sources])
-    utterances = _utterances(sources, common)
+    by_folders: Counter[str] = Counter()
+    utterances = _utterances(sources, common, reading.words, by_folders)
+    layouts = dict.fromkeys(layout for source in sources for layout in source.layouts)
     ignored = [path for source in sources for path in source.ignored]
     if not utterances:
         inner = archives.other_archives(ignored)
@@ -152,16 +161,20 @@ def find_recordings(
         utterances,
         ignored,
         [line for source in sources for line in source.lists]
+        + [f"{name}: {counted(n, 'recording')} labelled by its folders" for name, n in by_folders.items()]
+        + [note for name in (*by_folders, *layouts) if (note := note_on(name))]
         + [line for source in sources for line in source.missing],
     )
 
 
-def _utterances(sources: Sequence[_Source], common: Path) -> list[Utterance]:
+def _utterances(
+    sources: Sequence[_Source], common: Path, words: Words, by_folders: Counter[str]
+) -> list[Utterance]:
     """Return the recordings of all sources, each once, sorted by name.
 
     A recording is its path, with the links of its folders resolved, so that one that is reached in two ways
     is one. Links of files are recordings of their own: a cache that keeps equal files as links to one file
-    counts as what it stands for.
+    counts as what it stands for. How many are labelled by the folders of which data set, `by_folders` counts.
     """
     root = os.path.join(common, "")
     utterances: dict[str, Utterance] = {}  # by real path
@@ -169,7 +182,7 @@ def _utterances(sources: Sequence[_Source], common: Path) -> list[Utterance]:
     for source in sources:
         listed: set[str] = set()
         for path, trial in _progress(source.files):
-            utterance, real = _utterance(path, root, trial), _real_path(path, real_folders)
+            utterance, real = _utterance(path, root, trial, words, by_folders), _real_path(path, real_folders)
             if trial and real in listed:
                 raise DataError(f"{trial.name} is listed twice, once under another name: {path}")
             listed.add(real)
@@ -226,10 +239,10 @@ def find_splits(path: Path) -> Path | None:
     return None
 
 
-def find_phases(path: Path) -> set[str]:
+def find_phases(path: Path, reading: Reading = USUAL) -> set[str]:
     """Return the phases (train, dev, eval) for which a folder, or an archive of one, has a list of labels."""
     folder = _unpacked(path)
-    return set(phases_of(published_lists(folder, "all")).values()) if folder.is_dir() else set()
+    return set(phases_of(published_lists(folder, "all", [], reading)).values()) if folder.is_dir() else set()
 
 
 def _unpacked(path: Path) -> Path:
@@ -254,28 +267,38 @@ def _real_path(path: str, real_folders: dict[str, str]) -> str:
     return path if path == real else real  # mostly they are equal, and then share one string
 
 
-def _utterance(path: str, root: str, trial: Trial | None) -> Utterance:
+def _utterance(
+    path: str, root: str, trial: Trial | None, words: Words, by_folders: Counter[str]
+) -> Utterance:
     """Return the utterance of a file below `root`, which ends in a separator."""
     name = os.path.normpath(path)
     name = name.removeprefix(root) if name.startswith(root) else os.path.relpath(path, root)
     text = writable(name.replace(os.sep, "/"))
     if trial:
         return Utterance(path, text, trial.label, trial.name, trial.columns)
-    labels = {LABEL_WORDS[word] for word in map(plain, name.split(os.sep)[:-1]) if word in LABEL_WORDS}
+    *folders, last = name.split(os.sep)
+    labels, columns = words.labels_of(folders), _NO_COLUMNS
+    # The root's own name counts here, since it is often the published one.
+    if found := matching("/".join([os.path.basename(root[:-1]), *folders, last])):
+        label, columns = found.label, found.columns
+        by_folders[found.data_set.name] += 1
+        labels = words.labels_of(folders, only_first=True) | {label}
     if len(labels) > 1:
         raise DataError(f"{path} is below both a real and a fake folder, so its label is ambiguous")
-    return Utterance(path, text, labels.pop() if labels else "")
+    return Utterance(path, text, labels.pop() if labels else "", columns=columns)
 
 
-def _read(path: Path, root: Path | None, phase: str | None) -> _Source:
+def _read(path: Path, root: Path | None, phase: str | None, reading: Reading) -> _Source:
     """Read one of the given paths."""
     given, path = path, _unpacked(path)
     if path.is_dir():
-        lists = published_lists(path, phase)
+        notes: list[str] = []
+        lists = published_lists(path, phase, notes, reading)
         archive = given if path != given and not root else None
-        source = _read_lists(lists, root, phase, path, archive) if lists else _read_folder(path)
-    elif path.suffix.lower() in LABEL_SUFFIXES:
-        source = _read_lists([path], root, phase, path.parent)
+        source = _read_lists(lists, root, phase, path, reading, archive) if lists else _read_folder(path)
+        source.lists += notes
+    elif path.suffix.lower() in LABEL_SUFFIXES or path.name in KALDI:
+        source = _read_lists([path], root, phase, path.parent, reading)
     elif archives.other_archives([path.name]):
         raise DataError(
             f"{path}: archives of this kind are not read (only {', '.join(archives.SUFFIXES)}): unpack it "
@@ -315,7 +338,12 @@ def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def _read_lists(
-    lists: Sequence[Path], root: Path | None, phase: str | None, above: Path, archive: Path | None = None
+    lists: Sequence[Path],
+    root: Path | None,
+    phase: str | None,
+    above: Path,
+    reading: Reading,
+    archive: Path | None = None,
 ) -> _Source:
     """Read lists of labels and find their recordings.
 
@@ -324,13 +352,14 @@ def _read_lists(
         root: The folder of their recordings, if the user named it.
         phase: As in `find_recordings`.
         above: The folder that was given, or the list's own.
+        reading: As in `find_recordings`.
         archive: The archive that was unpacked to `above`, if it was one. Its lists are not trusted: they may
             not name other files of this machine.
     """
     source = _Source(above, [])
     homes: set[Path] = set()
     for path in lists:
-        labels = read_labels(path, phase)
+        labels = read_labels(path, phase, reading)
         if archive:  # this comes before any search, which would reveal what other files there are
             for trial in labels.trials:
                 if leads_out(name := trial.name, path.parent, above):
@@ -356,7 +385,8 @@ def _read_lists(
         if folders.left_out:
             found += f"; not used, since that seems to be another data set: {_some(folders.left_out)}"
         source.lists.append(f"{labels.describe()}, {found}")
-        source.has_phases |= bool(labels.phase) or path.name.startswith("ASVspoof")
+        source.layouts.append(labels.layout)
+        source.has_phases |= bool(labels.phase or phases_of([path]))
     if not homes:
         _, first = source.files[0]
         assert first is not None  # since each file of a list has its trial

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from antispoofing.data.labels import USUAL, Reading
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import Recordings, Utterance, find_phases, find_recordings, find_splits
 from antispoofing.errors import DataError
@@ -45,9 +46,13 @@ class Splits:
 
 
 def find_training_data(
-    paths: Sequence[Path], held_out_by: str | None = None, fraction: float = FRACTION, seed: int = 0
+    paths: Sequence[Path],
+    held_out_by: str | None = None,
+    fraction: float = FRACTION,
+    seed: int = 0,
+    reading: Reading = USUAL,
 ) -> Splits:
-    """Find the splits of each given path: Fake-or-Real's three folders, or ASVspoof's train, dev and eval.
+    """Find the splits of each given path: Fake-or-Real's three folders, or lists for train, dev and eval.
 
     If a data set has no splits, a part of it is held out for validation, and there is no testing split.
 
@@ -57,6 +62,7 @@ def find_training_data(
             where recordings with the same value are held out together or not at all; or by EACH.
         fraction: The fraction of each class to hold out, as in `hold_out`.
         seed: The seed of the random choice.
+        reading: What the user says of labels and lists.
 
     Raises:
         DataError: If a path cannot be used; if a data set has no validation split and `held_out_by` is None,
@@ -65,9 +71,9 @@ def find_training_data(
     splits = Splits()
     has_held_out = False
     for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
-        own = _published_splits(path, splits.notes)
+        own = _published_splits(path, splits.notes, reading)
         if own is None:
-            own = _held_out(path, held_out_by, fraction, seed, splits.notes)
+            own = _held_out(path, held_out_by, fraction, seed, splits.notes, reading)
             has_held_out = True
         for split, found in own.items():
             _check_classes(f"{path}: {split}", found)
@@ -174,12 +180,12 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | None:
+def _published_splits(path: Path, notes: list[str], reading: Reading) -> dict[str, Recordings] | None:
     """Return the splits that a data set comes with, or None; notes for the user are added to `notes`."""
     folder = find_splits(path)
     if folder is not None:
-        return {name: find_recordings([folder / name]) for name in SPLITS}
-    phases = find_phases(path)
+        return {name: find_recordings([folder / name], reading=reading) for name in SPLITS}
+    phases = find_phases(path, reading)
     if not phases >= {PHASE_OF["training"], PHASE_OF["validation"]}:
         return None
     found = {}
@@ -187,7 +193,7 @@ def _published_splits(path: Path, notes: list[str]) -> dict[str, Recordings] | N
         if phase not in phases:
             continue
         try:
-            found[name] = find_recordings([path], phase=phase)
+            found[name] = find_recordings([path], phase=phase, reading=reading)
         except DataError as error:
             if name != "testing":
                 raise
@@ -207,7 +213,7 @@ def _check_classes(where: str, found: Recordings) -> None:
 
 
 def _held_out(
-    path: Path, by: str | None, fraction: float, seed: int, notes: list[str]
+    path: Path, by: str | None, fraction: float, seed: int, notes: list[str], reading: Reading
 ) -> dict[str, Recordings]:
     """Return training and validation splits of a data set that has none; notes are added to `notes`."""
     if by is None:
@@ -216,7 +222,7 @@ def _held_out(
             "for validation, use --validation-split with a column of the list (speaker, attack, ...) or "
             f"{EACH}"
         )
-    found = find_recordings([path])
+    found = find_recordings([path], reading=reading)
     notes += found.shown_notes()
     _check_classes(str(path), found)
     parts = hold_out(found.utterances, by, fraction, seed)

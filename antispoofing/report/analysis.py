@@ -17,7 +17,7 @@ import scipy  # scipy.stats, which takes half a second to import, is loaded on f
 
 from antispoofing import metrics, uncertainty
 from antispoofing.classes import CLASSES, FAKE, REAL
-from antispoofing.data.labels import plain
+from antispoofing.data.words import plain
 from antispoofing.report.groups import is_whole, property_groups, with_other_class
 from antispoofing.report.standing_out import Comparison, standing_out
 from antispoofing.report.wording import (

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from antispoofing.classes import CLASSES
-from antispoofing.data.labels import LABEL_WORDS, plain
 from antispoofing.data.recordings import Utterance
+from antispoofing.data.words import KNOWN, plain
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import counted
 from antispoofing.uncertainty import effective_number
@@ -168,4 +168,4 @@ def _beginning(name: str) -> str:
 @lru_cache  # many recordings are in the same folder
 def unlabelled(folders: str) -> str:
     """Return those of a recording's folders that do not name its label."""
-    return "/".join(folder for folder in folders.split("/") if plain(folder) not in LABEL_WORDS)
+    return "/".join(folder for folder in folders.split("/") if folder not in KNOWN)

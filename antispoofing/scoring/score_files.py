@@ -17,18 +17,17 @@ import numpy as np
 
 from antispoofing.data.labels import (
     LABEL_COLUMNS,
-    LABEL_WORDS,
     NAME_COLUMNS,
     SCORE_COLUMNS,
     LabelFile,
     Trial,
     distinct_rows,
     other_columns,
-    plain,
     read_table,
     refuse,
 )
 from antispoofing.data.recordings import Utterance
+from antispoofing.data.words import KNOWN
 from antispoofing.errors import DataError
 from antispoofing.scoring.scored import Scored
 from antispoofing.text import writable
@@ -167,7 +166,7 @@ def read_scores(path: Path) -> list[FiledScore]:
     equal: dict[tuple, dict[str, str]] = {}  # equal rows share one dictionary
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
         text, word = cells[score_at], cells[label_at] if label_at is not None else ""
-        score, label = _number(text), LABEL_WORDS.get(plain(word), "")
+        score, label = _number(text), KNOWN.label(word) or ""
         if score is None:
             problems.append(f"{path}, row {row}: the score {text!r} is not a usable number")
         elif word and not label:
