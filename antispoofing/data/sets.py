@@ -23,7 +23,7 @@ class DataSet:
         name: Its name.
         layout: What is where, and what labels it, for the documentation.
         source: Where it is described or can be had.
-        licence: Its licence, where that was read.
+        licence: Its licence, where that is known here.
         lists: Where its lists of labels are, as patterns relative to its folder. If it has any, only what is
             in them counts.
         columns: The columns of lists without a header, by their number: "speaker utterance - attack label".
@@ -41,7 +41,7 @@ class DataSet:
     name: str
     layout: str
     source: str
-    licence: str = "not stated"
+    licence: str = "see there"
     lists: tuple[str, ...] = ()
     columns: Mapping[int, str] = field(default_factory=dict)
     header: Mapping[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ SETS = (
     DataSet(
         "In-the-Wild",
         "`meta.csv` beside the recordings",
-        "https://deepfake-total.com/in_the_wild",
+        "https://huggingface.co/datasets/mueller91/In-The-Wild",
         "CC BY-SA 4.0",
         lists=("meta.csv",),
     ),
@@ -65,7 +65,6 @@ SETS = (
         "ASVspoof 2019 LA, PA",
         "`ASVspoof2019_*_cm_protocols/` beside `ASVspoof2019_*/flac/`",
         "https://datashare.ed.ac.uk/handle/10283/3336",
-        "ODC-By 1.0",
         lists=("ASVspoof2019.*.cm.*.txt", "*/ASVspoof2019.*.cm.*.txt"),
         columns={5: "speaker utterance environment attack label"},
         audio=("*/flac", "../*/flac"),
@@ -104,7 +103,6 @@ SETS = (
         "ASVspoof 5",
         "`ASVspoof5.*.tsv` beside `flac_T/`, `flac_D/`, `flac_E_eval/`",
         "https://zenodo.org/records/14498691",
-        "ODC-By 1.0",
         lists=(
             "ASVspoof5.train.tsv",
             "ASVspoof5.*.track_1.tsv",
@@ -117,7 +115,7 @@ SETS = (
     ),
     DataSet(
         "Speech DF Arena, audio folders of the Hub",
-        "`metadata.csv` or `metadata.jsonl` with `file_name` and `label`",
+        "`metadata.csv` or `.jsonl` with `file_name`, `label`",
         "https://huggingface.co/docs/datasets/audio_dataset",
         lists=("metadata.csv", "*/metadata.csv", "metadata.jsonl", "*/metadata.jsonl"),
     ),
@@ -140,14 +138,12 @@ SETS = (
         "M-AILABS",
         "`<xx_YY>/by_book/<gender>/<speaker>/`; all are real",
         "https://github.com/imdatceleste/m-ailabs-dataset",
-        "BSD",
         folders=((r"(?P<language>[a-z]{2}_[A-Z]{2})/by_book/(?P<gender>[a-z]+)/(?P<speaker>[^/]+)/", REAL),),
     ),
     DataSet(
         "WaveFake",
         "`generated_audio/<system>/` is fake; LJSpeech, beside it, real",
         "https://zenodo.org/records/5642694",
-        "CC BY-SA 4.0",
         folders=((r"generated_audio/(?P<attack>[^/]+)/", FAKE),),
         is_vocoded=True,
     ),
@@ -155,7 +151,6 @@ SETS = (
         "LJSpeech",
         "`LJSpeech-1.1/wavs/`; all are real",
         "https://keithito.com/LJ-Speech-Dataset",
-        "public domain",
         folders=((r"LJSpeech-\d[^/]*/wavs/", REAL),),
     ),
     DataSet(
@@ -231,7 +226,6 @@ SETS = (
         "PartialSpoof",
         "`database/protocols/` beside `database/<split>/con_wav/`; whole recordings",
         "https://zenodo.org/records/5766198",
-        "CC BY 4.0",
         lists=(
             "protocols/*/PartialSpoof.LA.cm.*.txt",
             "database/protocols/*/PartialSpoof.LA.cm.*.txt",
@@ -243,7 +237,6 @@ SETS = (
         "Deepfake-Eval-2024",
         "`audio-metadata-publish.csv` beside `audio-data/`",
         "https://huggingface.co/datasets/nuriachandra/Deepfake-Eval-2024",
-        "CC BY-SA 4.0",
         lists=("audio-metadata-publish.csv", "*/audio-metadata-publish.csv"),
         header={"filename": "utterance", "groundtruth": "label", "finetuningset": "split"},
         audio=("audio-data",),
