@@ -108,7 +108,7 @@ LAYOUTS = {
         (1, 1),
         ("E_02.flac", {"speaker": "E_1", "gender": "M", "codec": "none"}),
     ),
-    "Speech DF Arena, audio folders of the Hub": (
+    "Speech DF Arena, Hub audio folders": (
         {
             "metadata.jsonl": '{"file_name": "a.wav", "label": "real", "age": 3}\n\n'
             '{"file_name": "b.wav", "label": "fake"}\n'

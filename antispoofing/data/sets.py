@@ -114,7 +114,7 @@ SETS = (
         },
     ),
     DataSet(
-        "Speech DF Arena, audio folders of the Hub",
+        "Speech DF Arena, Hub audio folders",
         "`metadata.csv` or `.jsonl` with `file_name`, `label`",
         "https://huggingface.co/docs/datasets/audio_dataset",
         lists=("metadata.csv", "*/metadata.csv", "metadata.jsonl", "*/metadata.jsonl"),
