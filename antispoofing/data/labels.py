@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Literal
 
 from antispoofing.data.sets import SETS
 from antispoofing.data.words import KNOWN, SHORT_LIST, Words, plain
@@ -169,7 +170,8 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
     if not rows:
         raise DataError(f"{path} is empty")
     names = tuple(rows[0][1])
-    has_header = any(plain(name) in known for name in names)
+    # A recording may be called "audio", but a header has no numbers.
+    has_header = any(plain(name) in known for name in names) and not any(map(_is_number, names))
     return Table(names if has_header else (), rows[1:] if has_header else rows)
 
 
@@ -192,18 +194,38 @@ def _text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _rows(text: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
     """Yield the numbered rows that are not empty; with the delimiter "", of columns set apart by blanks."""
-    if not delimiter and '"' not in text:
-        yield from ((n, line.split()) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
+    if not delimiter:
+        for n, line in enumerate(text.split("\n"), start=1):
+            cells = _QUOTED.findall(line) if '"' in line else line.split()
+            if cells:
+                yield (
+                    n,
+                    [c[1:-1].replace('""', '"') if c[0] == c[-1] == '"' and len(c) > 1 else c for c in cells],
+                )
         return
-    lines = io.StringIO(text, newline="")
-    how: dict = {"delimiter": delimiter or " ", "skipinitialspace": not delimiter, "quoting": quoting}
-    reader = csv.reader(lines, strict=True, **how)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     for row in reader:
-        cells = [cell.strip() for cell in row if delimiter or cell]
+        cells = [cell.strip() for cell in row]
         if any(cells):
             yield reader.line_num, cells
+
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"(?!\S)|\S+')  # a cell that is quoted, or has no blanks
+
+
+def _unquoted(cell: str) -> str:
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _json_lines(path: Path, text: str) -> Table:

@@ -7,8 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,9 +131,9 @@ def audio_folders(
     """Find the folders of a list's recordings, by looking for some of these.
 
     Paths in a list are relative to one folder. Utterance ids are looked for in AUDIO_FOLDERS, and those of
-    ASVspoof also above the list's folder. A folder with far fewer of them than another one, and another year
-    in its path, is taken to belong to another data set with similar ids (ASVspoof 2019, 2021), unless the
-    user named the folder above both.
+    ASVspoof also above the list's folder. A folder with far fewer of them than another one, and another
+    edition of ASVspoof in its path, is taken to belong to that, whose ids are similar, unless the user named
+    the folder above both.
 
     Args:
         path: The list.
@@ -165,9 +164,9 @@ def audio_folders(
         hits = Counter(home for name in sample for home, _ in locate(name, folders)).most_common()
         if hits:
             most = [folder for folder, count in hits if count >= hits[0][1] / 20]
-            years = {year for folder in most for year in _years(folder, base)}
+            years = {year for folder in most for year in _editions(folder, base)}
             rest = [f for f in folders if f not in most]
-            others = [f for f in rest if root or _years(f, base) == years]
+            others = [f for f in rest if root or _editions(f, base) <= years]
             return AudioFolders(most, others, [f for f, _ in hits if f in rest and f not in others])
     return AudioFolders([root or path.parent], [], [])
 
@@ -184,9 +183,9 @@ def _folders(base: Path, pattern: str) -> list[Path]:
     return [f for f in matches(base, pattern) if f.is_dir()]
 
 
-def _years(folder: Path, base: Path) -> set[str]:
-    """Return the years in a folder's path below `base`: "ASVspoof2021_LA_eval" -> {"2021"}."""
-    return set(re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", os.path.relpath(folder, base)))
+def _editions(folder: Path, base: Path) -> set[str]:
+    """Return the editions of ASVspoof in a folder's path below `base`: "ASVspoof2021_LA_eval" -> {"2021"}."""
+    return set(re.findall(r"(?<=ASVspoof)20\d\d", os.path.relpath(folder, base)))
 
 
 def _sample(labels: LabelFile, most: int) -> list[str]:
@@ -198,47 +197,24 @@ def locate(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
     """Return the folders that have a recording: for each, what its name is relative to, and the file.
 
     A name without a suffix is tried with each of AUDIO_ENDINGS, until any folder has it. A name that no
-    folder has is tried with slashes for backslashes, and in other forms of its accented letters.
+    folder has is tried with slashes for backslashes, and with accented letters in other forms: composed
+    (NFC), and decomposed as in archives from macOS (NFD).
     """
-    endings = ("",) if suffix(name) in AUDIO_SUFFIXES else AUDIO_ENDINGS
-    for ending in endings:
+    names = [name]
+    if "\\" in name and os.sep == "/":
+        names.append(name := name.replace("\\", "/"))
+    if not name.isascii():
+        names += [unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
+    return next((found for name in names if (found := _locate_exactly(name, folders))), [])
+
+
+def _locate_exactly(name: str, folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    for ending in ("",) if suffix(name) in AUDIO_SUFFIXES else AUDIO_ENDINGS:
         files = ((folder, os.path.join(folder, name + ending)) for folder in folders)
         found = [(folder, file) for folder, file in files if os.path.isfile(file)]
         if found:
-            return [(Path(file).parent, file) for _, file in found] if os.path.isabs(name) else found
-    if "\\" in name and os.sep == "/":
-        return locate(name.replace("\\", "/"), folders)
-    if name.isascii() or os.path.isabs(name):
-        return []
-    others = ((folder, _in_other_form(folder, name + ending)) for ending in endings for folder in folders)
-    return [(folder, file) for folder, file in others if os.path.isfile(file)]
-
-
-def _in_other_form(folder: Path, name: str) -> str:
-    """Return the path in a folder that differs from a name only in how accented letters are composed; or "".
-
-    Letters may be one character (NFC), or be followed by their accents (NFD, as in archives from macOS).
-    """
-    found = str(folder)
-    for part in Path(name).parts:
-        exact = os.path.join(found, part)
-        if os.path.exists(exact):
-            found = exact
-            continue
-        if not os.path.isdir(found):
-            return ""
-        # What changes a folder's content also changes its time.
-        real = _by_composed(found, os.stat(found).st_mtime_ns).get(unicodedata.normalize("NFC", part))
-        if real is None:
-            return ""
-        found = os.path.join(found, real)
-    return found
-
-
-@lru_cache(maxsize=64)
-def _by_composed(folder: str, modified_ns: int) -> Mapping[str, str]:
-    """Return the names in a folder that are not ASCII by their composed form."""
-    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
+            return [(Path(found[0][1]).parent, found[0][1])] if os.path.isabs(name) else found
+    return []
 
 
 def leads_out(name: str, folder: Path, above: Path) -> bool:

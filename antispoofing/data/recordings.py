@@ -193,8 +193,10 @@ def _utterances(
                 first, second = (
                     (utterance, known) if utterance.label and not known.label else (known, utterance)
                 )
-                trial_name, columns = first.trial or second.trial, {**second.columns, **first.columns}
-                utterances[real] = replace(first, trial=trial_name, columns=columns)
+                columns = first.columns
+                if not second.columns.items() <= columns.items():
+                    columns = {**second.columns, **columns}
+                utterances[real] = replace(first, trial=first.trial or second.trial, columns=columns)
     return _by_distinct_names(utterances.values())
 
 
@@ -205,10 +207,9 @@ def _by_distinct_names(utterances: Iterable[Utterance]) -> list[Utterance]:
     for name, utterance in sorted(composed, key=lambda pair: pair[0] != pair[1].name):
         if name in named:  # a file system can hold both forms
             name = utterance.name
-        while (
-            name in named
-        ):  # a backslash where the other's escapes something; or "link/../a.wav" and "a.wav"
-            name = name.replace("\\", "\\\\") if "\\" in name else f"./{name}"
+        # A backslash where the other's escapes something; or paths like "link/../a.wav" and "a.wav".
+        while name in named:
+            name = name.replace("\\", "\\\\") if "\\" in name else f"_/{name}"
         named[name] = utterance if name == utterance.name else replace(utterance, name=name)
     return [named[name] for name in sorted(named)]
 

@@ -6,10 +6,11 @@ In all of them, higher = more likely real.
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -82,7 +83,7 @@ def names_in(format_: str, utterances: Sequence[Utterance]) -> list[str]:
         names = [writable(u.trial if Path(u.trial).is_absolute() else str(Path(u.path))) for u in utterances]
     else:
         names = [utterance_id(u.trial) if u.trial else _stem(u.name) for u in utterances]
-        if blank := next((name for name in names if len(name.split()) != 1), None):
+        if blank := next((name for name in names if re.search(r"\s", name)), None):
             raise DataError(
                 f"--scores-as {format_}: names cannot contain spaces, but {blank!r} does: rename it, or "
                 "choose arena"
@@ -126,7 +127,7 @@ def _quoted(name: str) -> str:
 
 def utterance_id(name: str) -> str:
     """Strip the folder and the audio suffix from a file name: "flac/LA_E_1.flac" -> "LA_E_1"."""
-    return _stem(name.replace("\\", "/"))
+    return _stem(_with_slashes(name))
 
 
 def _stem(name: str) -> str:
@@ -198,8 +199,9 @@ def _number(text: str) -> float | None:
 def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, int]:
     """Look up the score of each trial in a list of labels.
 
-    A score belongs to a trial if both have the same name, or else the same utterance id, provided that no
-    other trial and no other score has that id. A trial without a score counts as failed.
+    A score belongs to a trial if both have the same name; or else the same but for the form of letters and
+    separators, the same ending of a path, or the same utterance id, provided that no other trial and no other
+    score has that. A trial without a score counts as failed.
 
     Args:
         scores: The scores, each for a different recording.
@@ -212,18 +214,13 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
     Raises:
         DataError: If no trial has a score.
     """
-    by_name = {_composed(score.name): score for score in scores}
-    trials_of = Counter(utterance_id(_composed(trial.name)) for trial in keys.trials)
-    by_id: dict[str, list[str]] = {}
-    for name in by_name:
-        by_id.setdefault(utterance_id(name), []).append(name)
+    by_name = {score.name: score for score in scores}
+    lookups = [_Lookup(by_name, keys.trials, key) for key in (_normal, _ending(keys.trials), _id)]
 
     def name_of(trial: Trial) -> str | None:
-        if (name := _composed(trial.name)) in by_name:
-            return name
-        id_ = utterance_id(name)
-        names = by_id.get(id_, [])
-        return names[0] if len(names) == trials_of[id_] == 1 else None
+        if trial.name in by_name:
+            return trial.name
+        return next((name for lookup in lookups if (name := lookup.find(trial.name))), None)
 
     names = [name_of(trial) for trial in keys.trials]
     if not any(names):
@@ -240,9 +237,40 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
     return as_scored(utterances, found), len(scores) - len({name for name in names if name is not None})
 
 
-def _composed(name: str) -> str:
-    """Return a name with composed letters, which are the same letters as decomposed ones."""
-    return unicodedata.normalize("NFC", name)
+class _Lookup:
+    """Finds names by what they have in common with others, if only one score and one trial have it."""
+
+    def __init__(self, names: Iterable[str], trials: Sequence[Trial], key: Callable[[str], str]):
+        self.key = key
+        self.trials = Counter(key(trial.name) for trial in trials)
+        self.names: dict[str, list[str]] = {}
+        for name in names:
+            self.names.setdefault(key(name), []).append(name)
+
+    def find(self, name: str) -> str | None:
+        """Return the name of the score that belongs to a trial; None if there is none, or several."""
+        found = self.names.get(key := self.key(name), [])
+        return found[0] if len(found) == self.trials[key] == 1 else None
+
+
+def _normal(name: str) -> str:
+    """Return a name with composed letters, slashes for the backslashes of Windows, and no "./"."""
+    return os.path.normpath(unicodedata.normalize("NFC", _with_slashes(name))).replace(os.sep, "/")
+
+
+def _ending(trials: Sequence[Trial]) -> Callable[[str], str]:
+    """Return a key for paths that begin elsewhere: as many last parts as the trials have at most."""
+    depth = max((len(PurePosixPath(_normal(trial.name)).parts) for trial in trials), default=1)
+    return lambda name: "/".join(PurePosixPath(_normal(name)).parts[-depth:])
+
+
+def _id(name: str) -> str:
+    return utterance_id(unicodedata.normalize("NFC", name))
+
+
+def _with_slashes(name: str) -> str:
+    """Replace backslashes by slashes, but for those of `text.writable`, which stand for a byte."""
+    return re.sub(r"\\(?!x[0-9a-f]{2})", "/", name)
 
 
 def _merged(ours: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
