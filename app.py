@@ -68,6 +68,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
             name, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)g)"
         )
     options.add_device_options(parser)
+    options.add_version(parser)
     return parser.parse_args(argv)
 
 

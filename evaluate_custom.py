@@ -12,7 +12,6 @@ A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -94,6 +93,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         },
     )
     usable, exit_code = _usable(args, scoring, checkpoints, thresholds)
+    next_start = usable[0][0] if usable and args.checkpoint else None
     if distributed.is_main() and usable:
         remove(args.output, ["analysis.md"])
         tasks.audit({"": found.utterances}, args.output, not args.no_audit)
@@ -133,6 +133,9 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
             _present(name, detector, evaluation, args)
     if evaluations:
         _report(evaluations, args)
+    if any("metrics" in evaluation.summary for evaluation in evaluations.values()):
+        words = "fine-tune a detector on Fake-or-Real (tasks 4 and 5)"
+        tasks.print_next(words, "fine_tune_for.py", next_start)
     return exit_code
 
 
@@ -151,7 +154,6 @@ def _find(args: argparse.Namespace) -> tuple[Sequence[Path], Sequence[float | No
     found = tasks.find(data, args.root, args.phase, options.reading(args))
     for format_ in args.scores_as:
         score_files.names_in(format_, found.utterances)
-    tasks.prepare_output(args.output)
     return checkpoints, thresholds, found
 
 
@@ -163,19 +165,23 @@ def _usable(
 ) -> tuple[list[tuple[Path, float | None]], int]:
     """Return the detectors that can be loaded, with their thresholds, and the exit code for the others."""
 
-    def check(checkpoint: Path) -> Path:
+    def check(checkpoint: Path, threshold: float | None) -> Path:
         path = tasks.fetched(checkpoint)
-        config = tasks.check(path, scoring)
+        detector = tasks.check(path, scoring)
+        Rule.from_detector(detector, threshold)
         if args.timeline:
-            hop_samples(config, args.hop)
+            hop_samples(detector.config, args.hop)
         return path
 
     usable, exit_code = [], 0
     for checkpoint, threshold in zip(checkpoints, thresholds, strict=True):
         try:
-            usable.append((distributed.on_all_ranks(partial(check, checkpoint)), threshold))
+            usable.append((distributed.on_all_ranks(partial(check, checkpoint, threshold)), threshold))
         except (CheckpointError, DataError, DownloadError) as error:
             exit_code = print_error(error)
+    if usable:
+        names = [tasks.plain_name(path) for path, _ in usable]
+        distributed.on_all_ranks(partial(tasks.prepare_output, args.output, names))
     return usable, exit_code
 
 
@@ -216,8 +222,6 @@ def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespac
     print(f"\n{'Scores, metrics and plots' if labelled else 'Scores'} are in {folders}")
     if labelled:
         print(f"The analysis is in {args.output / 'analysis.md'}")
-        named = f" --checkpoint {shlex.quote(str(args.checkpoint[0]))}" if args.checkpoint else ""
-        print(f"Next, fine-tune a detector on Fake-or-Real (tasks 4 and 5): python fine_tune_for.py{named}")
 
 
 if __name__ == "__main__":

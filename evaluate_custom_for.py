@@ -11,7 +11,6 @@ same recordings. A score is logit 1 (bona fide): higher = more likely real.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -142,14 +141,14 @@ def _report(
         figures += " The verdicts go by the calibration instead."
     tasks.print_analysis(args.output, figures, words)
     print(f"\nScores, metrics, plots and the analysis are in {args.output}")
-    named = f" --checkpoint {shlex.quote(str(args.checkpoint))}" if args.checkpoint else ""
-    print(f"Next, try the detector in a browser: python app.py{named}")
+    tasks.print_next("try the detector in a browser", "app.py", args.checkpoint)
 
 
 def _find(
     args: argparse.Namespace, scoring: options.ScoringOptions
 ) -> tuple[Detector | None, Detector, Recordings]:
     """Find the detectors before and after fine-tuning and the recordings, and check the options."""
+    tasks.must_exist(args.data or [])
     checkpoint = tasks.fetched(args.checkpoint) if args.checkpoint else tasks.FINE_TUNED
     if args.checkpoint is None and not checkpoint.exists():
         raise CheckpointError(
@@ -159,10 +158,11 @@ def _find(
     resolve_device(args.device)
     after = tasks.load(checkpoint, scoring)
     start = read_fine_tuning(after).started_from
+    Rule.from_detector(after)  # refuses a damaged calibration
     found = tasks.find(
         _data(args, after), args.root, args.phase, options.reading(args), must_have_labels=True
     )
-    tasks.prepare_output(args.output)
+    tasks.prepare_output(args.output, (BEFORE, AFTER))
     return _before(args.before, after, start, scoring), after, found
 
 

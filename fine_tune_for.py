@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from antispoofing.data.splits import FRACTION, Splits, find_training_data
 from antispoofing.detectors.devices import resolve_device
 from antispoofing.errors import CheckpointError, TrainingError
 from antispoofing.files import remove
+from antispoofing.progress import warn
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.text import counted
 from antispoofing.training.history import FINAL, STATE, best_epoch
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
                 _train(args, config, splits, detector, state, tracker)
                 fine_tuning.score_test_splits(splits, args.output, scoring, invocation, tracker)
         except Stopped as stopped:
-            print(f"\n{fine_tuning.describe_stop(stopped, args.restart)}")
+            warn(f"\n{fine_tuning.describe_stop(stopped, args.restart)}")
             return stopped.exit_code
         if distributed.is_main():
             _finish(args, detector, splits)
@@ -119,6 +119,7 @@ def _find(
         from antispoofing.data import download  # takes half a second to import
 
         data = [download.fake_or_real()]
+    tasks.must_exist(data)
     checkpoint = tasks.fetched(checkpoints[0])
     config = training_options.config_from(args, ", ".join(map(str, data)))
     fraction = args.validation_fraction or FRACTION
@@ -189,8 +190,8 @@ def _finish(args: argparse.Namespace, detector: Detector, splits: Splits) -> Non
     tests = f"; the test results are in {args.output / fine_tuning.TESTING}" if splits.testing else ""
     print(f"\nDetector, history and curves are in {args.output}{tests}")
     final = args.output / FINAL
-    named = "" if final == tasks.FINE_TUNED else f" --checkpoint {shlex.quote(str(final))}"
-    print(f"Next, see what it changes on your own data (tasks 6 and 7): python evaluate_custom_for.py{named}")
+    words = "see what it changes on your own data (tasks 6 and 7)"
+    tasks.print_next(words, "evaluate_custom_for.py", None if final == tasks.FINE_TUNED else final)
 
 
 if __name__ == "__main__":

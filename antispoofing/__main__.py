@@ -13,6 +13,8 @@ from pathlib import Path
 if not __package__:  # started by its path: Python would look for modules in this folder first
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from antispoofing import project
+
 COMMANDS = {
     "metrics": "AUC, EER and more of a file of scores, also by attack and codec",
     "calibrate": "fit a detector's calibration, so that its verdicts say how sure they are",
@@ -32,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"{project.NAME} {project.version()}")
     command = parser.parse_args(argv[:1]).command
     return importlib.import_module(f"antispoofing.commands.{command}").main(argv[1:])
 

@@ -140,8 +140,9 @@ def cautions(wave: np.ndarray, sample_rate: int, note: str = "") -> list[str]:
 def clipping(samples: np.ndarray) -> str:
     """Say how many of a channel's samples are cut off at one value; "" if that is not so, or is rare.
 
-    Counted are runs of three or more samples that all have the highest or the lowest value. Resampling and
-    lossy codecs blur them, so that of such files it shows only what they cut off themselves.
+    Counted are runs of three or more samples that all have the highest or the lowest value. A louder sample
+    elsewhere hides them; resampling and lossy codecs blur them, so that of such files this shows only what
+    they cut off themselves. Tones of low frequency or few bits have such runs without being cut off.
 
     Args:
         samples: As decoded, [n, channels].
@@ -151,13 +152,14 @@ def clipping(samples: np.ndarray) -> str:
         loudness = np.abs(channel)
         # Where this is not so, the highest values are not a plateau, but rare, or steps of few bits.
         peak = loudness.max(initial=0)
-        if peak < CLIPPED_FROM or np.mean(loudness >= 0.9 * peak) < 5 * CLIPPED:
+        if peak < CLIPPED_FROM or np.mean(loudness >= 0.9 * peak) < 5 * CLIPPED or np.ptp(channel) < SILENT:
             continue
         count = 0
         for extreme in (channel.max(), channel.min()):
-            edges = np.flatnonzero(np.diff(channel == extreme, prepend=False, append=False))
-            lengths = edges[1::2] - edges[::2]
-            count += lengths[lengths >= 3].sum()
+            if abs(extreme) >= 0.9 * peak:
+                edges = np.flatnonzero(np.diff(channel == extreme, prepend=False, append=False))
+                lengths = edges[1::2] - edges[::2]
+                count += lengths[lengths >= 3].sum()
         most = max(most, count / len(channel))
     return f"{per_cent(most)} % of its samples are cut off at one value (clipped)" if most >= CLIPPED else ""
 
@@ -165,7 +167,8 @@ def clipping(samples: np.ndarray) -> str:
 def _opened(path: str | Path, file: BinaryIO, stack: ExitStack) -> OpenAudio:
     """Open a recording by libsndfile if that hears all of it, otherwise by ffmpeg."""
     riff, sndfile, reason = _read_riff(file), None, ""
-    if not _is_mpeg(file):  # libsndfile would say on stderr what it thinks of the headers of MP3
+    # libsndfile would say on stderr what it thinks of the headers of MP3, and of what is called so.
+    if not _is_mpeg(file) and Path(path).suffix.lower() != ".mp3":
         try:
             # The name goes in as bytes, since it may not be valid text; Windows takes text only.
             name = os.fsencode(path) if os.name == "posix" else path

@@ -1,7 +1,8 @@
-"""Files: their checksums, and writing a file completely or not at all."""
+"""Files: checksums, what is there in place of them, and writing completely or not at all."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import shutil
@@ -31,7 +32,7 @@ def file_sha256(path: str | Path) -> str:
 def in_its_place(path: str | Path) -> str:
     """Return in words what is there in place of a file that was not downloaded; "" if nothing is."""
     with open(path, "rb") as file:
-        start = file.read(256).lstrip().lower()
+        start = file.read(256).removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer in place of the file: fetch it with git lfs pull"
     if start.startswith((b"<!doctype html", b"<html")):

@@ -14,6 +14,8 @@ HUB = "hub:"
 HUB_FORM = "hub:<owner/repo>[@revision][:file]"
 HUB_SPEC = re.compile(r"hub:(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 
+DETECTOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
 # What a folder of a model for transformers holds: its configuration, and how clips are prepared; and one of
 # the files of weights.
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

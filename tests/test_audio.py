@@ -153,6 +153,14 @@ def test_a_clipped_recording_is_said_to_be(subtype, channels, tmp_path):
     assert float(notes["cut"].split()[0]) == pytest.approx(share, abs=1.5)
 
 
+def test_what_is_constant_or_one_sided_is_not_called_clipped(tmp_path):
+    wave = 0.5 * np.abs(speech_like(2, 16000)[:, 0])
+    wave[:8000] = 0  # its lowest value in many samples
+    for name, samples in {"half": wave, "constant": np.full(32000, 0.5)}.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+        assert load_with_info(tmp_path / f"{name}.wav", 16000, None, 0.0)[1].note == ""
+
+
 def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
     """As of a video whose first track is silent."""
     with av.open(str(tmp_path / "a.mkv"), "w") as container:

@@ -62,10 +62,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_scoring(workplace, ca
     def refuse(folder):
         raise PermissionError(13, "Permission denied", f"{folder}/tmpabc")
 
-    monkeypatch.setattr("antispoofing.commands.calibrate.check_writable", refuse)
+    monkeypatch.setattr("antispoofing.commands.tasks.check_writable", refuse)
     monkeypatch.setattr("antispoofing.scoring.score.score_recordings", None)
     assert main(["detector.safetensors", "--data", "data"]) == 2
-    words = "the calibration is kept beside the detector, but . cannot be written to: Permission denied"
+    words = "the calibration is kept beside the detector, in .: Permission denied"
     assert capsys.readouterr().err == f"error: {words}\n"
 
 

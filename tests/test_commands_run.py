@@ -77,7 +77,13 @@ def test_work_in_progress_shows_the_time_left_unless_quiet(is_quiet, monkeypatch
     shown = sys.stderr.getvalue()
     assert bool(re.search(r"scoring:  50%.* 5/10 \[00:03<00:03, +1\.\d+clip/s\]", shown)) != is_quiet
     assert not is_quiet or not shown
-    assert progress.HIDDEN not in os.environ
+    assert not progress.is_quiet()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_the_start_stops_nothing(name, monkeypatch):
+    monkeypatch.setattr(sys, name, None)
+    assert run_script("x.py", lambda *_: print("a") or 0, lambda argv: argparse.Namespace(), []) == 0
 
 
 def test_a_reader_that_stays_gets_everything(monkeypatch):

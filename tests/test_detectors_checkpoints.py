@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import safetensors.torch
 import torch
 from helpers import PRESETS
 
+from antispoofing.detectors import checkpoints
 from antispoofing.detectors.checkpoints import PRETRAINING_ONLY
-from antispoofing.detectors.loading import export_official, load_detector, save_detector
+from antispoofing.detectors.loading import check_detector, export_official, load_detector, save_detector
 from antispoofing.errors import CheckpointError
 from model import Detector
 
@@ -87,7 +90,7 @@ def _without(key):
         (lambda state: state | {"epoch": 3}, r"'epoch' is not a tensor \(its type is int\)$"),
         (lambda state: {"model": {"epoch": 3}}, r"'model' is not a tensor \(its type is dict\)$"),
         (
-            lambda state: {"epoch": 3, "model": state, "ema": {"a": torch.zeros(1)}},
+            lambda state: {"epoch": 3, "model": state, "ema": state},
             r"several dictionaries of tensors \(model, ema\): save the one that you want",
         ),
         (lambda state: list(state.values()), "not a dictionary of tensors: its type is list$"),
@@ -152,6 +155,81 @@ def test_weights_are_found_in_what_training_scripts_save(
     lines = logged.text.splitlines()
     assert len(lines) == (said.count("|") + 1 if said else 0)
     assert all(words in line for words, line in zip(said.split("|"), lines, strict=False))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {
+            "model": state,
+            "criterion": {"weight": torch.ones(2)},
+            "rng": {"cpu": torch.zeros(3)},
+        },
+        lambda state: {
+            "state_dict": {f"model.{k}": v for k, v in state.items()} | {"loss.weight": torch.ones(2)}
+        },
+        lambda state: {f"module.{k}": v for k, v in state.items()} | {"n_averaged": torch.tensor(3)},
+        lambda state: {1: "a number as a key", "trainer": {"networks": {"detector": state}}},
+    ],
+)
+def test_weights_are_told_from_other_tensors(wrap, small_official, small_config, small_pth, tmp_path):
+    expected = load_detector(small_pth, device="cpu", config=small_config).state_dict()
+    torch.save(wrap(small_official), tmp_path / "checkpoint.pth")
+    found = load_detector(tmp_path / "checkpoint.pth", device="cpu", config=small_config).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    check_detector(tmp_path / "checkpoint.pth", device="cpu", config=small_config)
+
+
+def test_a_dictionary_that_contains_itself_is_searched_once(small_official, tmp_path):
+    content = {"model": {"epoch": 3}, "trainer": {"history": {}}}
+    content["trainer"]["self"] = content["trainer"]
+    for _ in range(30):
+        content = {"a": content, "b": content}
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="not a plain state dict"):
+        load_detector(tmp_path / "odd.pth")
+
+
+def test_threads_may_read_files_at_once(small_official, small_config, tmp_path):
+    torch.save({"model": small_official, "args": argparse.Namespace()}, tmp_path / "a.pth")
+
+    def check(_):
+        return check_detector(tmp_path / "a.pth", device="cpu", config=small_config)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(check, range(24)))) == 24
+
+
+def test_a_check_reads_no_values(small_official, small_config, tmp_path):
+    """And kinds of tensors that there are not without values do not stop it."""
+    with warnings.catch_warnings(action="ignore"):
+        odd = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    for beside in ({}, {"aux": odd}):
+        torch.save({"model": small_official} | beside, tmp_path / "a.pth")
+        detector = check_detector(tmp_path / "a.pth", device="cpu", config=small_config)
+        assert detector.back_end.out_layer.weight.is_meta
+        assert detector.sha256 is None
+    save_detector(
+        load_detector(tmp_path / "a.pth", device="cpu", config=small_config), tmp_path / "a.safetensors"
+    )
+    for name in ("a.pth", "a.safetensors"):
+        torch.save({"model": small_official}, tmp_path / "a.pth")
+        tensors, _ = checkpoints.read_tensors(tmp_path / name, only_shapes=True)
+        assert all(value.is_meta for value in tensors.values())
+
+
+def test_a_header_without_numbers_is_refused(small_pth, small_config, tmp_path):
+    detector = load_detector(small_pth, device="cpu", config=small_config)
+    detector.provenance["note"] = float("nan")
+    save_detector(detector, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"its header is not JSON \(NaN"):
+        load_detector(tmp_path / "a.safetensors", device="cpu")
+
+
+def test_settings_in_place_of_a_detector_are_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="the settings of a model: name its folder"):
+        load_detector(tmp_path / "config.json")
 
 
 class RunsCode:

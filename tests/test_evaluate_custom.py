@@ -341,7 +341,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, detector, capsys):
     assert "In the intervals, the clips are taken as independent" in " ".join(capsys.readouterr().out.split())
     assert run("--data", "data/Real", *options) == 0
     assert sorted(p.name for p in folder.iterdir()) == ["failures.csv", "metrics.json", "scores.csv"]
-    assert "There are no labels: no folder in" in capsys.readouterr().out
+    assert "There are no labels, so there is no AUC: no folder in" in capsys.readouterr().out
 
 
 def test_options_may_be_repeated_and_names_odd(workplace, capsys):
@@ -585,6 +585,57 @@ def test_a_damaged_calibration_costs_no_other_detector_its_results(workplace, de
     assert lines[1] == ("error: --hop 5: it must be from 6.25e-05 s, one sample, to 4.0375 s, one window")
     assert lines[2] == "error: damaged.safetensors: its calibration is damaged"
     assert Path("results/custom/detector/timelines/a.wav.csv").is_file()
+
+
+def test_a_quiet_run_leaves_warnings(workplace, capsys):
+    rng = np.random.default_rng(0)
+    for kind in ("Real", "Fake"):
+        Path("data", kind).mkdir(parents=True)
+        for i in range(12):
+            wave = 0.1 * rng.standard_normal(16000) * (1 if kind == "Real" else 1e-3)
+            soundfile.write(f"data/{kind}/{i}.wav", np.round(wave, 4), 16000)
+    Path("data/Fake/broken.wav").write_bytes(b"RIFF")
+    arguments = ["--data", "data", "--checkpoint", "detector.safetensors", "--quiet"]
+    assert run(*arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "not scored: Fake/broken.wav" in shown.err
+    reversed_here = read_metrics(workplace / "results" / "custom" / "detector")["reversed"]
+    assert ("WARNING, detector: the AUC is" in shown.err) == reversed_here
+
+
+def test_names_that_lead_elsewhere_have_their_own_timelines(workplace):
+    for name in ("wav/a.wav", "lists/wav/a.wav"):
+        Path(name).parent.mkdir(parents=True)
+        soundfile.write(name, tone(1, 16000), 16000)
+    Path("lists/l.txt").write_text("../wav/a.wav\nwav/a.wav\n")
+    assert run("--data", "lists/l.txt", "--checkpoint", "detector.safetensors", "--timeline") == 0
+    folder = workplace / "results" / "custom" / "detector" / "timelines"
+    assert len(list(folder.rglob("*.csv"))) == 2
+
+
+def test_a_damaged_calibration_is_told_before_scoring(workplace, capsys, monkeypatch):
+    soundfile.write("a.wav", tone(1, 16000), 16000)
+    Path("detector.safetensors.calibration.json").write_text("{")
+    monkeypatch.setattr("antispoofing.audio._opened", None)
+    assert run("--data", "a.wav", "--checkpoint", "detector.safetensors") == 2
+    assert "detector.safetensors.calibration.json: not a calibration" in capsys.readouterr().err
+
+
+def test_what_is_in_the_way_of_results_is_told_before_scoring(workplace, capsys):
+    soundfile.write("a.wav", tone(1, 16000), 16000)
+    Path("out").mkdir()
+    Path("out/detector").touch()
+    assert run("--data", "a.wav", "--checkpoint", "detector.safetensors", "--output", "out") == 2
+    assert capsys.readouterr().err == "error: --output out: detector in it is in the way: move it away\n"
+
+
+def test_data_after_the_detectors_are_not_taken_for_detectors(workplace, capsys):
+    Path("folder").mkdir()
+    for name in ("folder", "list.csv", "a.wav"):
+        with pytest.raises(SystemExit):
+            run("--checkpoint", "detector.safetensors", name)
+        assert f"{name} is no detector; name recordings before the options" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["-q", "--quiet"])

@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT
 
 GROUND = "ground"
-AUDIO = "antispoofing.audio"  # the beginning of data_utils.py, on the ground
+AUDIO = "antispoofing.audio"  # all that data_utils.py imports of the package
 # From the bottom up; rooms of the same rank do not import from each other.
 RANKS = [
     [GROUND],

@@ -16,6 +16,7 @@ from antispoofing.data.duplicates import DUPLICATES, find_duplicates
 from antispoofing.data.layouts import SPLITS
 from antispoofing.data.recordings import Utterance, find_recordings, find_splits
 from antispoofing.errors import DataError
+from antispoofing.progress import warn
 from antispoofing.project import Invocation
 from antispoofing.text import printable
 
@@ -32,9 +33,10 @@ def print_audit(splits: Mapping[str, Sequence[Utterance]], listing: Path, *, is_
     audit.write(listing)
     if is_silent:
         return
-    print(audit.describe())
+    say = warn if audit.groups else print
+    say(audit.describe())
     if audit.groups:
-        print(f"All of them are listed in {listing}")
+        say(f"All of them are listed in {listing}")
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -56,6 +58,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="CSV file that lists the duplicates (default: %(default)s)",
     )
+    options.add_version(parser)
     return parser.parse_args(argv)
 
 

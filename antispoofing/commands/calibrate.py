@@ -17,7 +17,7 @@ from antispoofing.commands import options, tasks
 from antispoofing.commands.run import run_script
 from antispoofing.data.recordings import Utterance, list_sha256
 from antispoofing.errors import CheckpointError, DataError
-from antispoofing.files import atomic_write, check_writable
+from antispoofing.files import atomic_write
 from antispoofing.project import Invocation
 from antispoofing.scoring.calibration import (
     FOLDS,
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace, invocation: Invocation) -> int:
         UserError: If the options, the data, the scores or the detector cannot be used.
         OSError: If the calibration cannot be written.
     """
+    tasks.must_exist(args.data or [])
     checkpoint = tasks.fetched(args.checkpoint)
     if args.scores:
         scored, about, weights = _read(args.scores, checkpoint)
@@ -118,13 +119,7 @@ def _score(args: argparse.Namespace, checkpoint: Path) -> tuple[Scored, dict[str
     scoring = options.ScoringOptions.from_args(args)
     detector = tasks.load(checkpoint, scoring)
     assert detector.path is not None  # set by load_detector
-    try:
-        check_writable(detector.path.parent)
-    except OSError as error:
-        reason = (
-            f"the calibration is kept beside the detector, but {detector.path.parent} cannot be written to"
-        )
-        raise DataError(f"{reason}: {error.strerror or error}") from error
+    tasks.prepare_output(detector.path.parent, what="the calibration is kept beside the detector, in")
     scored = score_recordings(
         detector, found.utterances, batch_size=scoring.batch_size, workers=scoring.workers
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from antispoofing.commands import options
 from antispoofing.commands.run import run_script
 from antispoofing.project import Invocation
 from antispoofing.published import HUB_FORM, HUB_SPEC, PUBLISHED
@@ -35,6 +36,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="folder to download to (default: the current one)",
     )
+    options.add_version(parser)
     return parser.parse_args(argv)
 
 

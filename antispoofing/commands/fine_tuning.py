@@ -81,7 +81,7 @@ def prepare_output(output: Path, checkpoint: Path) -> None:
         DataError: If it cannot be written to.
         CheckpointError: If training would overwrite the detector that it starts from.
     """
-    tasks.prepare_output(output)
+    tasks.prepare_output(output, [TESTING])
     if checkpoint.resolve() in {(output / name).resolve() for name in (FINAL, LAST, OFFICIAL)}:
         raise CheckpointError(
             f"{checkpoint} would be overwritten by the fine-tuned one: name another --output"
@@ -234,13 +234,7 @@ class Progress:
     def on_step(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         """Log and show a step, and once estimate the remaining time."""
         if self._bar is None:  # each epoch has its own, since the validation split follows
-            self._bar = bar(
-                what="training",
-                unit="step",
-                total=self.steps,
-                initial=self.step,
-                is_shown=distributed.is_main(),
-            )
+            self._bar = bar(what="training", unit="step", total=self.steps, initial=self.step)
         self._bar.update(step - self.step)
         self.step = step
         if step % self.of_epoch == 0:

@@ -90,6 +90,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     options.add_threshold_option(parser)
     options.add_pictures_option(parser)
+    options.add_version(parser)
     args = parser.parse_args(argv)
     if args.prevalence is not None and args.threshold is None:
         parser.error("--prevalence needs --threshold")

@@ -8,11 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from antispoofing.data.archives import is_archive
 from antispoofing.data.labels import COLUMNS, EVAL, PHASES, Reading
+from antispoofing.data.recordings import LABEL_SUFFIXES
 from antispoofing.data.words import Words
 from antispoofing.detectors.devices import ENGINES, PRECISIONS
 from antispoofing.errors import DataError
 from antispoofing.project import NAME, version
+from antispoofing.published import CONFIG, DETECTOR_SUFFIXES
 from antispoofing.report.results import PICTURE_FORMATS
 from data_utils import AUDIO_SUFFIXES
 
@@ -217,13 +220,17 @@ def detector_path(text: str) -> Path:
     """Parse the path of a detector, as an argparse type.
 
     Raises:
-        argparse.ArgumentTypeError: If it is a recording's, which an option with several values has swallowed.
+        argparse.ArgumentTypeError: If it is data's, which an option with several values has swallowed.
     """
-    if Path(text).suffix.lower() in AUDIO_SUFFIXES:
+    path = Path(text)
+    is_data = path.suffix.lower() in {*AUDIO_SUFFIXES, *LABEL_SUFFIXES} or is_archive(path)
+    if path.is_dir() and not (path / CONFIG).is_file():
+        is_data = not any(inside.suffix.lower() in DETECTOR_SUFFIXES for inside in path.iterdir())
+    if is_data:
         raise argparse.ArgumentTypeError(
             f"{text} is no detector; name recordings before the options, or with --data"
         )
-    return Path(text)
+    return path
 
 
 def add_checkpoints_option(parser: argparse.ArgumentParser, default: str) -> None:
@@ -378,6 +385,12 @@ def add_machine_options(
     )
 
 
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add --version."""
+    words = "print the project's version and exit"
+    parser.add_argument("--version", action="version", version=f"{NAME} {version()}", help=words)
+
+
 def add_general_options(parser: argparse.ArgumentParser) -> None:
     """Add --quiet, which `run.run_script` follows, and --version."""
     parser.add_argument(
@@ -386,7 +399,7 @@ def add_general_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print warnings and errors only; the results are in the output folder",
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {version()}")
+    add_version(parser)
 
 
 def add_audit_option(parser: argparse.ArgumentParser) -> None:

@@ -10,12 +10,12 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from antispoofing import distributed
 from antispoofing.errors import ProcessError, UserError, describe
-from antispoofing.progress import HIDDEN
+from antispoofing.progress import quiet
 from antispoofing.project import Invocation
 from antispoofing.text import printable
 
@@ -43,23 +43,6 @@ def _library_on_screen() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-@contextmanager
-def _quiet(is_quiet: bool) -> Iterator[None]:
-    """Print nothing on stdout, and show no bars, until the block ends."""
-    if not is_quiet:
-        yield
-        return
-    before = os.environ.get(HIDDEN)
-    os.environ[HIDDEN] = "1"
-    try:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            yield
-    finally:
-        del os.environ[HIDDEN]
-        if before is not None:
-            os.environ[HIDDEN] = before
 
 
 class _UntilClosed:
@@ -98,7 +81,7 @@ def _streams_until_closed() -> Iterator[None]:
                     setattr(sys, name, _UntilClosed(stream))
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it was closed before the start
             stream.flush()
         sys.stdout, sys.stderr = before
 
@@ -135,7 +118,7 @@ def run_script(
         with _streams_until_closed(), distributed.group(), _library_on_screen():
             try:
                 args = distributed.on_all_ranks(parsed)
-                with _quiet(getattr(args, "quiet", False)):
+                with quiet() if getattr(args, "quiet", False) else nullcontext():
                     code = run(args, Invocation.now(shlex.join(["python", *name.split(), *arguments])))
             except UserError as error:
                 if error.process is None:

@@ -5,8 +5,9 @@ A score is logit 1 (bona fide): higher = more likely real.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from antispoofing.data.recordings import Recordings, Utterance, find_recordings
 from antispoofing.data.words import SHORT_LIST
 from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import check_writable, remove
+from antispoofing.progress import is_quiet, warn
 from antispoofing.project import SAMPLES, Invocation
 from antispoofing.published import CONFIG, DETECTOR_NAMES, HUB, PUBLISHED, WEIGHTS
 from antispoofing.report import results, screen
@@ -32,7 +34,7 @@ from antispoofing.text import counted, printable
 from antispoofing.training.history import FINAL
 
 if TYPE_CHECKING:
-    from model import Detector, DetectorConfig
+    from model import Detector
 
 CUSTOM = Path("Dataset_Speech_Assignment")
 FAKE_OR_REAL = Path("for-2seconds")
@@ -112,6 +114,13 @@ def choose(
     return data, checkpoints
 
 
+def must_exist(data: Iterable[str | Path]) -> None:
+    """Raise a DataError if data do not exist, before anything is downloaded or loaded."""
+    for path in data:
+        if not Path(path).exists():
+            raise DataError(f"{path}: no such file or folder")
+
+
 def fetched(checkpoint: Path) -> Path:
     """Return the path of a detector's file; one that is named as `hub:...` is downloaded first.
 
@@ -125,23 +134,37 @@ def fetched(checkpoint: Path) -> Path:
     return download.resolve(checkpoint)
 
 
-def prepare_output(output: Path) -> None:
+def prepare_output(output: Path, folders: Iterable[str] = (), what: str = "--output") -> None:
     """Make the output folder and check that it can be written to, before any work is done.
 
+    Args:
+        output: The folder.
+        folders: The names of folders that will be made in it.
+        what: What to call it in errors.
+
     Raises:
-        DataError: If it cannot.
+        DataError: If it cannot, or if something else has such a name.
     """
     try:
         check_writable(output)
     except OSError as error:  # whose path may be that of the temporary file
-        raise DataError(f"--output {output}: {error.strerror or error}") from error
+        raise DataError(f"{what} {output}: {error.strerror or error}") from error
+    for name in folders:
+        if (output / name).exists() and not (output / name).is_dir():
+            raise DataError(f"{what} {output}: {name} in it is in the way: move it away")
 
 
-def check(checkpoint: str | Path, options: ScoringOptions) -> DetectorConfig:
-    """Check in a moment, before any work is done, what `load` would refuse; return the configuration.
+def print_next(words: str, script: str, checkpoint: Path | None) -> None:
+    """Print the command for the next step, with its detector if that is not one that the script finds."""
+    named = f" --checkpoint {shlex.quote(str(checkpoint))}" if checkpoint else ""
+    print(printable(f"Next, {words}: python {script}{named}"))
+
+
+def check(checkpoint: str | Path, options: ScoringOptions) -> Detector:
+    """Check a detector in a moment, before any work is done; return it without its weights.
 
     Raises:
-        UserError: As in `load`.
+        UserError: As in `load`, except for the values of weights.
     """
     from antispoofing.detectors.loading import check_detector
 
@@ -182,11 +205,11 @@ def distinct_name(detector: Detector, taken: Collection[str], name: str | None =
     """
     assert detector.path is not None  # set by load_detector
     if name is None:
-        name = _plain_name(detector.path)
+        name = plain_name(detector.path)
     return f"{name}-{digest(detector)[:8]}" if name in taken else name
 
 
-def _plain_name(path: Path) -> str:
+def plain_name(path: Path) -> str:
     """Return a detector's name by its file; where all have the same one, by the folder or repository."""
     if path.name not in WEIGHTS:
         return path.stem
@@ -247,8 +270,8 @@ def find(
         print(
             "Say what your folders are called, with --real-words and --fake-words; or name a list of labels."
         )
-    elif counts[""]:
-        print(printable(_unlabelled(found)))
+    elif 0 < counts[""] < n:
+        warn(printable(_unlabelled(found)))
     has_both = bool(counts[REAL.label] and counts[FAKE.label])
     if must_have_labels and not has_both:
         raise DataError(
@@ -361,7 +384,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)  # fail before the work, not after it
     processes = f", in {distributed.size()} processes" if distributed.size() > 1 else ""
     if distributed.is_main() and (warning := name_warning(detector)):
-        print(f"\n{printable(warning)}")
+        warn(f"\n{printable(warning)}")
     how = f"{detector.device.type}, {detector.precision}{processes}"
     print(f'\nScoring with detector "{printable(name)}" on {how}')
     if distributed.is_main():
@@ -382,9 +405,11 @@ def evaluate(
     }
     results.write_results(folder, scored, summary, rule, about, invocation, title=name, formats=pictures)
     for line in screen.heard_lines(scored, has_timelines):
-        print(line)
+        warn(line)
     if scored.failures:
-        print(screen.failures_list(scored))
+        warn(screen.failures_list(scored))
+    if summary.get("reversed") and is_quiet():  # the figures, which are not printed, have this warning, too
+        warn(screen.reversal_warning(name, summary))
     counts = summary["counts"]
     if counts["scored"] == 0:
         raise DataError(f"none of the {counts['files']} recordings could be scored")

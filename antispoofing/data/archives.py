@@ -12,6 +12,7 @@ import gzip
 import json
 import logging
 import lzma
+import re
 import shutil
 import struct
 import tarfile
@@ -32,7 +33,19 @@ from data_utils import AUDIO_SUFFIXES
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-UNREAD = (".rar", ".7z", ".z01", ".001", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".iso")  # of other archives
+UNREAD = (
+    ".rar",
+    ".7z",
+    ".z01",
+    ".zipx",
+    ".tzst",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".lz4",
+    ".iso",
+)  # of other archives
 UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # the files of an archive that are unpacked
 
 # Speech hardly compresses: an archive that unpacks to this many times its size is not a data set, but a bomb.
@@ -73,7 +86,12 @@ def archives_in(archive: Path) -> list[str]:
 
 def other_archives(names: Iterable[str]) -> list[str]:
     """Return which of the names of files are those of archives, whether these can be read or not."""
-    return [name for name in names if name.lower().endswith(SUFFIXES + UNREAD)]
+    return [
+        name
+        for name in names
+        if (name.lower().endswith(SUFFIXES + UNREAD) or re.search(r"\.(zip|7z)\.\d+$", name.lower()))
+        and "__MACOSX" not in name
+    ]
 
 
 def described(inner: Sequence[str]) -> str:
@@ -116,7 +134,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         count, skipped = _extract_into(part, archive, limit, files)
         inner = other_archives(skipped)
         if count == 0 and inner:
-            raise DataError(f"{archive} contains no recordings, but {described(inner)}: unpack that yourself")
+            raise DataError(f"{archive} contains no recordings, but {described(inner)}: unpack them first")
         if count == 0:
             raise DataError(f"{archive} contains no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")

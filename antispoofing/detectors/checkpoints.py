@@ -12,12 +12,13 @@ import logging
 import pickle
 import re
 import shutil
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -26,15 +27,13 @@ from torch import Tensor
 
 from antispoofing.errors import CheckpointError, FairseqError
 from antispoofing.files import atomic_write, in_its_place
-from antispoofing.published import CONFIG, WEIGHTS
+from antispoofing.published import CONFIG, DETECTOR_SUFFIXES, WEIGHTS
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 DETECTOR = "detector"  # the metadata key under which a detector's safetensors file keeps its header
-
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")  # of detector files
 
 # After this many bytes a file is opened anew, because what has been read stays mapped until it is closed.
 _MAPPED_BYTES = 2**26
@@ -52,6 +51,10 @@ PRETRAINING_ONLY = tuple(
         "final_proj.bias",
     )
 )
+
+
+_DEEPEST, _MOST = 3, 100  # levels of dictionaries that are searched, and dictionaries in each
+_UNPICKLING = threading.Lock()  # PyTorch's list of safe classes is one for all threads
 
 
 class Placeholder:
@@ -122,7 +125,9 @@ def official_name(name: str) -> str:
     return FRONT + name
 
 
-def read_tensors(path: Path, only_shapes: bool = False) -> tuple[dict[str, Tensor], dict | None]:
+def read_tensors(
+    path: Path, only_shapes: bool = False, is_wanted: Callable[[dict], bool] = lambda tensors: False
+) -> tuple[dict[str, Tensor], dict | None]:
     """Read all tensors of a detector file, and the header if this project wrote it.
 
     Of what a training script saved, that is the one dictionary of tensors among other things, under whatever
@@ -131,6 +136,7 @@ def read_tensors(path: Path, only_shapes: bool = False) -> tuple[dict[str, Tenso
     Args:
         path: The file.
         only_shapes: Whether to leave the values in the file, which is quick: the tensors are then on "meta".
+        is_wanted: Tells which of several dictionaries of tensors is the detector's.
 
     Returns:
         The tensors by key, and the header; None in place of the header for a file that others published.
@@ -147,48 +153,53 @@ def read_tensors(path: Path, only_shapes: bool = False) -> tuple[dict[str, Tenso
         if DETECTOR in metadata:
             return tensors, _header(metadata)
     else:
-        content, place = _state_dict(unpickle(path, only_shapes=only_shapes))
+        content, place = _state_dict(unpickle(path, only_shapes=only_shapes), is_wanted)
         tensors = plain_tensors(content, only_shapes)
         if place and not only_shapes:
             logger.info("%s: its weights are what it holds as %s", path, place)
+    return without_wrappers(tensors), None
+
+
+def without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by their keys without what DataParallel and torch.compile put before these."""
     renamed = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): value for key, value in tensors.items()}
     while renamed and all(key.startswith("module.") for key in renamed):
         renamed = {key.removeprefix("module."): value for key, value in renamed.items()}
-    return renamed if len(renamed) == len(tensors) else tensors, None
+    return renamed if len(renamed) == len(tensors) else tensors
 
 
-def _state_dict(content: object) -> tuple[object, str]:
+def _state_dict(content: object, is_wanted: Callable[[dict], bool]) -> tuple[object, str]:
     """Return the one dictionary of tensors in what a training script saved, and its name there.
 
-    A content that is, or holds, no dictionary of tensors is returned as it is, with the name "".
+    Of several, it is the one that is wanted. A content that is, or holds, no dictionary of tensors is
+    returned as it is, with the name "".
 
     Raises:
-        CheckpointError: If there are several.
+        CheckpointError: If there are several, and not just one of them is wanted.
     """
     inside = _dictionaries(content, "")
-    while inside:
-        found = {name: value for name, value in inside.items() if _are_tensors(value)}
-        if len(found) > 1:
-            raise CheckpointError(
-                f"holds several dictionaries of tensors ({', '.join(found)}): save the one that you want in "
-                "a file of its own, by torch.save"
-            )
-        if found:
-            name, value = found.popitem()
-            return value, name
+    found: dict[str, dict] = {}
+    for _ in range(_DEEPEST):  # a dictionary may contain itself
+        found |= {name: value for name, value in inside.items() if _are_tensors(value)}
         inside = {k: v for name, value in inside.items() for k, v in _dictionaries(value, f"{name}.").items()}
+    chosen = found if len(found) < 2 else {name: value for name, value in found.items() if is_wanted(value)}
+    if len(chosen) == 1:
+        name, value = chosen.popitem()
+        return value, name
+    if found:
+        raise CheckpointError(
+            f"holds several dictionaries of tensors ({', '.join(found)}): save the one that you want in a "
+            "file of its own, by torch.save"
+        )
     return content, ""
 
 
 def _dictionaries(content: object, prefix: str) -> dict[str, dict]:
-    """Return the dictionaries in a dictionary that is not itself one of tensors, if its keys are names."""
-    if (
-        not isinstance(content, dict)
-        or not all(isinstance(key, str) for key in content)
-        or _are_tensors(content)
-    ):
+    """Return the dictionaries in a dictionary that is not itself one of tensors, by their names there."""
+    if not isinstance(content, dict) or _are_tensors(content):
         return {}
-    return {f"{prefix}{key}": value for key, value in content.items() if isinstance(value, dict)}
+    named = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, dict)}
+    return {f"{prefix}{key}": value for key, value in list(named.items())[:_MOST]}
 
 
 def _are_tensors(content: dict) -> bool:
@@ -204,9 +215,11 @@ def only_file(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in DETECTOR_SUFFIXES and path.is_file()
+    )
     if not found:
-        raise CheckpointError(f"a folder without a detector file ({', '.join(SUFFIXES)})")
+        raise CheckpointError(f"a folder without a detector file ({', '.join(DETECTOR_SUFFIXES)})")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise CheckpointError(f"a folder with several detector files, so name one of them: {names}")
@@ -281,6 +294,10 @@ def _header(metadata: dict[str, str]) -> dict:
     return header
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
 def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
     """Return the JSON object that the metadata holds under the key `kind`.
 
@@ -293,8 +310,8 @@ def parse_header(metadata: dict[str, str], kind: str, *names: str) -> dict:
         CheckpointError: If there is no JSON object there, or if it lacks one of the names.
     """
     try:
-        header = json.loads(metadata.get(kind, ""))
-    except json.JSONDecodeError as error:
+        header = json.loads(metadata.get(kind, ""), parse_constant=_refuse_constant)
+    except ValueError as error:
         raise CheckpointError(f"its header is not JSON ({error})") from error
     if not (isinstance(header, dict) and header.keys() >= set(names)):
         raise CheckpointError(f"its header does not have {' and '.join(names)}")
@@ -314,7 +331,11 @@ def unpickle(path: Path, mmap: bool = False, only_shapes: bool = False) -> objec
             other than tensors and those that a `Placeholder` replaces.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(_STAND_INS)):
+        with (
+            _UNPICKLING,
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(list(_STAND_INS)),
+        ):
             # torch may warn of a foreign pickle's protocol, but the errors below say it better.
             warnings.simplefilter("ignore")
             mmap = mmap and zipfile.is_zipfile(path)
@@ -326,6 +347,10 @@ def unpickle(path: Path, mmap: bool = False, only_shapes: bool = False) -> objec
         reason = f"refused: it needs Python's {wanted[1]}, but only plain tensors are read, never code"
         raise CheckpointError(reason) from error
     except (OSError, MemoryError):
+        raise
+    except NotImplementedError:  # by tensors of which there is no kind on "meta"
+        if only_shapes:
+            return unpickle(path)
         raise
     except Exception as error:  # bytes that are not a pickle can make an unpickler raise anything
         reason = in_its_place(path) or f"damaged, or not a PyTorch file ({type(error).__name__})"
@@ -348,12 +373,8 @@ def plain_tensors(content: object, only_shapes: bool = False) -> dict[str, Tenso
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise CheckpointError(f"not a plain state dict: {key!r} is not a tensor (its type is {kind})")
-        if (
-            value.layout != torch.strided
-            or value.is_quantized
-            or value.is_nested
-            or value.is_meta != only_shapes
-        ):
+        is_dense = value.layout == torch.strided and not (value.is_quantized or value.is_nested)
+        if not is_dense or (value.is_meta and not only_shapes):
             raise CheckpointError(f"key {key} is not a plain dense tensor")
     return content
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -60,19 +60,42 @@ def recognise(tensors: Mapping[str, Tensor]) -> Family:
     )
 
 
-def without_prefix(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """Return what stands before all keys ("model.", mostly ""), and the tensors by the keys of a family.
+def owned(tensors: Mapping[str, Tensor]) -> bool:
+    """Return whether a family's file has these tensors, perhaps under a prefix and beside others."""
+    return any(family.owns(inner) for _, inner in _inner(tensors) for family in FAMILIES)
 
-    A training script's network is often a part of a larger one.
+
+def without_prefix(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Return the prefix of a family's keys ("model.", mostly ""), and its tensors by the keys without that.
+
+    A training script's network is often a part of a larger one, beside a loss with weights, for example.
+
+    Raises:
+        CheckpointError: If there are several such networks.
     """
-    inner, prefix = tensors, ""
-    while not any(family.owns(inner) for family in FAMILIES):
-        first = {key.partition(".")[0] for key in inner}
-        if len(first) != 1 or any("." not in key for key in inner):
-            return "", tensors
-        prefix += f"{first.pop()}."
-        inner = {key.partition(".")[2]: value for key, value in inner.items()}
-    return prefix, inner
+    found = [(p, inner) for p, inner in _inner(tensors) if any(family.owns(inner) for family in FAMILIES)]
+    if len(found) > 1:
+        names = ", ".join(prefix for prefix, _ in found)
+        raise CheckpointError(
+            f"holds several networks (the keys begin with {names}): save the one that you want"
+        )
+    return found[0] if found else ("", tensors)
+
+
+def _inner(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield tensors, or parts of them by their common prefix, of the first depth where a family's are."""
+    parts = {"": dict(tensors)}
+    for _ in range(4):
+        if any(family.owns(part) for part in parts.values() for family in FAMILIES):
+            break
+        deeper: dict[str, dict[str, Tensor]] = {}
+        for prefix, part in parts.items():
+            for key, value in part.items():
+                first, dot, rest = key.partition(".")
+                if dot:
+                    deeper.setdefault(f"{prefix}{first}.", {})[rest] = value
+        parts = deeper
+    yield from parts.items()
 
 
 def by_head(head: str) -> Family:

@@ -81,14 +81,7 @@ def load_detector(
             read = _read(path, file, config)
             detector = _with_weights(read, precision, engine)
         detector.path, detector.sha256 = file, sha256.result()
-    if read.header is not None:
-        detector.provenance = read.header["provenance"]
-    else:
-        detector.provenance = {"official_file": file.name, "official_sha256": detector.sha256}
-        if detector.config.head != AASIST_HEAD:
-            detector.provenance["family"] = families.by_head(detector.config.head).name
-    if read.header is None or "family" in detector.provenance:  # its weights are as others published them
-        detector.published_threshold = families.by_head(detector.config.head).threshold
+    _tell_origin(detector, read)
     return detector.to(target).eval()
 
 
@@ -99,8 +92,11 @@ def check_detector(
     precision: str = "fp32",
     engine: str = "transformers",
     config: DetectorConfig | None = None,
-) -> DetectorConfig:
-    """Check all of a detector but the values of its weights, which is quick; return its configuration.
+) -> Detector:
+    """Check all of a detector but the values of its weights, which is quick.
+
+    Returns:
+        The detector without weights, on "meta", and without its file's SHA-256.
 
     Args:
         checkpoint: As for `load_detector`, and so are the others.
@@ -110,7 +106,7 @@ def check_detector(
         config: The sizes of its front end, if the file does not store them.
 
     Raises:
-        CheckpointError: If `load_detector` would raise one whatever the values are.
+        CheckpointError: As in `load_detector`, except for the values.
         DeviceError: If the device is not available, or does not support the precision.
         FairseqError: If fairseq cannot be imported.
         ValueError: If the engine or the precision is unknown.
@@ -118,10 +114,26 @@ def check_detector(
     path = Path(checkpoint)
     precision, _ = _checked(engine, precision, device)
     with _errors_of(path):
-        read = _read(path, files_of(path)[0], config, only_shapes=True)
+        file = files_of(path)[0]
+        read = _read(path, file, config, only_shapes=True)
         with _read_as(read.family):
-            _network(read, precision, engine)
-    return read.config
+            detector, _ = _network(read, precision, engine)
+        detector.path = file
+    _tell_origin(detector, read)
+    return detector
+
+
+def _tell_origin(detector: Detector, read: _Read) -> None:
+    """Set a detector's provenance and, if its weights are as others published them, their threshold."""
+    assert detector.path is not None  # set by the callers
+    if read.header is not None:
+        detector.provenance = read.header["provenance"]
+    else:
+        detector.provenance = {"official_file": detector.path.name, "official_sha256": detector.sha256}
+        if detector.config.head != AASIST_HEAD:
+            detector.provenance["family"] = families.by_head(detector.config.head).name
+    if read.header is None or "family" in detector.provenance:
+        detector.published_threshold = families.by_head(detector.config.head).threshold
 
 
 def _checked(engine: str, precision: str, device: str | torch.device) -> tuple[str, torch.device]:
@@ -139,7 +151,11 @@ def _errors_of(path: Path) -> Iterator[None]:
         with checkpoints.errors_naming(path):
             yield
     except CheckpointError:
-        if pretrained.is_front_end(path):
+        try:
+            is_alone = pretrained.is_front_end(path)
+        except CheckpointError:  # what is wrong with it is said anyway
+            is_alone = False
+        if is_alone:
             raise CheckpointError(f"{path}: {pretrained.ALONE} {path}") from None
         raise
 
@@ -174,10 +190,11 @@ def _read(given: Path, file: Path, config: DetectorConfig | None, only_shapes: b
     classifier = hugging_face.read_classifier(given, only_shapes)
     if classifier is not None:
         return _Read(classifier.config, classifier.tensors, classifier.name_of)
-    tensors, header = checkpoints.read_tensors(file, only_shapes)
+    tensors, header = checkpoints.read_tensors(file, only_shapes, families.owned)
     if header is not None:
         return _Read(DetectorConfig.from_dict(header["config"]), tensors, lambda key: key, header)
     prefix, tensors = families.without_prefix(tensors)
+    tensors = checkpoints.without_wrappers(tensors)
     if prefix and not only_shapes:
         logger.info("%s: its weights are those whose names begin with %s", file, prefix)
     family = families.recognise(tensors)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -186,7 +187,7 @@ def write_overlaid(
 def write_analysis(folder: Path, figures: str, text: str) -> None:
     """Write a table of figures and the analysis of these to analysis.md."""
     content = f"# Analysis\n\n```\n{figures}\n```\n\n{text}\n"
-    (folder / "analysis.md").write_text(content, encoding="utf-8")
+    (folder / "analysis.md").write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: dict, invocation: Invocation) -> None:
@@ -204,14 +205,14 @@ def write_timeline(
 
     Args:
         folder: Existing folder; subfolders in `name` are made.
-        name: Name of the recording, relative to its data set's root; "/" and ".." in it are left out. If its
-            last part is too long to add a suffix, the SHA-256 of that part replaces it.
+        name: Name of the recording, relative to its data set's root; ".." in it becomes "_", and a "/" at its
+            beginning is left out. If its last part is too long to add a suffix, its SHA-256 replaces it.
         wave: Samples [n].
         sample_rate: Sample rate in Hz.
         timeline: The recording's timeline.
         title: Name of the detector, for the picture.
     """
-    inside = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    inside = ["_" if part == ".." else part for part in PurePosixPath(name.lstrip("/")).parts]
     path = folder.joinpath(*inside)
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
@@ -245,7 +246,7 @@ def write_overview(folder: Path, timelines: Sequence[tuple[str, Timeline | None,
         words = "; ".join(f"{s.start:.2f} to {s.end:.2f} s {s.says}" for s in stretches)
         seconds, margin = float(timeline.ends[-1]), float(timeline.margins.mean())
         rows.append((name, seconds, len(timeline.scores), timeline.overall, margin, words, note))
-        unbroken = name.replace(" ", "\\x20")
+        unbroken = re.sub(r"\s", lambda blank: f"\\x{ord(blank[0]):02x}", name)
         for stretch in stretches:
             times = f"{stretch.start:.3f} {stretch.end - stretch.start:.3f}"
             label = "synthetic" if stretch.is_sure else "leans-synthetic"

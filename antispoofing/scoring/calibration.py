@@ -197,7 +197,8 @@ def find_calibration(detector: Detector) -> Calibration | None:
     """Return a detector's calibration: from the file beside its own, else from its own; None without one.
 
     Raises:
-        CheckpointError: If it is damaged, or belongs to another detector.
+        CheckpointError: If it is damaged, or belongs to another detector; the latter is not checked of one
+            from `check_detector`, which has no SHA-256.
         OSError: If the file beside the detector's cannot be read.
     """
     path = calibration_file(detector.path) if detector.path else None
@@ -216,7 +217,7 @@ def find_calibration(detector: Detector) -> Calibration | None:
         raise CheckpointError(
             f"{path}: not a calibration, or damaged: remove it, or calibrate again"
         ) from error
-    if of_detector != detector.sha256:
+    if detector.sha256 is not None and of_detector != detector.sha256:
         raise CheckpointError(
             f"{path} is the calibration of another detector than {detector.path}: remove it, or calibrate "
             "again with python -m antispoofing calibrate"

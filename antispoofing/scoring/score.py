@@ -175,8 +175,7 @@ def score_recordings(
         clips = Clips(paths, config.sample_rate, config.heard_samples, offset, load, config.prepare)
         loader = make_loader(clips, batches, workers)
         mine = np.array([i for batch in batches for i in batch], dtype=np.int64)
-        is_main = distributed.is_main()
-        with bar(what="scoring", unit="clip", total=len(mine), is_shown=is_main) as progress:
+        with bar(what="scoring", unit="clip", total=len(mine)) as progress:
             for indices, logits in compute(readable_batches(loader, progress)):
                 scored.logits[indices] = logits
     distributed.all_merge(scored.logits, mine)
