@@ -221,7 +221,7 @@ def test_results_of_an_earlier_run_do_not_stay(workplace, capsys):
         lambda p: p["started_from"].update(provenance=None),
         lambda p: p["epoch"].pop("validation_threshold"),
         lambda p: p["epoch"].update(validation_threshold="0"),
-        lambda p: p["epoch"].update(validation_threshold=float("nan")),
+        lambda p: p["epoch"].update(validation_threshold=[0.5]),
         lambda p: p["epoch"].pop("validation_auc"),
     ],
 )

@@ -145,6 +145,8 @@ def prepare_output(output: Path, folders: Iterable[str] = (), what: str = "--out
     Raises:
         DataError: If it cannot, or if something else has such a name.
     """
+    if not distributed.is_main():  # the others write nothing
+        return
     try:
         check_writable(output)
     except OSError as error:  # whose path may be that of the temporary file
