@@ -50,7 +50,7 @@ def named_by_pax(member):
 def test_archives_inside_archives_are_named(tmp_path, logged):
     inner = write_zip(tmp_path / "inner.zip").read_bytes()
     outer = write_zip(tmp_path / "outer.zip", {"set/Dataset.zip": inner, "readme.txt": b""})
-    with pytest.raises(DataError, match=r"no recordings.*1 archive \(set/Dataset\.zip\): unpack them"):
+    with pytest.raises(DataError, match=r"no recordings.*1 archive \(set/Dataset\.zip\), to be unpacked"):
         find_recordings([write_zip(tmp_path / "only.zip", {"set/Dataset.zip": inner})])
     with pytest.raises(DataError, match=r"no recordings in \S*outer\.zip, but 1 archive \(set/Data"):
         find_recordings([outer])

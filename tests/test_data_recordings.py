@@ -526,7 +526,7 @@ def test_recordings_are_found_in_a_small_part(total, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("speakers", "of_each"), [(30, 4), (600, 2)])
+@pytest.mark.parametrize(("speakers", "of_each"), [(30, 4), (250, 2)])
 def test_each_speaker_may_have_a_folder(speakers, of_each, tmp_path):
     ids = [(speaker, f"{speaker}_{i}") for speaker in range(speakers) for i in range(of_each)]
     rows = "".join(f"{id_},real\n" for _, id_ in ids)

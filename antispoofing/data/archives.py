@@ -134,7 +134,7 @@ def extract(archive: Path, most_bytes: int | None = None, most_files: int | None
         count, skipped = _extract_into(part, archive, limit, files)
         inner = other_archives(skipped)
         if count == 0 and inner:
-            raise DataError(f"{archive} contains no recordings, but {described(inner)}: unpack them first")
+            raise DataError(f"{archive} contains no recordings, but {described(inner)}, to be unpacked first")
         if count == 0:
             raise DataError(f"{archive} contains no recordings")
         (part / _MARK).write_text(origin, encoding="utf-8")

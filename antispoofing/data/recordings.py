@@ -154,7 +154,7 @@ def find_recordings(
     if not utterances:
         inner = archives.other_archives(ignored)
         inner += [name for path in given if archives.is_archive(path) for name in archives.archives_in(path)]
-        remedy = f", but {archives.described(inner)}: unpack them first" if inner else ""
+        remedy = f", but {archives.described(inner)}, to be unpacked first" if inner else ""
         raise DataError(f"no recordings in {', '.join(map(str, given))}{remedy}")
     return Recordings(
         common,
