@@ -210,6 +210,7 @@ OPTIONS = (
 PLAIN = ("--epochs", 1, "--batch-size", 4, "--learning-rate", 1e-3, "--no-audit")
 
 
+@pytest.mark.slow
 def test_every_option_is_recorded_and_changes_the_training(workplace, no_pictures):
     """Run the command with each of them, on a small network."""
     torch.manual_seed(0)

@@ -55,7 +55,9 @@ def rows(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("basis", [GIVEN, CALIBRATION, VALIDATION, LOGITS])
+@pytest.mark.parametrize(
+    "basis", [CALIBRATION, LOGITS, *(pytest.param(b, marks=pytest.mark.slow) for b in (GIVEN, VALIDATION))]
+)
 def test_every_output_has_the_same_verdict(basis, recordings, capsys):
     path = detector_with(basis)
     options = ["--threshold", "0.3"] if basis == GIVEN else []

@@ -120,7 +120,7 @@ def test_clips_are_prepared_before_they_are_repeated(spectra, tmp_path, monkeypa
     "options",
     [
         pytest.param((), marks=pytest.mark.slow, id="all weights"),
-        pytest.param(("--lora", 4, "--gradient-checkpointing"), id="adapters"),
+        pytest.param(("--lora", 4, "--gradient-checkpointing"), marks=pytest.mark.slow, id="adapters"),
     ],
 )
 def test_it_is_killed_and_resumes_bit_for_bit(options, spectra, tmp_path):

@@ -22,6 +22,7 @@ from antispoofing.training.state import write_state
 from antispoofing.training.stopping import Stopped
 
 
+@pytest.mark.slow
 def test_overfits_sixteen_clips_to_zero_error(clips, tmp_path):
     detector = fresh_detector()
     steps = []

@@ -128,6 +128,7 @@ def test_a_request_to_stop_saves_the_state(number, never_killed):
     assert training_results(here) == expected
 
 
+@pytest.mark.slow
 def test_weights_and_biases_goes_on_in_the_same_run(never_killed):
     folder, _, _ = never_killed
     here = folder / "tracked"

@@ -159,7 +159,7 @@ def test_several_files(page, tmp_path):
     judge(page, REAL, FAKE, tmp_path / "no sound.mp3")
     expect(page.locator(".result tbody tr")).to_have_count(3, timeout=ANSWER)
     expect(page.locator(".result tbody tr").nth(1)).to_contain_text("✗ fake")
-    expect(page.locator(".result tbody tr").nth(2)).to_contain_text("not scored: libsndfile")
+    expect(page.locator(".result tbody tr").nth(2)).to_contain_text("not scored: ffmpeg: Invalid data")
     with page.expect_download() as download:
         page.get_by_role("link", name="All scores as CSV").click()
     with open(download.value.path(), encoding="utf-8", newline="") as file:

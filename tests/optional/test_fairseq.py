@@ -21,7 +21,13 @@ import fine_tune_for
 from antispoofing import project
 from antispoofing.detectors import loading
 from antispoofing.detectors.checkpoints import FRONT, PRETRAINING_ONLY, official_name
-from antispoofing.detectors.loading import export_official, load_detector, load_front_end, save_detector
+from antispoofing.detectors.loading import (
+    check_detector,
+    export_official,
+    load_detector,
+    load_front_end,
+    save_detector,
+)
 from antispoofing.errors import CheckpointError
 from model import Detector
 
@@ -189,7 +195,8 @@ def test_fairseq_is_loaded_as_strictly(small_official, small_config, tmp_path):
 
 def test_scoring_on_the_command_line(files, small_config, tmp_path, monkeypatch):
     # an official file would be taken for XLS-R 300M
-    monkeypatch.setattr(loading, "load_detector", partial(load_detector, config=small_config))
+    for function in (load_detector, check_detector):
+        monkeypatch.setattr(loading, function.__name__, partial(function, config=small_config))
     clips = [*map(str, sorted((project.SAMPLES / "custom").glob("*/*"))[::8])]
     for frontend in FRONTENDS:
         options = ["--frontend", frontend, "--output", str(tmp_path / frontend), "--workers", "0"]
