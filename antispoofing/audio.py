@@ -343,6 +343,10 @@ def _demuxed(container: av.container.InputContainer) -> Iterator[av.Packet[av.Au
             yield next(packets)
         except StopIteration:
             return
+        except (
+            IndexError
+        ):  # a packet of a track that turns up only now, which PyAV does not know: go on after it
+            packets = container.demux(container.streams.audio[0])
         except av.FFmpegError:
             yield None
             return

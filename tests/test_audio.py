@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 from helpers import speech_like
 
-from antispoofing.audio import AudioError, AudioInfo, cautions
+from antispoofing.audio import AudioError, AudioInfo, _demuxed, cautions
 from benchmarks.damage import KINDS, encode, measure
 from data_utils import audio_info, load_with_info
 
@@ -178,6 +179,20 @@ def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
         "only the first of its 2 audio tracks is heard",
         "it is silent, or all but silent",
     ]
+
+
+def test_packets_of_a_track_that_turns_up_late_are_passed_over():
+    """Damage may make a packet belong to a track that the container has not announced."""
+    left = iter([1, IndexError(), 2, IndexError(), 3])
+
+    def demux(stream):
+        for packet in left:
+            if isinstance(packet, IndexError):
+                raise packet
+            yield packet
+
+    container = SimpleNamespace(streams=SimpleNamespace(audio=["first"]), demux=demux)
+    assert list(_demuxed(container)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3"])
