@@ -204,8 +204,8 @@ def decoded(path: Path) -> float:
                         samples, rate = samples + frame.samples, frame.sample_rate
                 except av.InvalidDataError:
                     continue
-    except av.FFmpegError:
-        pass  # it ends here
+    except (av.FFmpegError, IndexError):
+        pass  # it ends here; IndexError is PyAV's for a packet of a track that turns up late
     return samples / rate
 
 
