@@ -27,7 +27,7 @@ from antispoofing.errors import CheckpointError, DataError, DownloadError, Proce
 from antispoofing.files import remove
 from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.report import screen
-from antispoofing.report.analysis import analyse
+from antispoofing.report.analysis import analyse, doubtful
 from antispoofing.report.comparison import compare_all
 from antispoofing.report.detector_card import verdict_note
 from antispoofing.report.groups import clip_properties
@@ -217,6 +217,7 @@ def _report(evaluations: Mapping[str, tasks.Evaluation], args: argparse.Namespac
             for name, result in labelled.items()
         ]
         words += compare_all({name: result.scored for name, result in labelled.items()})
+        words += filter(None, [doubtful(next(iter(labelled.values())).scored)])
         tasks.print_analysis(args.output, figures, words)
     folders = ", ".join(str(args.output / name) for name in evaluations)
     print(f"\n{'Scores, metrics and plots' if labelled else 'Scores'} are in {folders}")

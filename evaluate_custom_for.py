@@ -27,7 +27,7 @@ from antispoofing.errors import CheckpointError, DataError
 from antispoofing.files import remove
 from antispoofing.project import CUSTOM_SAMPLES, Invocation
 from antispoofing.report import plots, results, screen
-from antispoofing.report.analysis import analyse
+from antispoofing.report.analysis import analyse, doubtful
 from antispoofing.report.comparison import change, compare, difference
 from antispoofing.report.groups import clip_properties
 from antispoofing.scoring.clusters import find_clusters
@@ -133,6 +133,7 @@ def _report(
             change(before.scored, after.scored, after.summary, properties, epoch),
         ]
     words.append(analyse(AFTER, after.scored, after.summary, properties, after.rule))
+    words += filter(None, [doubtful(after.scored)])
     figures = screen.results({name: result.summary for name, result in evaluations.items()})
     figures += (
         "\n\nThe threshold of the confusion table was chosen on the validation split of the fine-tuning data."

@@ -198,6 +198,8 @@ def _hears_all(sndfile: soundfile.SoundFile, riff: _Riff | None, file: BinaryIO)
     if sndfile.format not in ("FLAC", "OGG"):
         return False
     with _container(file) as container:
+        if len(container.streams.audio) > 1:  # which libsndfile does not tell
+            return False
         apart = _packets(container).seconds - sndfile.frames / sndfile.samplerate
     return abs(apart) < (_SLACK if sndfile.format == "OGG" else 0.5 / sndfile.samplerate)
 

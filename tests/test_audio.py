@@ -162,9 +162,10 @@ def test_what_is_constant_or_one_sided_is_not_called_clipped(tmp_path):
         assert load_with_info(tmp_path / f"{name}.wav", 16000, None, 0.0)[1].note == ""
 
 
-def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("a.mkv", "MATROSKA"), ("a.ogg", "OGG")])
+def test_a_second_audio_track_is_said_to_be_unheard(name, kind, tmp_path):
     """As of a video whose first track is silent."""
-    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+    with av.open(str(tmp_path / name), "w") as container:
         packets: list[av.Packet] = []
         streams = [container.add_stream("flac", rate=16000, layout="mono") for _ in range(2)]
         for stream, loudness in zip(streams, (0, 1), strict=True):
@@ -173,8 +174,8 @@ def test_a_second_audio_track_is_said_to_be_unheard(tmp_path):
             frame.rate = 16000
             packets += [*stream.encode(frame), *stream.encode(None)]
         container.mux([packet for packet in packets if packet.size])
-    wave, info = load_with_info(tmp_path / "a.mkv", 16000, None, 0.0)
-    assert info.format == "MATROSKA"
+    wave, info = load_with_info(tmp_path / name, 16000, None, 0.0)
+    assert info.format == kind
     assert cautions(wave, 16000, info.note) == [
         "only the first of its 2 audio tracks is heard",
         "it is silent, or all but silent",

@@ -278,10 +278,29 @@ def test_an_ordinary_archive_is_not_taken_for_a_bomb(tmp_path, monkeypatch):
 
 def test_a_list_in_an_archive_may_not_name_files_outside(tmp_path):
     soundfile.write(tmp_path / "secret.wav", np.zeros(100), 16000)
-    for name in (str(tmp_path / "secret.wav"), "../secret.wav"):
+    for name in (str(tmp_path / "secret.wav"), "../secret.wav", r"..\secret.wav", "$ROOT/../secret.wav"):
         packed = {"metadata.csv": f"file_name,label\n{name},real\n".encode(), "a.wav": recording()}
         with pytest.raises(DataError, match=r"its list of labels names .*secret.wav, outside"):
             find_recordings([write_zip(tmp_path / "l.zip", packed)])
+    packed = {"utt2lab": b"a real\n", "wav.scp": b"a ../secret.wav\n", "a.wav": recording()}
+    with pytest.raises(DataError, match=r"its list of labels names .*secret.wav, outside"):
+        find_recordings([write_zip(tmp_path / "kaldi.zip", packed)])
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {
+            "metadata.jsonl": b'{"file_name": "a.wav", "label": "real"}\n'
+            b'{"file_name": "b.wav", "label": "fake"}\n'
+        },
+        {"utt2lab": b"1 real\n2 fake\n", "wav.scp": b"1 a.wav\n2 b.wav\n"},
+    ],
+)
+def test_lists_of_all_kinds_are_unpacked(lists, tmp_path):
+    packed = lists | {"a.wav": recording(), "b.wav": recording()}
+    found = find_recordings([write_zip(tmp_path / "l.zip", packed)]).utterances
+    assert {u.name: u.label for u in found} == {"a.wav": "bonafide", "b.wav": "spoof"}
 
 
 def test_the_recordings_of_a_list_may_be_in_an_archive(tmp_path):

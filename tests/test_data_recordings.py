@@ -128,12 +128,9 @@ def test_linked_files_are_recordings_of_their_own(tmp_path):
 
 def test_two_lists_of_one_recording_add_up(tmp_path):
     lists = {
-        "speakers.csv": "path,speaker,codec\na.wav,eve,g722\n",
+        "speakers.csv": "path,label,speaker,codec\na.wav,real,eve,g722\n",
         "labels.csv": "path,label,speaker\na.wav,real,adam\nb.wav,fake,eve\n",
     }
-    lists["speakers.csv"] = (
-        lists["speakers.csv"].replace("path,", "path,label,").replace("a.wav,", "a.wav,real,")
-    )
     write_lists(tmp_path, lists, "a.wav", "b.wav")
     first, second = find_recordings([tmp_path / "labels.csv", tmp_path / "speakers.csv"]).utterances
     assert (first.name, first.label) == ("a.wav", "bonafide")
@@ -161,13 +158,11 @@ def test_a_list_in_other_letters_finds_its_recordings(tmp_path):
     assert find_recordings([tmp_path / "ids.csv"]).utterances[0].name == f"{COMPOSED}1.flac"
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="there both forms name one file")
 def test_names_stay_different_where_only_their_letters_composition_differs(tmp_path):
     touch(tmp_path, f"{COMPOSED}.wav", f"{DECOMPOSED}.wav")
-    if len(list(tmp_path.iterdir())) == 2:  # not on macOS
-        assert {u.name for u in find_recordings([tmp_path]).utterances} == {
-            f"{COMPOSED}.wav",
-            f"{DECOMPOSED}.wav",
-        }
+    names = {u.name for u in find_recordings([tmp_path]).utterances}
+    assert names == {f"{COMPOSED}.wav", f"{DECOMPOSED}.wav"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a name is always text, without backslashes")

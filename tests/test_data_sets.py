@@ -301,6 +301,12 @@ def test_the_lists_for_training_and_development_are_splits(tmp_path):
     assert len(splits.testing[tmp_path.name].utterances) == 2
 
 
+def test_a_list_that_only_looks_like_a_sets_is_not_labelled_by_its_rule(tmp_path):
+    write_lists(tmp_path, {"l.csv": "file,speaker,attack\na.wav,x,a00\nb.wav,x,hifigan\n"}, "a.wav", "b.wav")
+    with pytest.raises(DataError, match="row 3: unknown label 'hifigan'"):
+        find_recordings([tmp_path / "l.csv"])
+
+
 def test_vocoded_sets_say_what_their_fakes_are(tmp_path):
     write_lists(tmp_path, *LAYOUTS["LibriSeVoc"][:1], *LAYOUTS["LibriSeVoc"][1])
     notes = find_recordings([tmp_path]).notes

@@ -1,5 +1,6 @@
 """Whole recordings: windows that are scored as if alone, and the stretches that sound synthetic."""
 
+import csv
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from antispoofing import text
 from antispoofing.audio import cautions
 from antispoofing.detectors.loading import for_scoring, load_detector
 from antispoofing.errors import DataError, UserError
-from antispoofing.report import plots, screen
+from antispoofing.report import plots, results, screen
 from antispoofing.scoring.calibration import Calibration
 from antispoofing.scoring.decision import FAKE, NOT_SURE, REAL, Rule
 from antispoofing.scoring.score import score_windows
@@ -219,6 +220,24 @@ def test_the_lines_on_screen():
         "  0:05.0 to 0:09.0 sounds synthetic (lowest margin -9.00)",
     ]
     assert text.clock(3599.96) == "59:59.9"
+
+
+def test_whole_recordings_and_their_stretches_are_written(tmp_path):
+    timelines = [
+        ("a b\u00a0c.wav", timeline_of([5, -1, -9, -9, 40]), "it is silent"),
+        ("d.wav", None, "gone"),
+    ]
+    results.write_overview(tmp_path, timelines)
+    with open(tmp_path / "timelines.csv", encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["whole_recording"] == "real"
+    assert first["stretches"] == "3.00 to 5.00 s leans towards synthetic; 5.00 to 9.00 s sounds synthetic"
+    assert (second["whole_recording"], second["note"]) == ("", "gone")
+    lines = (tmp_path / "timelines.rttm").read_text(encoding="utf-8").splitlines()
+    assert [line.split() for line in lines] == [
+        ["SPEAKER", r"a\x20b\xa0c.wav", "1", *times, "<NA>", "<NA>", label, "<NA>", "<NA>"]
+        for times, label in ((("3.000", "2.000"), "leans-synthetic"), (("5.000", "4.000"), "synthetic"))
+    ]
 
 
 def test_the_picture_marks_the_stretches(tmp_path):

@@ -46,7 +46,9 @@ UNREAD = (
     ".lz4",
     ".iso",
 )  # of other archives
-UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt"}  # the files of an archive that are unpacked
+# The files of an archive that are unpacked, by suffix and by name.
+UNPACKED = AUDIO_SUFFIXES | {".csv", ".tsv", ".txt", ".jsonl"}
+UNPACKED_NAMES = ("utt2lab", "utt2label", "wav.scp")
 
 # Speech hardly compresses: an archive that unpacks to this many times its size is not a data set, but a bomb.
 # Up to FREE_BYTES anything is allowed, since silence and lists of labels do compress.
@@ -167,7 +169,8 @@ def _extract_into(folder: Path, archive: Path, limit: int, most_files: int) -> t
         target = folder / _safe(name, archive)
         if count + len(skipped) == most_files:
             raise DataError(f"{archive} contains more than {counted(most_files, 'file')}, which is too many")
-        if target.suffix.lower() not in UNPACKED or target.name.startswith("."):
+        is_used = target.suffix.lower() in UNPACKED or target.name in UNPACKED_NAMES
+        if not is_used or target.name.startswith("."):
             skipped.append(name)
             continue
         count += 1

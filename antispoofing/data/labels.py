@@ -9,39 +9,23 @@ Labels are "bonafide" (real), "spoof" (fake) and, if a list has none, "".
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Literal
 
 from antispoofing.data.sets import SETS
+from antispoofing.data.tables import Table, read_table, text_of
 from antispoofing.data.words import KNOWN, SHORT_LIST, Words, plain
 from antispoofing.errors import DataError
-from antispoofing.files import in_its_place
 from antispoofing.text import counted
 from data_utils import AUDIO_SUFFIXES
 
 # The names that columns may have, in lower case without punctuation; the first that is there counts.
 NAME_COLUMNS = (
-    *(
-        "path",
-        "filename",
-        "file",
-        "filepath",
-        "audio",
-        "audiopath",
-        "utterance",
-        "utt",
-        "utteranceid",
-        "uttid",
-    ),
-    *("trialanon", "wav", "wavpath", "clip", "recording", "id"),
-)
+    "path filename file filepath audio audiopath utterance utt utteranceid uttid trialanon wav wavpath clip "
+    "recording id"
+).split()
 LABEL_COLUMNS = ("label", "cmlabel", "key", "target", "class", "groundtruth")
 SCORE_COLUMNS = ("score", "cmscore")
 
@@ -50,8 +34,6 @@ EVAL = "eval"  # the phase of ASVspoof's headline figures
 PHASES = ("train", "dev", "progress", "eval", "hidden", "all")
 
 MOST_PROBLEMS = 10  # how many are reported, one per line
-
-DELIMITERS = "\t,;|"  # besides blanks, in this order in case of doubt
 
 
 @dataclass(frozen=True)
@@ -114,17 +96,10 @@ class LabelFile:
         return f"{self.path}: {self.layout}, {counted(len(self.trials), 'row')}{phase}"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text: its header as it stands in the file, () if it has none, and its numbered rows."""
-
-    header: tuple[str, ...]
-    rows: list[tuple[int, list[str]]]
-
-    def column(self, names: Sequence[str]) -> int | None:
-        """Return the index of the column that has one of these names, the first name that is there."""
-        header = [plain(name) for name in self.header]
-        return next((header.index(name) for name in names if name in header), None)
+def read_list(path: Path, reading: Reading = USUAL) -> Table:
+    """Read a list of labels or of scores as a table; `tables.read_table` says what it raises."""
+    own = map(plain, reading.columns.values())
+    return read_table(path, {*NAME_COLUMNS, *LABEL_COLUMNS, *SCORE_COLUMNS, *own}, reading.separator)
 
 
 def refuse(problems: Sequence[str], remedy: str = "") -> None:
@@ -133,117 +108,6 @@ def refuse(problems: Sequence[str], remedy: str = "") -> None:
         left = len(problems) - MOST_PROBLEMS
         rest = [f"... and {counted(left, 'more such row')}"] if left > 0 else []
         raise DataError(*problems[:MOST_PROBLEMS], *rest, *([remedy] if remedy else []))
-
-
-def read_table(path: Path, reading: Reading = USUAL) -> Table:
-    """Read a table of text, with or without a header, or JSON lines (.jsonl), whose keys are the header.
-
-    Columns are separated by tabs, commas, semicolons, vertical bars or blanks, and may be quoted. The first
-    row is a header if any of its cells is a known name of a column, or one that the user gave.
-
-    Raises:
-        DataError: If the file is empty, or is not a table of text.
-        OSError: If it cannot be read.
-    """
-    if reason := in_its_place(path):
-        raise DataError(f"{path} is {reason}")
-    text = _text(path)
-    if path.suffix.lower() == ".jsonl":
-        return _json_lines(path, text)
-    first = re.sub('"[^"]*"', "", text.split("\n", 1)[0])  # what is quoted does not set columns apart
-    known = {*NAME_COLUMNS, *LABEL_COLUMNS, *SCORE_COLUMNS, *map(plain, reading.columns.values())}
-    there = [d for d in DELIMITERS if d in first]
-    headers = [d for d in there if known & {plain(cell) for cell in first.split(d)}]
-    delimiter = reading.separator.strip(" ") or next(iter(headers or there), "")
-    known_cells: dict[str, str] = {}
-    shared = known_cells.setdefault  # one object for equal cells: in half a million rows, most are equal
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
-        try:
-            rows = [
-                (n, [shared(cell, cell) for cell in cells]) for n, cells in _rows(text, delimiter, quoting)
-            ]
-            break
-        except csv.Error as error:
-            if quoting == csv.QUOTE_NONE or delimiter != "\t":
-                raise DataError(f"{path} is not a table of text ({error})") from error
-            # Otherwise they are those of a transcript, since tables with tabs need no quotes.
-    if not rows:
-        raise DataError(f"{path} is empty")
-    names = tuple(rows[0][1])
-    # A recording may be called "audio", but a header has no numbers.
-    has_header = any(plain(name) in known for name in names) and not any(map(_is_number, names))
-    return Table(names if has_header else (), rows[1:] if has_header else rows)
-
-
-def _text(path: Path) -> str:
-    """Return a file's text, with line feeds for line ends of any kind.
-
-    Raises:
-        DataError: If it is in no known encoding, or no text.
-    """
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not a table of text in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
-    if "\0" in text:
-        raise DataError(f"{path} is not a table of text (it contains NUL characters)")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _rows(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the numbered rows that are not empty; with the delimiter "", of columns set apart by blanks."""
-    if not delimiter:
-        for n, line in enumerate(text.split("\n"), start=1):
-            cells = _QUOTED.findall(line) if '"' in line else line.split()
-            if cells:
-                yield (
-                    n,
-                    [c[1:-1].replace('""', '"') if c[0] == c[-1] == '"' and len(c) > 1 else c for c in cells],
-                )
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
-    for row in reader:
-        cells = [cell.strip() for cell in row]
-        if any(cells):
-            yield reader.line_num, cells
-
-
-_QUOTED = re.compile(r'"(?:[^"]|"")*"(?!\S)|\S+')  # a cell that is quoted, or has no blanks
-
-
-def _unquoted(cell: str) -> str:
-    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
-    return cell[1:-1].replace('""', '"') if is_quoted else cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _json_lines(path: Path, text: str) -> Table:
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    objects = []
-    for n, line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, row {n}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, row {n}: not a JSON object")
-        objects.append((n, row))
-    if not objects:
-        raise DataError(f"{path} is empty")
-    header = tuple(dict.fromkeys(key for _, row in objects for key in row))
-    cells = [(n, ["" if row.get(key) is None else str(row[key]) for key in header]) for n, row in objects]
-    return Table(header, cells)
 
 
 def distinct_rows(
@@ -284,7 +148,7 @@ def read_labels(path: Path, phase: str | None = None, reading: Reading = USUAL) 
             earlier row.
         OSError: If the file cannot be read.
     """
-    table = _kaldi_table(path) if path.name in KALDI else read_table(path, reading)
+    table = _kaldi_table(path) if path.name in KALDI else read_list(path, reading)
     layout = _layout(path, table, reading)
     columns = layout.columns
     name_at = columns.index("utterance")
@@ -294,8 +158,7 @@ def read_labels(path: Path, phase: str | None = None, reading: Reading = USUAL) 
     problems: list[str] = []
     unknown: set[str] = set()
     for row, cells in distinct_rows(path, table, len(columns), name_at, problems):
-        word = "" if label_at is None else cells[label_at]
-        label = layout.label(cells) if label_at is None else reading.words.label(word)
+        word, label = layout.label(cells, reading.words)
         if label is None:
             unknown.add(word)
             problems.append(f"{path}, row {row}: unknown label {word!r} (known are {SHORT_LIST}, ...)")
@@ -330,13 +193,13 @@ def _kaldi_table(path: Path) -> Table:
     if not scp.is_file():
         raise DataError(f"{path}: there is no wav.scp beside it, which names the recordings")
     files: dict[str, str] = {}
-    for line in _text(scp).split("\n"):
+    for line in text_of(scp).split("\n"):
         id_, _, file = line.strip().partition(" ")
         if file.endswith("|"):
             raise DataError(f"{scp}: {id_} is a command, not a file; commands of a list are not run")
         files[id_] = file.strip()
     rows, problems = [], []
-    for n, cells in read_table(path).rows:
+    for n, cells in read_list(path).rows:
         if len(cells) != 2 or not files.get(cells[0]):
             problems.append(f"{path}, row {n}: {cells[0]} is not in {scp.name}, or has no label")
         else:
@@ -364,14 +227,18 @@ class _Layout:
     name: str
     columns: list[str]
     has_phases: bool = False
-    label_by: tuple[str, Mapping[str, str], str] | None = None
+    label_by: tuple[str, Mapping[str, str]] | None = None
 
-    def label(self, cells: Sequence[str]) -> str:
-        """Return the label of a row of a list without a column of labels."""
+    def label(self, cells: Sequence[str], words: Words) -> tuple[str, str | None]:
+        """Return what tells the label of a row, and the label: "" if the list has none, None if unknown."""
+        if "label" in self.columns:
+            word = cells[self.columns.index("label")]
+            return word, words.label(word)
         if self.label_by is None:
-            return ""
-        column, known, other = self.label_by
-        return known.get(cells[self.columns.index(column)], other)
+            return "", ""
+        column, patterns = self.label_by
+        value = cells[self.columns.index(column)]
+        return value, next((label for known, label in patterns.items() if re.fullmatch(known, value)), None)
 
 
 def _layout(path: Path, table: Table, reading: Reading) -> _Layout:

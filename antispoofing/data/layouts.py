@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from antispoofing.data.labels import EVAL, LABEL_COLUMNS, USUAL, LabelFile, Reading, read_table
+from antispoofing.data.labels import EVAL, LABEL_COLUMNS, USUAL, LabelFile, Reading, read_list
 from antispoofing.data.sets import AUDIO_FOLDERS, SETS, DataSet
 from antispoofing.data.words import plain
 from antispoofing.errors import DataError
@@ -91,7 +91,7 @@ def _is_list(path: Path, notes: list[str], reading: Reading) -> bool:
     if path.suffix not in (".csv", ".jsonl"):
         return True
     try:
-        header = {plain(name) for name in read_table(path, reading).header}
+        header = {plain(name) for name in read_list(path, reading).header}
     except DataError as error:
         notes.append(f"not used as a list of labels: {error}")
         return False

@@ -29,8 +29,8 @@ class DataSet:
         columns: The columns of lists without a header, by their number: "speaker utterance - attack label".
         header: The columns of lists with one, in the spelling of `words.plain`, and what those mean that have
             other names than usual ("utterance", "label", ...); a list of this set has all of them.
-        label_by: A column, the label of each of its values, and that of all other values, where no column
-            of a list holds labels.
+        label_by: Where no column of a list holds labels, a column that tells them, and the label by regular
+            expressions for its values; another value is an error.
         audio: Where the recordings of a list may be, as patterns relative to the list's folder; "{stem}" is
             the list's name without suffix.
         folders: Regular expressions for paths of recordings relative to its folder or one above, and the
@@ -45,7 +45,7 @@ class DataSet:
     lists: tuple[str, ...] = ()
     columns: Mapping[int, str] = field(default_factory=dict)
     header: Mapping[str, str] = field(default_factory=dict)
-    label_by: tuple[str, Mapping[str, str], str] | None = None
+    label_by: tuple[str, Mapping[str, str]] | None = None
     audio: tuple[str, ...] = ()
     folders: tuple[tuple[str, str], ...] = ()
     is_vocoded: bool = False
@@ -130,7 +130,7 @@ SETS = (
             "isoriginallanguage": "is_original_language",
             "modelname": "attack",
         },
-        label_by=("attack", {}, FAKE),
+        label_by=("attack", {".+": FAKE}),
         audio=("..", "../..", "../../..", "../../../.."),
         folders=((r"fake/(?P<language>[a-z-]{2,6})/(?P<attack>[^/]+)/[^/]+$", FAKE),),
     ),
@@ -197,7 +197,7 @@ SETS = (
         "https://huggingface.co/datasets/jungjee/spoofceleb",
         lists=("metadata/*.csv", "*/metadata/*.csv"),
         header={"file": "utterance", "speaker": "speaker", "attack": "attack"},
-        label_by=("attack", {"a00": REAL}, FAKE),
+        label_by=("attack", {"a00": REAL, r"a\d\d": FAKE}),
         audio=("../flac/{stem}",),
     ),
     DataSet(

@@ -74,7 +74,7 @@ def load_detector(
     """
     path = Path(checkpoint)
     precision, target = _checked(engine, precision, device)
-    with _errors_of(path):
+    with _naming(path):
         file, *settings = files_of(path)
         with ThreadPoolExecutor(1) as pool:
             sha256 = pool.submit(sha256_of, [file, *settings])
@@ -95,15 +95,15 @@ def check_detector(
 ) -> Detector:
     """Check all of a detector but the values of its weights, which is quick.
 
-    Returns:
-        The detector without weights, on "meta", and without its file's SHA-256.
-
     Args:
         checkpoint: As for `load_detector`, and so are the others.
         device: Where it is to compute.
         precision: In which number format.
         engine: By which library.
         config: The sizes of its front end, if the file does not store them.
+
+    Returns:
+        The detector without weights, on "meta", and without its file's SHA-256.
 
     Raises:
         CheckpointError: As in `load_detector`, except for the values.
@@ -113,17 +113,17 @@ def check_detector(
     """
     path = Path(checkpoint)
     precision, _ = _checked(engine, precision, device)
-    with _errors_of(path):
+    with _naming(path):
         file = files_of(path)[0]
         read = _read(path, file, config, only_shapes=True)
-        with _read_as(read.family):
+        with _naming_family(read.family):
             detector, _ = _network(read, precision, engine)
         detector.path = file
     _tell_origin(detector, read)
     return detector
 
 
-def _tell_origin(detector: Detector, read: _Read) -> None:
+def _tell_origin(detector: Detector, read: _Contents) -> None:
     """Set a detector's provenance and, if its weights are as others published them, their threshold."""
     assert detector.path is not None  # set by the callers
     if read.header is not None:
@@ -145,7 +145,7 @@ def _checked(engine: str, precision: str, device: str | torch.device) -> tuple[s
 
 
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Report what is wrong with a detector's file in one line, and that it is a front end if that is it."""
     try:
         with checkpoints.errors_naming(path):
@@ -160,7 +160,7 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise
 
 
-class _Read(NamedTuple):
+class _Contents(NamedTuple):
     """A detector or a front end, as read from a file.
 
     Attributes:
@@ -178,7 +178,7 @@ class _Read(NamedTuple):
     family: str = ""
 
 
-def _read(given: Path, file: Path, config: DetectorConfig | None, only_shapes: bool = False) -> _Read:
+def _read(given: Path, file: Path, config: DetectorConfig | None, only_shapes: bool = False) -> _Contents:
     """Read a detector.
 
     Args:
@@ -189,16 +189,16 @@ def _read(given: Path, file: Path, config: DetectorConfig | None, only_shapes: b
     """
     classifier = hugging_face.read_classifier(given, only_shapes)
     if classifier is not None:
-        return _Read(classifier.config, classifier.tensors, classifier.name_of)
+        return _Contents(classifier.config, classifier.tensors, classifier.name_of)
     tensors, header = checkpoints.read_tensors(file, only_shapes, families.owned)
     if header is not None:
-        return _Read(DetectorConfig.from_dict(header["config"]), tensors, lambda key: key, header)
+        return _Contents(DetectorConfig.from_dict(header["config"]), tensors, lambda key: key, header)
     prefix, tensors = families.without_prefix(tensors)
     tensors = checkpoints.without_wrappers(tensors)
     if prefix and not only_shapes:
         logger.info("%s: its weights are those whose names begin with %s", file, prefix)
     family = families.recognise(tensors)
-    return _Read(family.config(tensors, config), tensors, family.name_of(tensors), family=family.name)
+    return _Contents(family.config(tensors, config), tensors, family.name_of(tensors), family=family.name)
 
 
 def files_of(checkpoint: Path) -> list[Path]:
@@ -254,7 +254,7 @@ def load_front_end(
     precision, target = _checked(engine, precision, device)
     with checkpoints.errors_naming(path):
         file = pretrained.read_front_end(path)
-        read = _Read(file.config or config or DetectorConfig(), file.tensors, file.name_of)
+        read = _Contents(file.config or config or DetectorConfig(), file.tensors, file.name_of)
         detector = _with_weights(read, precision, engine, seed)
         detector.path, detector.sha256 = file.path, files.file_sha256(file.path)
     detector.provenance = {
@@ -265,9 +265,9 @@ def load_front_end(
     return detector.to(target).eval()
 
 
-def _with_weights(read: _Read, precision: str, engine: str, back_end_seed: int | None = None) -> Detector:
+def _with_weights(read: _Contents, precision: str, engine: str, back_end_seed: int | None = None) -> Detector:
     """Build a detector and fill it with a file's tensors; with a seed, its back end gets random weights."""
-    with _read_as(read.family):
+    with _naming_family(read.family):
         detector, fresh = _network(read, precision, engine, back_end_seed)
         state = {key: value for key, value in detector.state_dict().items() if key not in fresh}
         names = {key: read.name_of(key) for key in state}
@@ -282,7 +282,7 @@ def _with_weights(read: _Read, precision: str, engine: str, back_end_seed: int |
 
 
 @contextmanager
-def _read_as(family: str) -> Iterator[None]:
+def _naming_family(family: str) -> Iterator[None]:
     """Add to an error as which family the file was read, if that was told by its keys alone."""
     try:
         yield
@@ -291,7 +291,7 @@ def _read_as(family: str) -> Iterator[None]:
 
 
 def _network(
-    read: _Read, precision: str, engine: str, back_end_seed: int | None = None
+    read: _Contents, precision: str, engine: str, back_end_seed: int | None = None
 ) -> tuple[Detector, dict[str, Tensor]]:
     """Build a detector without weights, on "meta", and check that a file has the tensors that it needs.
 

@@ -69,7 +69,6 @@ def analyse(
         *_where(scored, properties, limit, at),
         *_unlike_classes(scored, clustering, properties),
         _worst_clips(scored, limit),
-        _doubtful(scored),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -267,7 +266,7 @@ def _worst_clips(scored: Scored, threshold: float) -> str:
     return "\n".join([f"**Worth listening to** (scores in brackets, threshold {threshold:.4g}):", "", *lines])
 
 
-def _doubtful(scored: Scored) -> str:
+def doubtful(scored: Scored) -> str:
     """Say what was not heard, and name the first clips whose notes say why a verdict on them is doubtful."""
     noted = [(scored.utterances[i].name, note) for i, note in sorted(scored.notes.items())]
     in_part = f"{words}: {HEARS_ALL}." if (words := heard_in_part(scored)) else ""

@@ -24,7 +24,7 @@ from antispoofing.data.labels import (
     Trial,
     distinct_rows,
     other_columns,
-    read_table,
+    read_list,
     refuse,
 )
 from antispoofing.data.recordings import Utterance
@@ -147,7 +147,7 @@ def read_scores(path: Path) -> list[FiledScore]:
             a line for each such row.
         OSError: If the file cannot be read.
     """
-    table = read_table(path)
+    table = read_list(path)
     if table.header:
         columns = [name.lower() for name in table.header]
         places = [table.column(names) for names in (NAME_COLUMNS, SCORE_COLUMNS, LABEL_COLUMNS)]
@@ -215,14 +215,12 @@ def with_keys(scores: Sequence[FiledScore], keys: LabelFile) -> tuple[Scored, in
         DataError: If no trial has a score.
     """
     by_name = {score.name: score for score in scores}
-    lookups = [_Lookup(by_name, keys.trials, key) for key in (_normal, _ending(keys.trials), _id)]
-
-    def name_of(trial: Trial) -> str | None:
-        if trial.name in by_name:
-            return trial.name
-        return next((name for lookup in lookups if (name := lookup.find(trial.name))), None)
-
-    names = [name_of(trial) for trial in keys.trials]
+    names = [trial.name if trial.name in by_name else None for trial in keys.trials]
+    for key in (_normal, _ending(keys.trials), _id):
+        if None not in names:
+            break
+        lookup = _Lookup(by_name, keys.trials, key)
+        names = [n or lookup.find(trial.name) for n, trial in zip(names, keys.trials, strict=True)]
     if not any(names):
         first = f"the first score is for {scores[0].name}" if scores else "there are no scores"
         raise DataError(
